@@ -1,0 +1,25 @@
+"""Audio files, segments of them, and what is done to waveforms outside the models."""
+
+from stemsim.audio.files import AUDIO_SUFFIXES, AudioInfo, audio_info, is_audio_path, read_audio, write_audio
+from stemsim.audio.segment import Segment, file_hash, segment_windows
+from stemsim.audio.songs import Song, SongFolder
+from stemsim.audio.waveform import LEVEL_FLOOR, downmix, level_dbfs, resample, to_channels
+
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "LEVEL_FLOOR",
+    "AudioInfo",
+    "Segment",
+    "Song",
+    "SongFolder",
+    "audio_info",
+    "downmix",
+    "file_hash",
+    "is_audio_path",
+    "level_dbfs",
+    "read_audio",
+    "resample",
+    "segment_windows",
+    "to_channels",
+    "write_audio",
+]

@@ -1,0 +1,77 @@
+"""What is done to waveforms outside the models: one downmix, one resampler, one level."""
+
+from typing import Final
+
+import soxr
+import torch
+from torch import Tensor
+
+__all__ = ["LEVEL_FLOOR", "downmix", "level_dbfs", "resample", "to_channels"]
+
+LEVEL_FLOOR: Final = -120.0
+"""Lowest level reported, in dBFS: digital silence and everything below 16-bit dither."""
+
+
+def downmix(waveform: Tensor) -> Tensor:
+    """Average the channels of a waveform.
+
+    Args:
+        waveform: `(..., channel, time)`.
+
+    Returns:
+        Mono waveform `(..., time)`.
+    """
+    return waveform.mean(dim=-2)
+
+
+def to_channels(waveform: Tensor, channels: int) -> Tensor:
+    """Give a waveform the number of channels that a model takes: downmix, then repeat.
+
+    Args:
+        waveform: `(..., channel, time)`.
+        channels: Number wanted; a waveform that has it already is returned as it is.
+
+    Returns:
+        Waveform `(..., channels, time)`.
+    """
+    if waveform.shape[-2] == channels:
+        return waveform
+    mono = downmix(waveform).unsqueeze(-2)
+    return mono.expand(*mono.shape[:-2], channels, mono.shape[-1])
+
+
+def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
+    """Resample with soxr at high quality, to exactly `round(time * target_rate / source_rate)` samples.
+
+    Args:
+        waveform: `(..., time)`, float32.
+        source_rate: Its rate in Hz.
+        target_rate: The rate wanted in Hz; an equal one returns the waveform as it is.
+
+    Returns:
+        Waveform `(..., new_time)` on the CPU.
+    """
+    if source_rate == target_rate:
+        return waveform
+    time = waveform.shape[-1]
+    wanted = round(time * target_rate / source_rate)
+    flat = waveform.reshape(-1, time)  # (row, time)
+    # soxr wants (time, channel); each row is filtered on its own, so rows never mix.
+    resampled = torch.from_numpy(soxr.resample(flat.T.contiguous().cpu().numpy(), source_rate, target_rate)).T
+    result = torch.zeros(len(flat), wanted)
+    kept = min(wanted, resampled.shape[-1])
+    result[:, :kept] = resampled[:, :kept]  # soxr's own length may differ from the rounded one by a sample
+    return result.reshape(*waveform.shape[:-1], wanted)
+
+
+def level_dbfs(waveform: Tensor) -> Tensor:
+    """Measure the level: root mean square over time relative to an amplitude of 1, in decibels.
+
+    Args:
+        waveform: `(..., time)`.
+
+    Returns:
+        Level `(...)` in dBFS, at least `LEVEL_FLOOR`; a full-scale square wave has 0, a full-scale sine -3.01.
+    """
+    mean_square = waveform.double().square().mean(dim=-1)
+    return (10.0 * mean_square.clamp(min=1e-30).log10()).clamp(min=LEVEL_FLOOR).to(torch.float32)

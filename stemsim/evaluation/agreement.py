@@ -1,0 +1,74 @@
+"""Agreement with listeners, and how far it can go: the human ceiling."""
+
+import numpy as np
+import numpy.typing as npt
+
+from stemsim.errors import TripletError
+
+__all__ = ["TIE", "agreement", "agreement_credit", "human_ceiling"]
+
+TIE = 0.5
+"""What a tie counts, wherever agreement is computed."""
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+def agreement_credit(preference: FloatArray, majority: IntArray) -> FloatArray:
+    """Say for each triplet whether a model picks the listeners' majority choice.
+
+    Args:
+        preference: `(..., triplet)` predicted preference; its sign is the choice, 0 is a tie.
+        majority: `(triplet,)` the majority choice, +1 = A or -1 = B.
+
+    Returns:
+        `(..., triplet)` 1 where the choices are equal, 0 where they differ, `TIE` where the model is neutral.
+    """
+    return TIE * (1.0 + np.sign(preference) * majority)
+
+
+def agreement(preference: FloatArray, majority: IntArray, weight: FloatArray | None = None) -> float:
+    """Return the share of triplets on which a model picks the listeners' majority choice.
+
+    Args:
+        preference: `(triplet,)` predicted preference; its sign is the choice, and a tie counts `TIE`.
+        majority: `(triplet,)` the majority choice, +1 = A or -1 = B.
+        weight: `(triplet,)` what each triplet counts, e.g. its number of votes; default: all the same.
+
+    Returns:
+        Agreement in [0, 1].
+
+    Raises:
+        TripletError: If there are no triplets, or some have no majority.
+    """
+    if len(majority) == 0 or (majority == 0).any():
+        msg = (
+            f"Agreement needs triplets that have a majority; got {len(majority)}, {int((majority == 0).sum())} of them "
+            "tied. Filter the table first (Triplets.filter)."
+        )
+        raise TripletError(msg)
+    return float(np.average(agreement_credit(preference, majority), weights=weight))
+
+
+def human_ceiling(votes: IntArray) -> float:
+    """Return how often one listener's answer agrees with the majority of the other listeners.
+
+    Each answer is compared with the remaining votes on its triplet; where these are tied (or there are none), it counts
+    `TIE`. This is the agreement that a listener reaches, and what a model can be measured against.
+
+    Args:
+        votes: `(triplet, 2)` votes for A and for B.
+
+    Returns:
+        Mean over all answers, in [0, 1].
+
+    Raises:
+        TripletError: If nobody voted.
+    """
+    total = int(votes.sum())
+    if total == 0:
+        msg = "The human ceiling needs votes; got none. Loosen the filter."
+        raise TripletError(msg)
+    lead = votes - votes[:, ::-1]  # (triplet, 2): lead of A over B, and of B over A
+    credit = TIE * (1.0 + np.sign(lead - 1))  # the answer itself is taken out of its own side
+    return float((votes * credit).sum() / total)

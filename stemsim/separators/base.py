@@ -1,0 +1,105 @@
+"""Where stems come from: a separator that computes them, or files that hold them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from stemsim.audio import Segment, downmix, read_audio, resample, to_channels
+from stemsim.errors import EmbeddingError
+from stemsim.stems import StemLayout
+
+__all__ = ["Separator", "StemSource"]
+
+
+class StemSource(ABC):
+    """Gives the stems of segments as mono waveforms, whatever way it has to them.
+
+    Attributes:
+        stems: The stem layout of what it gives.
+        identity: Name, checkpoint hash and every option that changes numbers. Part of the key of a stored embedding.
+    """
+
+    stems: StemLayout
+    identity: str
+
+    @abstractmethod
+    def read(self, segments: Sequence[Segment], sample_rate: int) -> Tensor:
+        """Return the stems of segments of equal duration.
+
+        Args:
+            segments: Segments that last equally long.
+            sample_rate: Rate of the result in Hz.
+
+        Returns:
+            Mono stems `(segment, stem, time)` with `round(duration * sample_rate)` samples; a stem that a song lacks
+            is all zeros.
+        """
+
+    def content_hash(self, segment: Segment) -> str:
+        """Return a hash of all bytes that the stems of this segment depend on."""
+        return segment.content_hash
+
+
+class Separator(StemSource):
+    """Separates waveforms `(batch, channel, time)` into stems `(batch, stem, channel, time)`.
+
+    Subclasses set the attributes and implement `__call__`.
+
+    Attributes:
+        sample_rate: Rate of the waveforms it takes and gives, in Hz; None if it works at any rate.
+        channels: Number of channels it takes; None if it takes any.
+    """
+
+    sample_rate: int | None
+    channels: int | None
+
+    @abstractmethod
+    def __call__(self, waveforms: Tensor) -> Tensor:
+        """Separate a batch of waveforms.
+
+        Args:
+            waveforms: `(batch, channel, time)` at `sample_rate`.
+
+        Returns:
+            Stems `(batch, stem, channel, time)` in the order of `stems`.
+        """
+
+    def read(self, segments: Sequence[Segment], sample_rate: int) -> Tensor:
+        """Read the segments, separate them in one batch, downmix and resample the stems."""
+        rate = self.sample_rate or sample_rate
+        waveforms = torch.stack([self._load(segment, rate) for segment in segments])
+        stems = self(waveforms)
+        expected = (len(segments), len(self.stems))
+        if tuple(stems.shape[:2]) != expected or not torch.isfinite(stems).all():
+            msg = (
+                f"The separator {self.identity!r} returned shape {tuple(stems.shape)} for {expected[0]} segments and "
+                f"{expected[1]} stems, or samples that are not finite. The first segment was {segments[0]}."
+            )
+            raise EmbeddingError(msg)
+        mono = resample(downmix(stems), rate, sample_rate)
+        return fit_length(mono, round(segments[0].duration * sample_rate))
+
+    def _load(self, segment: Segment, rate: int) -> Tensor:
+        """Return the segment's waveform `(channel, time)` as the separator takes it."""
+        waveform, file_rate = read_audio(segment.path, segment.start, segment.duration)
+        channels = 1 if self.channels is None else self.channels  # stems are downmixed in the end
+        resampled = resample(to_channels(waveform, channels), file_rate, rate)
+        return fit_length(resampled, round(segment.duration * rate))
+
+
+def fit_length(waveform: Tensor, time: int) -> Tensor:
+    """Cut a waveform, or fill it with zeros, to an exact number of samples.
+
+    Two roundings of one duration at two rates may differ by a sample, and some encoders (CLAP) answer 240 001 samples
+    quite otherwise than 240 000.
+
+    Args:
+        waveform: `(..., old_time)`.
+        time: Number of samples wanted.
+
+    Returns:
+        Waveform `(..., time)`.
+    """
+    return torch.nn.functional.pad(waveform, (0, time - waveform.shape[-1]))

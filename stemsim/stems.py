@@ -1,0 +1,62 @@
+"""Stems and their order.
+
+A stem layout is an ordered tuple of stems. It is data: it travels with every weight vector, store and checkpoint, and
+two things meet only when their layouts are equal, order included.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from stemsim.errors import ConfigError, StemMismatchError
+
+__all__ = ["LAYOUTS", "STEMS", "StemLayout", "check_same_layout", "stem_layout"]
+
+StemLayout = tuple[str, ...]
+
+STEMS: Final[StemLayout] = ("bass", "drums", "guitar", "piano", "vocals", "residuals", "mix")
+"""All stems, in canonical order. `mix` is the unseparated signal and counts as a stem."""
+
+LAYOUTS: Final[dict[str, StemLayout]] = {
+    "4-stem": ("bass", "drums", "vocals", "residuals", "mix"),
+    "6-stem": STEMS,
+    "mix": ("mix",),
+}
+"""The layouts of the paper (section 3.3) by name."""
+
+
+def stem_layout(layout: str | Sequence[str]) -> StemLayout:
+    """Return a verified stem layout from its name or from a list of stems.
+
+    Args:
+        layout: `4-stem`, `6-stem`, `mix`, or the stems themselves in the order wanted.
+
+    Returns:
+        The stems, in order.
+
+    Raises:
+        ConfigError: If the name or a stem is unknown, a stem is repeated, or there is none.
+    """
+    if isinstance(layout, str):
+        if layout not in LAYOUTS:
+            msg = f"Unknown stem layout {layout!r}; expected one of {', '.join(LAYOUTS)}, or a list of stems."
+            raise ConfigError(msg)
+        return LAYOUTS[layout]
+    stems = tuple(layout)
+    unknown = [stem for stem in stems if stem not in STEMS]
+    if unknown or not stems or len(set(stems)) != len(stems):
+        msg = f"A stem layout is a list of distinct stems out of {', '.join(STEMS)}; got {list(stems)!r}."
+        raise ConfigError(msg)
+    return stems
+
+
+def check_same_layout(expected: Sequence[str], seen: Sequence[str], *, what: str, remedy: str) -> None:
+    """Raise `StemMismatchError`, naming both orders, unless two layouts are equal.
+
+    Args:
+        expected: The layout that must hold.
+        seen: The layout that was met.
+        what: Where `seen` comes from, as the subject of the message.
+        remedy: A sentence that says what to do.
+    """
+    if tuple(expected) != tuple(seen):
+        raise StemMismatchError(tuple(expected), tuple(seen), what=what, remedy=remedy)
