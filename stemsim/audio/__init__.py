@@ -3,6 +3,7 @@
 from stemsim.audio.files import AUDIO_SUFFIXES, AudioInfo, audio_info, is_audio_path, read_audio, write_audio
 from stemsim.audio.segment import Segment, file_hash, segment_windows
 from stemsim.audio.songs import Song, SongFolder
+from stemsim.audio.synthesis import SyntheticSongs
 from stemsim.audio.waveform import LEVEL_FLOOR, downmix, level_dbfs, resample, to_channels
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Segment",
     "Song",
     "SongFolder",
+    "SyntheticSongs",
     "audio_info",
     "downmix",
     "file_hash",

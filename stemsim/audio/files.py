@@ -19,7 +19,7 @@ __all__ = ["AUDIO_SUFFIXES", "AudioInfo", "audio_info", "is_audio_path", "read_a
 AUDIO_SUFFIXES: Final = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"})
 """File name endings that count as audio, in lower case."""
 
-# libsndfile corrects a chunk that is longer than its file without a word, except in its log: `data : 1764 (should be 88)`.
+# libsndfile shortens a chunk that is longer than its file and says so in its log alone: `data : 1764 (should be 88)`.
 _OVERLONG_CHUNK = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+)\s*\(should be (\d+)\)", re.MULTILINE)
 # A program that writes a wav into a pipe cannot know its length and writes the largest number instead.
 _STREAMED_LENGTH: Final = 0x7FFF0000
@@ -129,7 +129,7 @@ def read_audio(
         )
         raise AudioError(msg)
     if not np.isfinite(samples).all():
-        msg = f"{path} holds NaN or infinite samples between {start} s and its end or {duration} s later. Render it again."
+        msg = f"{path} holds NaN or infinite samples in the {frames} from {start} s on. Render it again."
         raise AudioError(msg)
     waveform = torch.zeros(info.channels, frames)
     waveform[:, : len(samples)] = torch.from_numpy(samples.T)
@@ -143,7 +143,9 @@ def _decode(path: Path, info: AudioInfo, first: int, frames: int) -> npt.NDArray
     try:
         with soundfile.SoundFile(str(path)) as file:
             file.seek(first)
-            samples: npt.NDArray[np.float32] = file.read(min(frames, info.frames - first), dtype="float32", always_2d=True)
+            samples: npt.NDArray[np.float32] = file.read(
+                min(frames, info.frames - first), dtype="float32", always_2d=True
+            )
     except (soundfile.LibsndfileError, OSError) as error:
         msg = f"Decoding {path} failed at {first / info.sample_rate:.3f} s: {error} The file is damaged; replace it."
         raise AudioError(msg) from error

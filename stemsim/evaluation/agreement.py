@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from stemsim.errors import TripletError
 
-__all__ = ["TIE", "agreement", "agreement_credit", "human_ceiling"]
+__all__ = ["TIE", "agreement", "agreement_credit", "ceiling_credit", "human_ceiling"]
 
 TIE = 0.5
 """What a tie counts, wherever agreement is computed."""
@@ -50,25 +50,32 @@ def agreement(preference: FloatArray, majority: IntArray, weight: FloatArray | N
     return float(np.average(agreement_credit(preference, majority), weights=weight))
 
 
-def human_ceiling(votes: IntArray) -> float:
-    """Return how often one listener's answer agrees with the majority of the other listeners.
-
-    Each answer is compared with the remaining votes on its triplet; where these are tied (or there are none), it counts
-    `TIE`. This is the agreement that a listener reaches, and what a model can be measured against.
+def ceiling_credit(votes: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Compare each answer with the majority of the other answers on its triplet.
 
     Args:
         votes: `(triplet, 2)` votes for A and for B.
 
     Returns:
-        Mean over all answers, in [0, 1].
-
-    Raises:
-        TripletError: If nobody voted.
+        Two arrays `(triplet,)`: the sum of the answers' credits (1 for agreement with the others, `TIE` where the
+        others are tied), and the number of answers compared; both 0 where fewer than two listeners voted.
     """
-    total = int(votes.sum())
-    if total == 0:
-        msg = "The human ceiling needs votes; got none. Loosen the filter."
-        raise TripletError(msg)
-    lead = votes - votes[:, ::-1]  # (triplet, 2): lead of A over B, and of B over A
+    lead = votes - votes[:, ::-1]  # (triplet, 2): of A over B, and of B over A
     credit = TIE * (1.0 + np.sign(lead - 1))  # the answer itself is taken out of its own side
-    return float((votes * credit).sum() / total)
+    compared = votes.sum(axis=1) >= 2  # noqa: PLR2004 - an answer and another one
+    return np.where(compared, (votes * credit).sum(axis=1), 0.0), np.where(compared, votes.sum(axis=1), 0.0)
+
+
+def human_ceiling(votes: IntArray) -> float:
+    """Return how often one listener's answer agrees with the majority of the other listeners.
+
+    This is the agreement that a listener reaches, and what a model can be measured against.
+
+    Args:
+        votes: `(triplet, 2)` votes for A and for B.
+
+    Returns:
+        Mean over all answers, in [0, 1], a tie among the others counting `TIE`; NaN where no triplet has two votes.
+    """
+    credit, answers = ceiling_credit(votes)
+    return float(credit.sum() / answers.sum()) if answers.sum() else float("nan")

@@ -1,7 +1,8 @@
 """Separators: segments to stems."""
 
+from stemsim.separators.bands import Bands
 from stemsim.separators.base import Separator, StemSource
 from stemsim.separators.mixture import MixOnly
 from stemsim.separators.multitrack import Multitrack
 
-__all__ = ["MixOnly", "Multitrack", "Separator", "StemSource"]
+__all__ = ["Bands", "MixOnly", "Multitrack", "Separator", "StemSource"]

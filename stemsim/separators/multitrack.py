@@ -127,9 +127,14 @@ def _slakh_files(metadata: Path, _version: int) -> StemFiles:
     """Find the stems of a Slakh2100 track, grouped by instrument class."""
     try:
         stems = yaml.safe_load(metadata.read_text(encoding="utf-8"))["stems"]
-        classes = {name: (str(stem["inst_class"]), bool(stem.get("audio_rendered", True))) for name, stem in stems.items()}
+        classes = {
+            name: (str(stem["inst_class"]), bool(stem.get("audio_rendered", True))) for name, stem in stems.items()
+        }
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        msg = f"{metadata} is not Slakh2100 metadata: expected `stems: {{S00: {{inst_class: Bass, ...}}, ...}}` ({error!r})."
+        msg = (
+            f"{metadata} is not Slakh2100 metadata ({error!r}): expected `stems: {{S00: {{inst_class: Bass, ...}}, "
+            "...}}`. Unpack the track again."
+        )
         raise ConfigError(msg) from error
     files: dict[str, list[Path]] = {}
     missing: list[str] = []

@@ -170,7 +170,9 @@ class Triplets:
             TripletError: If a condition is out of range.
         """
         if not 0.0 <= min_agreement <= 1.0 or min_votes < 0:
-            msg = f"`min_agreement` lies in [0, 1] and `min_votes` is not negative; got {min_agreement} and {min_votes}."
+            msg = (
+                f"`min_agreement` lies in [0, 1] and `min_votes` is not negative; got {min_agreement} and {min_votes}."
+            )
             raise TripletError(msg)
         keep = (self.preference != 0) & (self.votes.sum(axis=1) >= min_votes)
         # Shares are ratios of small integers: 4 of 5 votes must count as 0.8 whatever its last bit.

@@ -1,0 +1,32 @@
+"""The command `stemsim`. Heavy packages are imported inside the commands, so that `--help` is quick."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from stemsim.cli.embed import embed_command
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Music similarity as a weighted sum of stem similarities. Fit and test weights with `python train.py`.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+app.command("embed", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(embed_command)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"stemsim {version('stemsim')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    del show_version

@@ -1,0 +1,119 @@
+"""Exact least squares for stem weights: what every fit is checked against (paper, section 3.4).
+
+With stem features D `(triplet, stem)` and preferences y `(triplet,)`, the weights minimise
+
+    |D w - y|^2 + alpha |w|^2,      w = (D^T D + alpha I)^-1 D^T y
+
+without an intercept, so that swapping A and B flips the prediction exactly. `alpha = 0` is ordinary least squares;
+where the features leave a direction open (a stem that is silent everywhere), the shortest solution is taken.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+
+from stemsim.errors import ConfigError
+
+__all__ = ["NormalEquations", "normal_equations", "ridge_weights", "solve_ridge"]
+
+
+class NormalEquations(NamedTuple):
+    """Sufficient statistics of least squares, for any number of subsets of the triplets at once.
+
+    Attributes:
+        gram: `(..., stem, stem)` D^T D.
+        moment: `(..., stem)` D^T y.
+        size: `(...)` number of triplets.
+        square: `(...)` y^T y.
+        total: `(...)` sum of y.
+    """
+
+    gram: Tensor
+    moment: Tensor
+    size: Tensor
+    square: Tensor
+    total: Tensor
+
+
+def ridge_weights(deltas: Tensor, preference: Tensor, alpha: float = 0.0, *, nonnegative: bool = False) -> Tensor:
+    """Fit stem weights to triplets, exactly.
+
+    Args:
+        deltas: `(triplet, stem)` stem features.
+        preference: `(triplet,)` what listeners preferred, +1 = A and -1 = B.
+        alpha: Ridge penalty; 0 is ordinary least squares. The module's `l2` is `alpha / n`.
+        nonnegative: Admit no negative weights (Lawson and Hanson's active set method).
+
+    Returns:
+        Weights `(stem,)`, float64.
+
+    Raises:
+        ConfigError: If the penalty is negative.
+    """
+    _check_penalty(torch.tensor(alpha))
+    stems = deltas.shape[1]
+    # Ridge is least squares with one more row a stem. Better conditioned than the normal equations.
+    matrix = torch.cat([deltas.double(), alpha**0.5 * torch.eye(stems, dtype=torch.float64)])
+    target = torch.cat([preference.double(), torch.zeros(stems, dtype=torch.float64)])
+    if nonnegative:
+        return torch.from_numpy(nnls(matrix.numpy(), target.numpy())[0])
+    return torch.from_numpy(np.linalg.lstsq(matrix.numpy(), target.numpy(), rcond=None)[0])
+
+
+def normal_equations(deltas: Tensor, preference: Tensor, subsets: Tensor) -> NormalEquations:
+    """Gather the sufficient statistics of many subsets of the triplets with one matrix product.
+
+    Args:
+        deltas: `(triplet, stem)` stem features.
+        preference: `(triplet,)` what listeners preferred.
+        subsets: `(..., triplet)` True where a triplet belongs to a subset, e.g. the train part of each split.
+
+    Returns:
+        Statistics with the leading axes of `subsets`.
+    """
+    rows, target = deltas.double(), preference.double()
+    stems = rows.shape[1]
+    products = torch.cat(
+        [
+            (rows.unsqueeze(2) * rows.unsqueeze(1)).flatten(1),  # (triplet, stem * stem)
+            rows * target.unsqueeze(1),
+            torch.stack([torch.ones_like(target), target.square(), target], dim=1),
+        ],
+        dim=1,
+    )
+    sums = subsets.double() @ products
+    gram, moment, rest = torch.split(sums, [stems * stems, stems, 3], dim=-1)
+    size, square, total = rest.unbind(-1)
+    return NormalEquations(torch.unflatten(gram, -1, (stems, stems)), moment, size, square, total)
+
+
+def solve_ridge(equations: NormalEquations, alphas: Tensor) -> Tensor:
+    """Solve every subset for every penalty at once, by one eigendecomposition a subset.
+
+    Args:
+        equations: Statistics of subsets `(...)`.
+        alphas: `(alpha,)` ridge penalties; 0 is ordinary least squares.
+
+    Returns:
+        Weights `(..., alpha, stem)`, float64.
+
+    Raises:
+        ConfigError: If a penalty is negative.
+    """
+    _check_penalty(alphas)
+    values, vectors = torch.linalg.eigh(equations.gram)  # (..., stem), (..., stem, stem)
+    # An open direction has eigenvalue 0 up to rounding: leave it out, so that the shortest solution is taken.
+    tolerance = values[..., -1:].clamp(min=1e-300) * values.shape[-1] * torch.finfo(torch.float64).eps
+    shrunk = values.unsqueeze(-2) + alphas.double().unsqueeze(-1)  # (..., alpha, stem)
+    gain = torch.where((values > tolerance).unsqueeze(-2), 1.0 / shrunk, 0.0)
+    rotated = (vectors.mT @ equations.moment.unsqueeze(-1)).squeeze(-1)  # (..., stem)
+    return torch.matmul(gain * rotated.unsqueeze(-2), vectors.mT)
+
+
+def _check_penalty(alphas: Tensor) -> None:
+    if not (torch.isfinite(alphas) & (alphas >= 0.0)).all():
+        msg = f"A ridge penalty is a finite number of at least 0; got {alphas.tolist()}."
+        raise ConfigError(msg)

@@ -1,0 +1,80 @@
+"""A classical separator that needs no weights."""
+
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from stemsim.errors import ConfigError
+from stemsim.separators.base import Separator
+
+__all__ = ["Bands"]
+
+_N_FFT: Final = 2048
+_HOP: Final = 1024
+_HARMONIC_FRAMES: Final = 17  # 0.4 s at 44.1 kHz: longer than a drum hit
+_PERCUSSIVE_BINS: Final = 31  # 0.67 kHz: wider than a partial
+_CROSSOVER_ORDER: Final = 4
+
+
+class Bands(Separator):
+    """Splits a mix into bass (low and sustained), drums (percussive) and residuals (all the rest), without weights.
+
+    Harmonic/percussive separation by median filtering (FitzGerald, DAFx 2010) with soft masks, and a crossover that
+    takes the bass out of the harmonic part. The three stems add up to the mix. **It is the offline default, and Demucs
+    is far better**: these are bands of the mix, not instruments. Vocals, guitars and keys all land in `residuals`.
+
+    Args:
+        crossover: Frequency in Hz at which the harmonic part passes from `bass` to `residuals`.
+    """
+
+    stems = ("bass", "drums", "residuals", "mix")
+    sample_rate = 44_100
+    channels = 1
+
+    def __init__(self, crossover: float = 200.0) -> None:
+        if not 0.0 < crossover < self.sample_rate / 2:
+            msg = f"The crossover lies between 0 and {self.sample_rate // 2} Hz; got {crossover} Hz."
+            raise ConfigError(msg)
+        self.crossover = crossover
+        self.identity = f"bands-v1(crossover={crossover:g})"
+
+    @torch.no_grad()
+    def __call__(self, waveforms: Tensor) -> Tensor:
+        """Separate `(batch, channel, time)` into `(batch, 4, channel, time)`."""
+        batch, channels, time = waveforms.shape
+        mix = waveforms.reshape(-1, time)  # (row, time)
+        window = torch.hann_window(_N_FFT, device=mix.device)
+        # Zeros on both sides: a clip shorter than one frame is separated like any other.
+        padded = pad(mix, (_N_FFT, _N_FFT))
+        spectrum = torch.stft(padded, _N_FFT, _HOP, window=window, return_complex=True)  # (row, bin, frame)
+        harmonic = self._harmonic_mask(spectrum.abs())
+        low = self._low_mask(mix.device)
+        masks = torch.stack([harmonic * low, 1.0 - harmonic])  # (2, row, bin, frame)
+        masked = (masks * spectrum).flatten(0, 1)  # (2 * row, bin, frame)
+        parts = torch.istft(masked, _N_FFT, _HOP, window=window, length=padded.shape[-1])
+        bass, drums = parts[:, _N_FFT : _N_FFT + time].reshape(2, -1, time)
+        stems = torch.stack([bass, drums, mix - bass - drums, mix], dim=1)  # (row, stem, time)
+        return stems.reshape(batch, channels, len(self.stems), time).transpose(1, 2)
+
+    @staticmethod
+    def _harmonic_mask(magnitude: Tensor) -> Tensor:
+        """Return the soft mask `(row, bin, frame)` in [0, 1] of what is smoother in time than in frequency."""
+        harmonic = _running_median(magnitude, _HARMONIC_FRAMES)
+        percussive = _running_median(magnitude.transpose(1, 2), _PERCUSSIVE_BINS).transpose(1, 2)
+        power = harmonic.square() + percussive.square()
+        return torch.where(power > 0.0, harmonic.square() / power.clamp(min=1e-30), 0.5)
+
+    def _low_mask(self, device: torch.device) -> Tensor:
+        """Return the Butterworth-shaped share `(bin, 1)` in [0, 1] that the bass has of the harmonic part."""
+        frequencies = torch.fft.rfftfreq(_N_FFT, 1.0 / self.sample_rate, device=device)
+        return (1.0 / (1.0 + (frequencies / self.crossover) ** (2 * _CROSSOVER_ORDER))).unsqueeze(1)
+
+
+def _running_median(values: Tensor, width: int) -> Tensor:
+    """Median over `width` (odd) neighbours along the last axis, with the edge values repeated outwards."""
+    margin = width // 2
+    neighbours = pad(values, (margin, margin), mode="replicate").unfold(-1, width, 1)  # (..., time, width)
+    median: Tensor = torch.median(neighbours, dim=-1)[0]
+    return median

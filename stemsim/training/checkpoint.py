@@ -1,0 +1,56 @@
+"""Checkpoints: written to one stable place, and checked before they are loaded."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from stemsim.errors import CheckpointError
+
+__all__ = ["LastCheckpoint", "check_checkpoint"]
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps the weights of the last epoch in `checkpoints/last.ckpt` of the run's folder, whatever was there before."""
+
+    def __init__(self) -> None:
+        super().__init__(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Settle on the folder, which the trainer knows."""
+        self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+
+def check_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Load a checkpoint of stemsim without running any code in it.
+
+    Args:
+        path: A `.ckpt` file written by `fit`.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, or not a checkpoint of stemsim.
+    """
+    file = Path(path)
+    if not file.is_file():
+        msg = f"No checkpoint at {file}. Expected the `last.ckpt` that `python train.py fit` names when it ends."
+        raise CheckpointError(msg)
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, BadZipFile, OSError, ValueError, KeyError) as error:
+        msg = (
+            f"{file} is not a checkpoint that can be read safely ({str(error).splitlines()[0][:200]}). It is damaged, "
+            "or holds more than tensors and primitives. Fit again."
+        )
+        raise CheckpointError(msg) from error
+    if not isinstance(checkpoint, dict) or "stems" not in checkpoint.get("hyper_parameters", {}):
+        msg = f"{file} is not a checkpoint of stemsim: it names no stems. Expected one that `train.py fit` wrote."
+        raise CheckpointError(msg)
+    return checkpoint

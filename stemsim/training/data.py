@@ -1,0 +1,242 @@
+"""Triplets of stem embeddings for training."""
+
+import logging
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from stemsim.embedding import StemEmbedder
+from stemsim.encoders import Encoder
+from stemsim.errors import ConfigError, SplitError
+from stemsim.evaluation import DROPPED, PARTS, SplitKind, split_triplets
+from stemsim.separators import StemSource
+from stemsim.similarity import StemEmbeddings, stem_deltas
+from stemsim.stems import StemLayout
+from stemsim.triplets import TEST_TYPES, TripletReader, Triplets
+
+__all__ = ["Part", "TripletBatch", "TripletDataModule", "TripletDataset"]
+
+_log = logging.getLogger(__name__)
+
+Part = Literal["train", "val", "test"]
+
+
+class TripletBatch(NamedTuple):
+    """A batch of triplets.
+
+    Attributes:
+        x: Stem embeddings of the references, vectors `(batch, stem, dim)` and masks `(batch, stem)`.
+        a: Stem embeddings of the first candidates.
+        b: Stem embeddings of the second candidates.
+        preference: `(batch,)` the listeners' majority choice, +1 = A or -1 = B, float64.
+        votes: `(batch, 2)` votes for A and for B.
+        test_type: `(batch,)` index into `TEST_TYPES`.
+        row: `(batch,)` row in the triplet table.
+    """
+
+    x: StemEmbeddings
+    a: StemEmbeddings
+    b: StemEmbeddings
+    preference: Tensor
+    votes: Tensor
+    test_type: Tensor
+    row: Tensor
+
+
+class TripletDataset(Dataset[TripletBatch]):
+    """Rows of a triplet table, gathered a batch at a time from the embeddings of their segments.
+
+    Args:
+        triplets: The table.
+        embeddings: Stem embeddings of `triplets.segments`.
+        rows: `(n,)` rows that this data set consists of.
+    """
+
+    def __init__(self, triplets: Triplets, embeddings: StemEmbeddings, rows: Tensor) -> None:
+        self.embeddings = embeddings
+        self.rows = rows
+        self.members = torch.from_numpy(np.stack([triplets.x, triplets.a, triplets.b]))  # (3, triplet)
+        self.preference = torch.from_numpy(triplets.preference).double()
+        self.votes = torch.from_numpy(triplets.votes)
+        self.test_type = torch.tensor([TEST_TYPES.index(kind) for kind in triplets.test_type.tolist()])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> TripletBatch:
+        """Return one triplet, as a batch of one."""
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: list[int]) -> TripletBatch:
+        """Return a batch: PyTorch's loader calls this instead of `__getitem__` once for each batch."""
+        row = self.rows[torch.tensor(indices)]
+        x, a, b = (self.embeddings.take(members) for members in self.members[:, row])
+        return TripletBatch(x, a, b, self.preference[row], self.votes[row], self.test_type[row], row)
+
+
+class TripletDataModule(lightning.LightningDataModule):
+    """Embeds the segments of a triplet table, splits the table, and yields batches of triplets.
+
+    Args:
+        triplets: Where the triplets come from.
+        separator: Where stems come from; its stem layout is the model's.
+        encoder: Frozen encoder.
+        store: Folder of the embedding store.
+        silence: Level in dBFS under which a stem is silent and adds nothing; null encodes every stem.
+        embedding_batch: Segments separated and encoded at once.
+        device: Where the encoder runs, e.g. `cpu` or `cuda`.
+        split: `stratified` (the paper) or `grouped`, so that no track is on both sides.
+        val_fraction: Share of the triplets (grouped: of the tracks) for validation.
+        test_fraction: Share for testing; the rest is trained on.
+        seed: Seed of the split.
+        batch_size: Triplets in a batch; null takes the whole train part, as full-batch LBFGS needs.
+        progress: Show a progress bar while embedding.
+    """
+
+    def __init__(
+        self,
+        triplets: TripletReader,
+        separator: StemSource,
+        encoder: Encoder,
+        store: str = "runs/embeddings",
+        silence: float | None = -60.0,
+        embedding_batch: int = 16,
+        device: str = "cpu",
+        split: SplitKind = "stratified",
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.3,
+        seed: int = 0,
+        batch_size: int | None = None,
+        progress: bool = True,
+    ) -> None:
+        super().__init__()
+        if batch_size is not None and batch_size < 1:
+            msg = f"`batch_size` is at least 1, or null for full batches; got {batch_size}."
+            raise ConfigError(msg)
+        self.reader = triplets
+        self.embedder = StemEmbedder(
+            separator,
+            encoder,
+            store=Path(store),
+            silence=silence,
+            batch_size=embedding_batch,
+            device=device,
+            progress=progress,
+        )
+        self.split: SplitKind = split
+        self.fractions = (1.0 - val_fraction - test_fraction, val_fraction, test_fraction)
+        self.seed = seed
+        self.batch_size = batch_size
+        self.triplets: Triplets | None = None
+
+    @property
+    def stems(self) -> StemLayout:
+        """Stem layout of everything that this module yields."""
+        return self.embedder.stems
+
+    def prepare_data(self) -> None:
+        """Embed and store what the store lacks."""
+        self.embedder.embed(self._read().segments)
+
+    def setup(self, stage: str) -> None:
+        """Read triplets and embeddings, and split."""
+        del stage
+        if self.triplets is not None:
+            return
+        triplets = self._read()
+        self.embeddings = self.embedder.embed(triplets.segments)
+        self.parts = split_triplets(triplets, self.fractions, kind=self.split, seed=self.seed)[0]
+        self.triplets = triplets
+        sizes = {name: int((self.parts == index).sum()) for index, name in enumerate(PARTS)}
+        dropped = int((self.parts == DROPPED).sum())
+        _log.info(
+            "%s: %s triplets, %s split %s, %d dropped.", triplets.source, len(triplets), self.split, sizes, dropped
+        )
+
+    def _read(self) -> Triplets:
+        """Read the table, and keep the triplets that have a majority."""
+        everything = self.reader.read(self.embedder)
+        triplets = everything.filter()
+        if len(triplets) < len(everything):
+            _log.info("Left out %d triplets without a majority.", len(everything) - len(triplets))
+        if len(triplets) == 0:
+            msg = f"No triplets left of {everything.source}. Loosen the filter: min_agreement, min_votes, test_type."
+            raise SplitError(msg)
+        heard = sorted(set(triplets.instrument.tolist()))
+        if heard != ["mix"] and tuple(heard) != self.stems:
+            msg = (
+                f"Listeners heard {', '.join(heard)} in these triplets, and the model would weigh "
+                f"{', '.join(self.stems)}. Filter them by `instrument: mix`, or set the separator's stems to the one "
+                "instrument chosen."
+            )
+            raise ConfigError(msg)
+        return triplets
+
+    def table(self) -> Triplets:
+        """Return the triplets; `setup` must have run."""
+        if self.triplets is None:
+            self.setup("")
+        assert self.triplets is not None  # noqa: S101 - for the type checker: setup has just set it
+        return self.triplets
+
+    def rows(self, part: Part) -> Tensor:
+        """Return the rows `(n,)` of the table that belong to a part.
+
+        Raises:
+            SplitError: If there are none.
+        """
+        table = self.table()
+        rows = torch.from_numpy(np.flatnonzero(self.parts == PARTS.index(part)))
+        if len(rows) == 0:
+            msg = (
+                f"The {part} part is empty: a {self.split} split of {len(table)} triplets over "
+                f"{len(set(table.tracks))} tracks into train/val/test {tuple(round(f, 3) for f in self.fractions)}. "
+                "Set data.val_fraction and data.test_fraction so that every part has some (train has the rest), use "
+                "more triplets or tracks, or split by triplet (data.split=stratified)."
+            )
+            raise SplitError(msg)
+        return rows
+
+    def deltas(self, rows: Tensor | None = None) -> Tensor:
+        """Return the stem features `(n, stem)` of some rows of the table, or of all."""
+        table = self.table()
+        index = torch.arange(len(table)) if rows is None else rows
+        members = (torch.from_numpy(column)[index] for column in (table.x, table.a, table.b))
+        return stem_deltas(*(self.embeddings.take(member) for member in members))
+
+    def train_dataloader(self) -> DataLoader[TripletBatch]:
+        """Yield the train part: shuffled mini-batches, or one full batch."""
+        return self._loader(self.rows("train"), shuffle=self.batch_size is not None)
+
+    def val_dataloader(self) -> DataLoader[TripletBatch] | list[DataLoader[TripletBatch]]:
+        """Yield the validation part; nothing where `val_fraction` is 0 and a fit merely asks in passing."""
+        fitting = self.trainer is not None and self.trainer.state.fn == "fit"
+        if fitting and not (self.table() and (self.parts == PARTS.index("val")).any()):
+            return []
+        return self._loader(self.rows("val"))
+
+    def test_dataloader(self) -> DataLoader[TripletBatch]:
+        """Yield the test part."""
+        return self._loader(self.rows("test"))
+
+    def predict_dataloader(self) -> DataLoader[TripletBatch]:
+        """Yield all triplets, whatever their part."""
+        return self._loader(torch.arange(len(self.table())))
+
+    def batch(self, rows: Tensor) -> TripletBatch:
+        """Return some rows `(n,)` of the table as one batch."""
+        return TripletDataset(self.table(), self.embeddings, rows).__getitems__(list(range(len(rows))))
+
+    def _loader(self, rows: Tensor, *, shuffle: bool = False) -> DataLoader[TripletBatch]:
+        dataset = TripletDataset(self.table(), self.embeddings, rows)
+        return DataLoader(dataset, batch_size=self.batch_size or len(rows), shuffle=shuffle, collate_fn=_as_it_is)
+
+
+def _as_it_is(batch: Any) -> Any:
+    """Collate nothing: the data set gathers whole batches."""
+    return batch

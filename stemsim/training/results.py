@@ -1,0 +1,264 @@
+"""Results of a run: in the terminal, as files in the run's folder, and in W&B where it is in use."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.loggers import WandbLogger
+from rich.console import Console
+from rich.table import Table
+
+from stemsim.evaluation import PARTS, CrossValidation, agreement_credit
+from stemsim.evaluation.plots import plot_cross_validation, plot_weights, save_figure
+from stemsim.fusion import LinearFusion
+from stemsim.training.closed_form import ClosedFormCheck
+from stemsim.training.data import Part, TripletDataModule
+from stemsim.training.module import StemSimilarityModule
+from stemsim.training.tables import agreement_table, crossval_tables, scale_truth, weights_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["PredictionWriter", "ResultsReport", "prediction_frame", "publish", "report_cross_validation"]
+
+
+def publish(
+    trainer: lightning.Trainer,
+    name: str,
+    results: Mapping[str, Any],
+    *,
+    tables: Sequence[Table] = (),
+    figure: "Figure | None" = None,
+    frames: Mapping[str, pd.DataFrame] | None = None,
+) -> None:
+    """Print tables, write `NAME.json`, `NAME.png` and one CSV a frame into the run's folder, and log them to W&B.
+
+    Args:
+        trainer: Knows the run's folder and the loggers.
+        name: What the results are of, e.g. `fit` or `crossval`.
+        results: Numbers, strings, lists and dictionaries.
+        tables: Tables for the terminal.
+        figure: A picture.
+        frames: Tables for files and W&B, by name.
+    """
+    if not trainer.is_global_zero:
+        return
+    console, folder = Console(), Path(trainer.default_root_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    for table in tables:
+        if table.title:  # as lines of its own: a title above a narrow table would be broken
+            console.print(f"\n{table.title}", highlight=False, style="bold")
+            table.title = None
+        console.print(table)
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    written = [path]
+    if figure is not None:
+        written.append(folder / f"{name}.png")
+        save_figure(figure, written[-1])
+    for title, frame in (frames or {}).items():
+        written.append(folder / f"{title}.csv")
+        frame.to_csv(written[-1], index=False)
+    console.print("Wrote " + ", ".join(str(file) for file in written), soft_wrap=True)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            for title, frame in (frames or {}).items():
+                logger.log_table(title, dataframe=frame)
+            if figure is not None:
+                logger.log_image(name, [str(folder / f"{name}.png")])
+            logger.experiment.summary.update({name: results})
+
+
+class ResultsReport(lightning.Callback):
+    """Shows and keeps what a fit, a validation or a test found.
+
+    Args:
+        worst: Number of worst triplets to keep: those where the preference is furthest from what listeners said.
+    """
+
+    def __init__(self, worst: int = 20) -> None:
+        self.worst = worst
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Show the weights beside the exact ones and, if the listeners were simulated, beside the true ones."""
+        module, data = _ours(trainer, pl_module)
+        if not isinstance(module.fusion, LinearFusion):
+            return
+        stems, table = data.stems, data.table()
+        frame = pd.DataFrame({"stem": stems, "fitted": module.fusion.weight.detach().cpu().numpy()})
+        results: dict[str, Any] = {"source": table.source, "simulated": table.simulated, "l2": module.l2}
+        title = f"Weights fitted to {len(data.rows('train'))} triplets: {table.source}"
+        check = next((call for call in _callbacks(trainer) if isinstance(call, ClosedFormCheck)), None)
+        if check is not None and check.exact is not None:
+            frame["closed form"] = check.exact.numpy()
+            results["closed_form/max_abs_weight_gap"] = check.gap
+            title += f"\nlargest gap to the closed form {check.gap:.1e}"
+        if table.true_weights is not None:
+            truth = np.array(list(table.true_weights.values()))
+            frame["true (simulated), scaled"] = scale_truth(frame["fitted"].to_numpy(), truth)
+            cosine = frame["fitted"] @ truth / (np.linalg.norm(frame["fitted"]) * np.linalg.norm(truth))
+            results |= {"true_weights": table.true_weights, "cosine_to_true_weights": float(cosine)}
+            title += f"\ncosine between fitted and true weights {cosine:.4f}"
+        results["weights"] = dict(zip(stems, frame["fitted"].tolist(), strict=True))
+        results["metrics"] = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        agreed = [
+            f"{part} {100 * results['metrics'][f'{part}/agreement']:.1f} %"
+            for part in ("train", "val")
+            if f"{part}/agreement" in results["metrics"]
+        ]
+        title += f"\nagreement: {', '.join(agreed)}"
+        publish(
+            trainer,
+            "fit",
+            results,
+            tables=[weights_table(frame, title)],
+            figure=plot_weights(frame, title),
+            frames={"weights": frame},
+        )
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Show the agreement on the validation part, unless a fit only looks at it in passing."""
+        if trainer.state.fn == "validate":
+            self._report(trainer, pl_module, "val")
+
+    def on_test_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Show the agreement on the test part."""
+        self._report(trainer, pl_module, "test")
+
+    def _report(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, part: Part) -> None:
+        module, data = _ours(trainer, pl_module)
+        rows, table = data.rows(part), data.table()
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        results = {
+            "source": table.source,
+            "simulated": table.simulated,
+            "split": data.split,
+            "triplets": len(rows),
+            "tracks": len(set(table.select(rows.numpy()).tracks)),
+            "metrics": metrics,
+        }
+        predictions = predict(module, data, rows)
+        error = -predictions["preference"] * (predictions["votes_a"] - predictions["votes_b"]).map(np.sign)
+        worst = predictions.loc[error.sort_values(ascending=False, kind="stable").index].head(self.worst)
+        title = f"{table.source}\n{data.split} split, {results['tracks']} tracks in this part"
+        publish(
+            trainer,
+            part,
+            results,
+            tables=[agreement_table(metrics, part, len(rows), title=title)],
+            frames={f"{part}_worst_triplets": worst},
+        )
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes `predictions.csv`: one row a triplet, with its preference and what each stem contributed."""
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="epoch")
+
+    def write_on_epoch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        predictions: Sequence[Any],
+        batch_indices: Sequence[Any],
+    ) -> None:
+        """Write what `predict_step` returned for all batches."""
+        del batch_indices
+        _, data = _ours(trainer, pl_module)
+        joined = {name: torch.cat([batch[name] for batch in predictions]).cpu() for name in predictions[0]}
+        frame = prediction_frame(data, joined["row"], joined["preference"], joined["contributions"])
+        results = {"source": data.table().source, "simulated": data.table().simulated, "triplets": len(frame)}
+        publish(trainer, "predictions", results, frames={"predictions": frame})
+
+
+def predict(module: StemSimilarityModule, data: TripletDataModule, rows: torch.Tensor) -> pd.DataFrame:
+    """Predict some rows of the triplet table.
+
+    Args:
+        module: The model.
+        data: The data module, set up.
+        rows: `(n,)` rows.
+
+    Returns:
+        See `prediction_frame`.
+    """
+    with torch.no_grad():
+        output = module.cpu().predict_step(data.batch(rows), 0)
+    return prediction_frame(data, output["row"], output["preference"], output["contributions"])
+
+
+def prediction_frame(
+    data: TripletDataModule, rows: torch.Tensor, preference: torch.Tensor, contributions: torch.Tensor
+) -> pd.DataFrame:
+    """Put predictions beside what listeners said.
+
+    Args:
+        data: The data module, set up.
+        rows: `(n,)` rows of the triplet table.
+        preference: `(n,)` predicted preference.
+        contributions: `(n, stem)` what each stem adds to it.
+
+    Returns:
+        One row a triplet: the three segments, test type, instrument, part, votes, preference, credit (1, 0.5 or 0) and
+        one column `contribution_STEM` a stem.
+    """
+    table = data.table().select(rows.numpy())
+    columns: dict[str, Any] = {}
+    for role, index in (("x", table.x), ("a", table.a), ("b", table.b)):
+        segments = [table.segments[int(i)] for i in index]
+        columns[f"{role}_path"] = [str(segment.path) for segment in segments]
+        columns[f"{role}_start"] = [segment.start for segment in segments]
+    columns |= {
+        "duration": [table.segments[int(i)].duration for i in table.x],
+        "test_type": table.test_type,
+        "instrument": table.instrument,
+        "part": ["dropped" if part < 0 else PARTS[part] for part in data.parts[rows.numpy()]],
+        "votes_a": table.votes[:, 0],
+        "votes_b": table.votes[:, 1],
+        "preference": preference.numpy(),
+        "credit": agreement_credit(preference.numpy(), table.preference),
+    }
+    columns |= {f"contribution_{stem}": contributions[:, i].numpy() for i, stem in enumerate(data.stems)}
+    return pd.DataFrame(columns)
+
+
+def report_cross_validation(trainer: lightning.Trainer, result: CrossValidation) -> None:
+    """Show and keep the result of a cross-validation.
+
+    Args:
+        trainer: Knows the run's folder and the loggers.
+        result: The result.
+    """
+    columns = {m.name: m.weights.mean(axis=0) for m in result.models if m.weights is not None}
+    weights = pd.DataFrame({"stem": result.stems, **columns, "ridge on all": result.path.weights})
+    publish(
+        trainer,
+        "crossval",
+        result.to_dict(),
+        tables=crossval_tables(result),
+        figure=plot_cross_validation(result),
+        frames={"crossval_weights": weights},
+    )
+
+
+def _ours(
+    trainer: lightning.Trainer, pl_module: lightning.LightningModule
+) -> tuple[StemSimilarityModule, TripletDataModule]:
+    """Return module and data module as what they are; these callbacks are of no use with others."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(pl_module, StemSimilarityModule) or not isinstance(data, TripletDataModule):
+        msg = f"This callback needs StemSimilarityModule and TripletDataModule, got {type(pl_module)} and {type(data)}."
+        raise TypeError(msg)
+    return pl_module, data
+
+
+def _callbacks(trainer: lightning.Trainer) -> list[lightning.Callback]:
+    callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return callbacks

@@ -1,0 +1,121 @@
+"""Results as terminal tables."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from rich.table import Table
+
+from stemsim.evaluation import CrossValidation
+from stemsim.triplets import TEST_TYPES
+
+__all__ = ["agreement_table", "crossval_tables", "scale_truth", "weights_table"]
+
+FloatArray = npt.NDArray[np.float64]
+
+_ROWS = (
+    ("human ceiling", "human_ceiling"),
+    ("mix cosine", "mix_cosine"),
+    ("uniform weights", "uniform_weights"),
+    ("[bold]fitted weights[/bold]", "agreement"),
+    ("  XAB triplets", "agreement_xab"),
+    ("  XYC triplets", "agreement_xyc"),
+)
+
+
+def scale_truth(weights: FloatArray, truth: FloatArray) -> FloatArray:
+    """Scale the true weights of simulated listeners to the fitted ones, by least squares.
+
+    Votes say which candidate is closer, not by how much, so that weights are known up to a positive factor.
+
+    Args:
+        weights: `(stem,)` fitted weights.
+        truth: `(stem,)` true weights.
+
+    Returns:
+        `(stem,)` the true weights times the factor that brings them closest to the fitted ones.
+    """
+    factor: float = max(float(weights @ truth), 0.0) / float(truth @ truth)
+    return factor * truth
+
+
+def weights_table(frame: pd.DataFrame, title: str) -> Table:
+    """Show stem weights.
+
+    Args:
+        frame: One row a stem, in a column `stem` and columns of weights: fitted, closed form, true.
+        title: Title of the table.
+
+    Returns:
+        The table.
+    """
+    table = Table(title=title, title_justify="left")
+    for name in frame.columns:
+        table.add_column(str(name), justify="left" if name == "stem" else "right")
+    for row in frame.itertuples(index=False):
+        table.add_row(str(row[0]), *(f"{value:.4f}" for value in row[1:]))
+    return table
+
+
+def agreement_table(metrics: Mapping[str, float], part: str, size: int, *, title: str) -> Table:
+    """Show the agreement on one part beside human ceiling and baselines.
+
+    Args:
+        metrics: Logged metrics, named `test/agreement` and so on.
+        part: `test` or `val`.
+        size: Number of triplets in the part.
+        title: Title of the table.
+
+    Returns:
+        The table; the standard error is that of a share of `size` triplets.
+    """
+    table = Table(title=title, title_justify="left")
+    table.add_column(f"{part}: {size} triplets")
+    table.add_column("agreement, %", justify="right")
+    for label, name in _ROWS:
+        value = metrics.get(f"{part}/{name}")
+        if value is None:
+            text = "-"
+        elif name == "agreement":
+            text = f"[bold]{100 * value:.1f} ± {100 * (value * (1 - value) / size) ** 0.5:.1f}[/bold]"
+        else:
+            text = f"{100 * value:.1f}"
+        table.add_row(label, text)
+    table.caption = "± standard error of a share; the human ceiling needs triplets with two votes or more"
+    return table
+
+
+def crossval_tables(result: CrossValidation) -> list[Table]:
+    """Show agreement and weights over all splits.
+
+    Args:
+        result: A cross-validation.
+
+    Returns:
+        A table of test agreement by test type, and one of weights.
+    """
+    splits = f"{len(result.test_size)} {result.kind} splits, {100 * result.train_fraction:.0f} % train"
+    title = f"{result.source}\n{result.triplets} triplets, {splits}, {result.test_size.mean():.0f} tested on average"
+    scores = Table(title=title, title_justify="left", caption="mean ± standard deviation over the splits")
+    scores.add_column("model")
+    for name in ("agreement, %", *TEST_TYPES):
+        scores.add_column(name, justify="right")
+    scores.add_column("median alpha", justify="right")
+    for model in result.models:
+        alpha = "" if model.alphas is None else f"{np.median(model.alphas):.3g}"
+        scores.add_row(model.name, *(_spread(100 * column, 1) for column in model.agreement.T), alpha)
+    fits = [model for model in result.models if model.name in {"OLS", "ridge"} and model.weights is not None]
+    weights = Table(caption="mean ± standard deviation of the weights over the splits")
+    for name in ("stem", *(model.name for model in fits), f"ridge on all, alpha {result.path.best_alpha:.3g}"):
+        weights.add_column(name, justify="left" if name == "stem" else "right")
+    for row, stem in enumerate(result.stems):
+        spreads = (_spread(model.weights[:, row], 2) for model in fits if model.weights is not None)
+        weights.add_row(stem, *spreads, f"{result.path.weights[row]:.2f}")
+    return [scores, weights]
+
+
+def _spread(values: FloatArray, digits: int) -> str:
+    """Write mean and standard deviation of the values that are known."""
+    known = values[~np.isnan(values)]
+    return f"{known.mean():.{digits}f} ± {known.std():.{digits}f}" if len(known) else "-"
