@@ -38,9 +38,7 @@ def _embed(arguments: list[str]) -> None:
     data.prepare_data()
     data.setup("embed")
     store = data.embedder.store
-    table = Table(
-        caption=f"{data.table().source}: {len(data.table())} triplets over {len(data.table().segments)} segments"
-    )
+    table = Table()
     for column in ("stem", "segments where it sounds", "median level there, dBFS"):
         table.add_column(column, justify="left" if column == "stem" else "right")
     present, levels = data.embeddings.present, data.embeddings.levels
@@ -48,7 +46,8 @@ def _embed(arguments: list[str]) -> None:
         heard = levels[present[:, index], index]
         level = f"{heard.median():.1f}" if len(heard) else "-"
         table.add_row(stem, f"{len(heard)} of {len(present)}", level)
-    console = Console()
+    console = Console(soft_wrap=True)
+    console.print(f"{data.table().source}: {len(data.table())} triplets over {len(data.table().segments)} segments")
     console.print(table)
     if store is not None:
         console.print(f"Store {store.root}: {len(store)} segments of {store.spec.separator} x {store.spec.encoder}")

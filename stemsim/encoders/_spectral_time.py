@@ -73,7 +73,9 @@ def rhythm(views: Views, bands: Tensor, lags: Tensor) -> Tensor:
     """Autocorrelation of onset strength in three bands, lags in log steps from 0.1 s to 2.4 s, `(batch, 3 * lags)`."""
     rises = (views.log_mel[:, 1:] - views.log_mel[:, :-1]).clamp_min(0)
     onsets = (rises @ bands).transpose(1, 2)  # (batch, band, frame)
-    onsets = onsets - onsets.mean(dim=2, keepdim=True)
+    span = _sounding(views.weight[:, 1:]).unsqueeze(1)  # silence before and after is no part of the rhythm
+    mean = (onsets * span).sum(dim=2, keepdim=True) / span.sum(dim=2, keepdim=True).clamp_min(1)
+    onsets = (onsets - mean) * span
     size = onsets.shape[2] + lags.shape[0]  # long enough not to wrap around
     spectrum = torch.fft.rfft(onsets, n=size).abs().square()
     correlation: Tensor = torch.fft.irfft(spectrum, n=size)[..., : lags.shape[0]]
@@ -95,6 +97,12 @@ def lag_pool(steps: int) -> Tensor:
     position = torch.log2(lag.clamp_min(1e-3) / low) / math.log2(high / low) * (steps - 1)
     triangles = (1 - (position.unsqueeze(1) - torch.arange(steps)).abs()).clamp_min(0)
     return (triangles / triangles.sum(dim=0).clamp_min(1e-6)).float()
+
+
+def _sounding(weight: Tensor) -> Tensor:
+    """1 from the first to the last frame of any weight and 0 outside, `(batch, frames)`."""
+    heard = (weight > 0).float()
+    return heard.cummax(dim=1).values * heard.flip(1).cummax(dim=1).values.flip(1)
 
 
 def _smooth(envelope: Tensor, seconds: float) -> Tensor:

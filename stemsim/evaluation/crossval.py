@@ -294,7 +294,8 @@ class _Scorer:
     def ceiling(self) -> ModelScores:
         """Score the listeners against each other."""
         credit, answers = ceiling_credit(self.triplets.votes)
-        return ModelScores("human ceiling", _ratio(self.masks @ credit, self.masks @ answers).T)
+        name = "simulated ceiling" if self.triplets.simulated else "human ceiling"
+        return ModelScores(name, _ratio(self.masks @ credit, self.masks @ answers).T)
 
 
 def _check_not_empty(train: BoolArray, test: BoolArray, kind: SplitKind) -> None:

@@ -56,7 +56,7 @@ def plot_cross_validation(result: CrossValidation) -> "Figure":
     shown = [model for model in result.models if not np.isnan(model.agreement[:, 0]).all()]
     for place, model in enumerate(reversed(shown)):
         values = 100.0 * model.agreement[:, 0]
-        color = _GREEN if model.name == "human ceiling" else _BLUE if model.name in fits else _GREY
+        color = _GREEN if model.weights is None else _BLUE if model.name in fits else _GREY
         left.scatter(values, place + rng.uniform(-0.22, 0.22, len(values)), s=7, color=color, alpha=0.35, linewidths=0)
         mean, spread = np.nanmean(values), np.nanstd(values)
         left.errorbar(mean, place, xerr=spread, fmt="o", color=color, markersize=6, capsize=4, markeredgecolor="white")

@@ -102,7 +102,8 @@ def _plain_files(mix: Path, _version: int) -> StemFiles:
         msg = f"No song folder at {mix.parent}. Check the folder of songs that the configuration names."
         raise DataNotFoundError(msg)
     files: dict[str, tuple[Path, ...]] = {}
-    for path in sorted(mix.parent.iterdir()):
+    beside = sorted(mix.parent.iterdir()) if mix.stem == "mix" else []  # a plain file has no stems beside it
+    for path in beside:
         if not is_audio_path(path) or path.stem == "mix":
             continue
         stem = _ALIASES.get(path.stem, path.stem)

@@ -1,6 +1,7 @@
 """Checkpoints: written to one stable place, and checked before they are loaded."""
 
 import pickle
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -10,8 +11,9 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from stemsim.errors import CheckpointError
+from stemsim.stems import check_same_layout
 
-__all__ = ["LastCheckpoint", "check_checkpoint"]
+__all__ = ["LastCheckpoint", "check_checkpoint", "check_checkpoint_stems"]
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -45,12 +47,31 @@ def check_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, BadZipFile, OSError, ValueError, KeyError) as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
         msg = (
-            f"{file} is not a checkpoint that can be read safely ({str(error).splitlines()[0][:200]}). It is damaged, "
-            "or holds more than tensors and primitives. Fit again."
+            f"{file} is not a checkpoint that can be read safely ({reason}). It is damaged, or holds more than tensors "
+            "and primitives. Fit again."
         )
         raise CheckpointError(msg) from error
     if not isinstance(checkpoint, dict) or "stems" not in checkpoint.get("hyper_parameters", {}):
         msg = f"{file} is not a checkpoint of stemsim: it names no stems. Expected one that `train.py fit` wrote."
         raise CheckpointError(msg)
     return checkpoint
+
+
+def check_checkpoint_stems(checkpoint: Mapping[str, Any], stems: Sequence[str]) -> None:
+    """Verify that the weights in a checkpoint belong to a stem layout.
+
+    Args:
+        checkpoint: A checkpoint of stemsim.
+        stems: The stem layout in use.
+
+    Raises:
+        StemMismatchError: If they do not; the message names both orders.
+    """
+    check_same_layout(
+        stems,
+        checkpoint.get("hyper_parameters", {}).get("stems", ()),
+        what="the checkpoint",
+        remedy="Test it with the separator (data.separator) that it was fitted with, or fit again.",
+    )

@@ -4,28 +4,31 @@ import logging
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from rich.console import Console
 
 from stemsim.errors import CheckpointError, StemsimError
-from stemsim.training.checkpoint import LastCheckpoint, check_checkpoint
+from stemsim.training.checkpoint import LastCheckpoint, check_checkpoint, check_checkpoint_stems
 from stemsim.training.closed_form import ClosedFormCheck
 from stemsim.training.data import TripletDataModule
 from stemsim.training.module import StemSimilarityModule
 from stemsim.training.results import PredictionWriter, ResultsReport
 from stemsim.training.trainer import StemTrainer
 
-__all__ = ["StemsimCLI", "main"]
+__all__ = ["StemsimCLI", "main", "set_up_logging"]
 
 
 class StemsimCLI(LightningCLI):
     """`fit`, `validate`, `test`, `predict` and `crossval` on one configuration."""
 
     def __init__(self, args: ArgsType = None, *, run: bool = True) -> None:
+        self._checkpoint: dict[str, Any] | None = None
         self.arguments = list(sys.argv[1:]) if args is None else args
         # Interpolations that refer to keys of the whole file also hold where the file is one part of a larger parser.
         set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -60,6 +63,11 @@ class StemsimCLI(LightningCLI):
         """Give the model the stem layout of the separator."""
         parser.link_arguments("data.stems", "model.stems", compute_fn=list, apply_on="instantiate")
 
+    def after_instantiate_classes(self) -> None:
+        """Compare the checkpoint with the model before hours of embedding, not after."""
+        if self._checkpoint is not None:
+            check_checkpoint_stems(self._checkpoint, self.model.stems)
+
     def _parse_ckpt_path(self) -> None:
         """Check the checkpoint before anything else is done, instead of letting it override the configuration."""
         settings = self.config[self.config.subcommand] if self.config.get("subcommand") else {}
@@ -69,11 +77,12 @@ class StemsimCLI(LightningCLI):
         if not Path(path).suffix and path in {"best", "last", "hpc"}:
             msg = f"--ckpt_path {path} means a fit in this very process. Give the path of `last.ckpt` that `fit` named."
             raise CheckpointError(msg)
-        check_checkpoint(path)
+        self._checkpoint = check_checkpoint(path)
 
     def before_instantiate_classes(self) -> None:
         """Tell W&B what kind of job this is, unless the user has."""
-        os.environ.setdefault("WANDB_JOB_TYPE", str(self.subcommand))
+        if self.subcommand is not None:
+            os.environ.setdefault("WANDB_JOB_TYPE", self.subcommand)
 
     def after_fit(self) -> None:
         """Say what to do next."""
@@ -98,9 +107,7 @@ def main(args: ArgsType = None) -> StemsimCLI:
         StemsimError: If something that the user can mend is wrong, and `args` are given; without them the process ends
             with the message and status 2.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger("stemsim").setLevel(logging.INFO)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # advertisements, mostly
+    set_up_logging()
     try:
         return StemsimCLI(args)
     except StemsimError as error:
@@ -108,3 +115,12 @@ def main(args: ArgsType = None) -> StemsimCLI:
             raise
         Console(stderr=True).print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
         sys.exit(2)
+
+
+def set_up_logging() -> None:
+    """Show our own progress and all warnings, and keep Lightning's advertisements off the terminal."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("stemsim").setLevel(logging.INFO)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec")  # Lightning 2.6 beside PyTorch 2.13
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # `stemsim embed` passes its own

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from stemsim.embedding import StemEmbedder
-from stemsim.encoders import Encoder
+from stemsim.encoders import Encoder, Spectral
 from stemsim.errors import ConfigError, SplitError
 from stemsim.evaluation import DROPPED, PARTS, SplitKind, split_triplets
-from stemsim.separators import StemSource
+from stemsim.separators import Bands, StemSource
 from stemsim.similarity import StemEmbeddings, stem_deltas
 from stemsim.stems import StemLayout
 from stemsim.triplets import TEST_TYPES, TripletReader, Triplets
@@ -84,8 +84,8 @@ class TripletDataModule(lightning.LightningDataModule):
 
     Args:
         triplets: Where the triplets come from.
-        separator: Where stems come from; its stem layout is the model's.
-        encoder: Frozen encoder.
+        separator: Where stems come from; its stem layout is the model's. null: Bands, which needs no weights.
+        encoder: Frozen encoder; null: Spectral, which needs no weights.
         store: Folder of the embedding store.
         silence: Level in dBFS under which a stem is silent and adds nothing; null encodes every stem.
         embedding_batch: Segments separated and encoded at once.
@@ -101,8 +101,8 @@ class TripletDataModule(lightning.LightningDataModule):
     def __init__(
         self,
         triplets: TripletReader,
-        separator: StemSource,
-        encoder: Encoder,
+        separator: StemSource | None = None,
+        encoder: Encoder | None = None,
         store: str = "runs/embeddings",
         silence: float | None = -60.0,
         embedding_batch: int = 16,
@@ -120,8 +120,8 @@ class TripletDataModule(lightning.LightningDataModule):
             raise ConfigError(msg)
         self.reader = triplets
         self.embedder = StemEmbedder(
-            separator,
-            encoder,
+            separator or Bands(),
+            encoder or Spectral(),
             store=Path(store),
             silence=silence,
             batch_size=embedding_batch,

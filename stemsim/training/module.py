@@ -13,7 +13,8 @@ from torchmetrics import MetricCollection
 from stemsim.errors import ConfigError
 from stemsim.fusion import Fusion, LinearFusion
 from stemsim.similarity import StemEmbeddings
-from stemsim.stems import check_same_layout, stem_layout
+from stemsim.stems import stem_layout
+from stemsim.training.checkpoint import check_checkpoint_stems
 from stemsim.training.data import TripletBatch, TripletDataModule
 from stemsim.training.metrics import Agreement, Baselines, CreditMetric
 from stemsim.triplets import TestType
@@ -143,12 +144,7 @@ class StemSimilarityModule(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Verify that the weights belong to this stem layout, and warn if they do not belong to this encoder."""
-        check_same_layout(
-            self.stems,
-            checkpoint.get("hyper_parameters", {}).get("stems", ()),
-            what="the checkpoint",
-            remedy="Test it with the separator (data.separator) that it was fitted with, or fit again.",
-        )
+        check_checkpoint_stems(checkpoint, self.stems)
         data = getattr(self._trainer, "datamodule", None)
         made_with = checkpoint.get(_PROVENANCE, {})
         if isinstance(data, TripletDataModule):

@@ -151,7 +151,7 @@ class ResultsReport(lightning.Callback):
             trainer,
             part,
             results,
-            tables=[agreement_table(metrics, part, len(rows), title=title)],
+            tables=[agreement_table(metrics, part, len(rows), title=title, simulated=table.simulated)],
             frames={f"{part}_worst_triplets": worst},
         )
 

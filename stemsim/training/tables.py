@@ -58,7 +58,7 @@ def weights_table(frame: pd.DataFrame, title: str) -> Table:
     return table
 
 
-def agreement_table(metrics: Mapping[str, float], part: str, size: int, *, title: str) -> Table:
+def agreement_table(metrics: Mapping[str, float], part: str, size: int, *, title: str, simulated: bool) -> Table:
     """Show the agreement on one part beside human ceiling and baselines.
 
     Args:
@@ -66,6 +66,7 @@ def agreement_table(metrics: Mapping[str, float], part: str, size: int, *, title
         part: `test` or `val`.
         size: Number of triplets in the part.
         title: Title of the table.
+        simulated: Whether the listeners were simulated.
 
     Returns:
         The table; the standard error is that of a share of `size` triplets.
@@ -73,7 +74,8 @@ def agreement_table(metrics: Mapping[str, float], part: str, size: int, *, title
     table = Table(title=title, title_justify="left")
     table.add_column(f"{part}: {size} triplets")
     table.add_column("agreement, %", justify="right")
-    for label, name in _ROWS:
+    for row, name in _ROWS:
+        label = f"simulated {row.removeprefix('human ')}" if simulated and name == "human_ceiling" else row
         value = metrics.get(f"{part}/{name}")
         if value is None:
             text = "-"
@@ -82,7 +84,6 @@ def agreement_table(metrics: Mapping[str, float], part: str, size: int, *, title
         else:
             text = f"{100 * value:.1f}"
         table.add_row(label, text)
-    table.caption = "± standard error of a share; the human ceiling needs triplets with two votes or more"
     return table
 
 

@@ -1,34 +1,35 @@
 """The answers of the listening test Inst-Sim-ABX, which need no audio."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, NoReturn, Self
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from stemsim.audio import Segment
 from stemsim.errors import DataNotFoundError, TripletError
-from stemsim.triplets.inst_sim_abx_samples import ROLES, SampleTable, read_samples
-from stemsim.triplets.table import PERSPECTIVES, TEST_TYPES, Triplets
+from stemsim.triplets.inst_sim_abx_samples import REPOSITORY, ROLES, SampleTable, read_samples
+from stemsim.triplets.table import PERSPECTIVES, Triplets
 
 __all__ = ["ANSWERS_FILE", "INSTRUMENTS", "Answers", "DummyCheck", "read_answers"]
 
+ANSWERS_FILE: Final = "csvs/inst_sim_abx_answers.csv"
 INSTRUMENTS: Final = ("bass", "drums", "guitar", "piano", "residuals", "mix")
 """What the listeners heard: single stems, or whole recordings."""
 
-ANSWERS_FILE: Final = "csvs/inst_sim_abx_answers.csv"
-QUESTIONS: Final = ("total", *PERSPECTIVES)
-
-_PATHS: Final = ("reference", "sample_a", "sample_b")
-_COLUMNS: Final = ("ex_name", "subject_id", *_PATHS, *(f"answer_{question}" for question in QUESTIONS))
-_CHOICES: Final = {"A+": 1, "A-": 1, "B+": -1, "B-": -1}  # + = sure, - = a little: both are a choice
+_QUESTIONS: Final = ("total", *PERSPECTIVES)
+_PRESENTED: Final = ("reference", "sample_a", "sample_b")
+_ANSWERS: Final = tuple(f"answer_{question}" for question in _QUESTIONS)
+_COLUMNS: Final = ("ex_name", "subject_id", *_PRESENTED, *_ANSWERS)
+_CHOICES: Final = {"A+": 1, "A-": 1, "B+": -1, "B-": -1}  # + is sure, - is a little; both are a choice
 _NOT_ASKED: Final = "NA"
-_SAMPLE: Final = r"^set(?P<set>\d+)/(?P<sample>\d+)/(?P<instrument>\w+)/(?P<filename>(?P<role>[XABYC])_\d+-\d+\.wav)$"
-_DUMMY: Final = re.compile(r"^samples/[^/]+$")
+_DUMMY: Final = r"samples/[^/]+"
+_SAMPLE: Final = (
+    rf"^set(?P<set>\d+)/(?P<sample>\d+)/(?P<instrument>{'|'.join(INSTRUMENTS)})/"
+    r"(?P<filename>(?P<role>[XABYC])_\d+-\d+\.wav)$"
+)
 
 BoolArray = npt.NDArray[np.bool_]
 ChoiceArray = npt.NDArray[np.int8]
@@ -38,12 +39,12 @@ StrArray = npt.NDArray[np.str_]
 
 @dataclass(frozen=True, slots=True)
 class DummyCheck:
-    """An answer to a dummy check, where one candidate is the reference itself.
+    """An answer to a dummy check, in which one candidate is the reference itself.
 
     Attributes:
         line: Line of the answers file, counted from 1.
         subject: The listener.
-        answer: What the listener said: `A+`, `A-`, `B+` or `B-`.
+        answer: What the listener said over all: `A+`, `A-`, `B+` or `B-`.
         expected: The candidate that is the reference: `A` or `B`.
     """
 
@@ -54,48 +55,32 @@ class DummyCheck:
 
     @property
     def wrong(self) -> bool:
-        """Whether the listener took the other candidate for the closer one."""
+        """Whether the listener found the other candidate closer to the reference than itself."""
         return not self.answer.startswith(self.expected)
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """The answers of a listening test, in canonical order: candidate A or Y first, B or C second.
+    """The answers of the listening test in canonical order: candidate A or Y first, B or C second.
 
-    A triplet is one question of one of the two runs of the test. The second run (`ex202407`) asked again, of the same
-    segments, what the first had asked, and more; such a pair counts as two triplets, and no listener answered both.
+    A triplet is what one run of the test asked. The second run (`ex202407`) asked anew, of the same segments, all that
+    the first one had asked, and more; these count as two triplets, and no listener answered both.
 
     Attributes:
-        table: The triplets that were asked, without votes; the segments' paths are relative to a Slakh2100 folder.
-        runs: `(triplet,)` name of the run of the test that asked.
+        table: The triplets that were asked, without votes; their segments' paths are relative to a Slakh2100 folder.
         triplet: `(answer,)` row of the table.
         subject: `(answer,)` the listener.
-        choices: `(answer, 4)` over all and by `PERSPECTIVES`: +1 = A or Y, -1 = B or C, 0 = was not asked.
+        choices: `(answer, 4)` over all and by `PERSPECTIVES`: +1 = A or Y, -1 = B or C, 0 = not asked.
         swapped: `(answer,)` whether B or C was presented first.
-        dummies: The answers to dummy checks, which are not among the others.
+        dummies: The answers to dummy checks; they are not among the others.
     """
 
     table: Triplets
-    runs: StrArray
     triplet: IntArray
     subject: StrArray
     choices: ChoiceArray
     swapped: BoolArray
     dummies: tuple[DummyCheck, ...]
-
-    def __post_init__(self) -> None:
-        """Verify that the arrays belong together."""
-        n = len(self.triplet)
-        shapes = {
-            "runs": (self.runs, (len(self.table),)),
-            "subject": (self.subject, (n,)),
-            "choices": (self.choices, (n, len(QUESTIONS))),
-            "swapped": (self.swapped, (n,)),
-        }
-        for name, (array, shape) in shapes.items():
-            if array.shape != shape:
-                msg = f"`{name}` of a listening test must have shape {shape}, got {array.shape}. Mend its reader."
-                raise TripletError(msg)
 
     def __len__(self) -> int:
         return len(self.triplet)
@@ -108,18 +93,18 @@ class Answers:
     @property
     def chose_first(self) -> BoolArray:
         """`(answer,)` whether the candidate that was presented first was chosen over all."""
-        return (self.choices[:, 0] > 0) != self.swapped
+        chose_first: BoolArray = (self.choices[:, 0] > 0) != self.swapped
+        return chose_first
 
     def screened(self) -> Self:
-        """Return the answers without those of listeners who failed a dummy check, and without triplets left bare."""
-        failed = np.array([check.subject for check in self.wrong_dummies], dtype=str)
-        keep = ~np.isin(self.subject, failed)
+        """Return the answers without all those of listeners who failed a dummy check."""
+        failed = {check.subject for check in self.wrong_dummies}
+        keep = ~np.isin(self.subject, sorted(failed))
         asked, triplet = np.unique(self.triplet[keep], return_inverse=True)
         return replace(
             self,
             table=self.table.select(asked),
-            runs=self.runs[asked],
-            triplet=triplet,
+            triplet=triplet.astype(np.int64),
             subject=self.subject[keep],
             choices=self.choices[keep],
             swapped=self.swapped[keep],
@@ -127,52 +112,195 @@ class Answers:
         )
 
     def count(self) -> Triplets:
-        """Return the triplets with their votes; the segments' paths are relative to a Slakh2100 folder."""
-        votes = np.zeros((len(QUESTIONS), len(self.table), 2), np.int64)
-        for question, choice in enumerate(self.choices.T):
-            for column, side in enumerate((1, -1)):
-                votes[question, :, column] = np.bincount(self.triplet[choice == side], minlength=len(self.table))
-        return replace(self.table, votes=votes[0], perspective_votes=votes[1:].swapaxes(0, 1))  # (triplet, 3, 2)
+        """Return the table with the votes counted, overall and for each perspective."""
+        n = len(self.table)
+        for_a, for_b = (
+            np.stack([np.bincount(self.triplet[chosen == side], minlength=n) for chosen in self.choices.T])
+            for side in (1, -1)
+        )  # (question, triplet) each
+        votes = np.stack([for_a, for_b], axis=-1).astype(np.int64)  # (question, triplet, 2)
+        return replace(self.table, votes=votes[0], perspective_votes=votes[1:].swapaxes(0, 1))
 
 
 def read_answers(root: str | Path) -> Answers:
     """Read the answers of Inst-Sim-ABX and verify them against the sample configurations.
 
-    Source: Hashizume and Toda, arXiv:2502.02138; the repository zume06/Inst-Sim-ABX-Dataset.
+    Source: Hashizume and Toda, arXiv:2502.02138; repository zume06/Inst-Sim-ABX-Dataset.
 
     Args:
         root: The folder of the repository, with `csvs` and `sample_configs`.
 
     Returns:
-        The answers in canonical order, and the triplets that were asked.
+        The answers in canonical order, and the triplets that they are about.
 
     Raises:
         DataNotFoundError: If a file is missing.
-        TripletError: If a file is not what was published: a column is missing, an answer is unknown, or a path
-            disagrees with the sample configuration.
+        TripletError: If a file is not as published: a column is missing, an answer is unknown, or a path disagrees
+            with the sample configuration.
     """
-    folder = Path(root)
-    path = folder / ANSWERS_FILE
+    path = Path(root) / ANSWERS_FILE
     frame = _read_csv(path)
-    dummy = frame["reference"].str.match(_DUMMY).to_numpy(bool)
-    parsed = _parse(frame[~dummy], path)
-    samples = read_samples(folder, parsed.runs)
-    rows = _verify(parsed, samples, path)
-    asked, first, triplet = np.unique(rows[:, 0], return_index=True, return_inverse=True)
-    del asked  # the row of X in the sample table stands for the triplet
-    segments, indices = np.unique(rows[first], return_inverse=True)
-    x, a, b = indices.reshape(-1, 3).T.astype(np.int64)
-    n = len(first)
-    table = Triplets(
-        segments=tuple(samples.segment(row) for row in segments),
-        tracks=tuple(samples.track(row) for row in segments),
+    _check_answers(frame, path)
+    dummy = frame["reference"].str.fullmatch(_DUMMY).to_numpy(bool)
+    if dummy.all():
+        msg = f"{path} holds dummy checks only, and no answer. Restore it from the repository {REPOSITORY}."
+        raise TripletError(msg)
+    dummies = _dummy_checks(frame[dummy], path)
+    return _canonical(frame[~dummy], path, dummies)
+
+
+def _require(good: BoolArray, frame: pd.DataFrame, path: Path, describe: Callable[[int], str]) -> None:
+    """Raise an error about the first row that is not good; `describe` says what is wrong with the row of a position."""
+    if not good.all():
+        where = int(good.argmin())
+        line = int(frame.index.to_numpy(np.int64)[where]) + 2  # the heading is line 1
+        msg = f"{path}, line {line}: {describe(where)}. Restore the file from the repository {REPOSITORY}."
+        raise TripletError(msg)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Read the columns we need as text, `NA` included."""
+    if not path.is_file():
+        msg = (
+            f"No answers at {path}. Set the folder to a copy of the repository {REPOSITORY} (arXiv:2502.02138), which "
+            "holds `csvs` and `sample_configs`."
+        )
+        raise DataNotFoundError(msg)
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        msg = f"{path} is not a table of answers ({error}). Restore it from the repository {REPOSITORY}."
+        raise TripletError(msg) from error
+    missing = [column for column in _COLUMNS if column not in frame.columns]
+    if missing:
+        msg = (
+            f"{path} must have the columns {', '.join(_COLUMNS)}; it lacks {', '.join(missing)}. Restore it from the "
+            f"repository {REPOSITORY}."
+        )
+        raise TripletError(msg)
+    return frame[list(_COLUMNS)].fillna("")
+
+
+def _check_answers(frame: pd.DataFrame, path: Path) -> None:
+    """Verify that every answer is a choice; only perspectives may go without."""
+    for column in _ANSWERS:
+        allowed = [*_CHOICES, *([] if column == _ANSWERS[0] else [_NOT_ASKED])]
+        seen = frame[column].to_numpy(str)
+        expected = f"`{column}` must be one of {', '.join(allowed)}"
+        _require(np.isin(seen, allowed), frame, path, lambda where: f"{expected}; got {str(seen[where])!r}")  # noqa: B023
+
+
+def _dummy_checks(frame: pd.DataFrame, path: Path) -> tuple[DummyCheck, ...]:
+    """Return the dummy checks: rows in which one candidate is the file of the reference."""
+    reference, first, second = (frame[column].to_numpy(str) for column in _PRESENTED)
+    _require(
+        (first == reference) != (second == reference),
+        frame,
+        path,
+        lambda where: (
+            f"one candidate of a dummy check must be {reference[where]} itself; got {first[where]} and {second[where]}"
+        ),
+    )
+    lines = (frame.index.to_numpy(np.int64) + 2).tolist()
+    expected = np.where(first == reference, "A", "B").tolist()
+    rows = zip(lines, frame["subject_id"], frame[_ANSWERS[0]], expected, strict=True)
+    return tuple(DummyCheck(line, subject, answer, letter) for line, subject, answer, letter in rows)
+
+
+def _canonical(frame: pd.DataFrame, path: Path, dummies: tuple[DummyCheck, ...]) -> Answers:
+    """Put the answers, one row each, in canonical order, and look up what was heard."""
+    presented = [_parse(frame, column, path) for column in _PRESENTED]
+    test_type, swapped = _roles(frame, presented, path)
+    samples = read_samples(path.parents[1], sorted(set(frame["ex_name"])))
+    looked_up = [
+        _look_up(frame, column, parts, test_type, samples, path)
+        for column, parts in zip(_PRESENTED, presented, strict=True)
+    ]
+    rows = np.stack(looked_up, axis=1)  # (answer, 3), as presented
+    rows[swapped] = rows[swapped][:, [0, 2, 1]]
+    # The row of X stands for the triplet: run, set, sample, test type and instrument are its key.
+    _, first, triplet = np.unique(rows[:, 0], return_index=True, return_inverse=True)
+    subject = frame["subject_id"].to_numpy(str)
+    repeated = pd.DataFrame({"subject": subject, "triplet": triplet}).duplicated().to_numpy(bool)
+    _require(~repeated, frame, path, lambda where: f"{subject[where]} has answered this before, and may do so once")
+    choices = np.stack(
+        [frame[column].map({**_CHOICES, _NOT_ASKED: 0}).to_numpy(np.int8) for column in _ANSWERS], axis=1
+    )
+    choices[swapped] *= -1
+    return Answers(
+        table=_table(rows[first], test_type[first], presented[0]["instrument"].to_numpy(str)[first], samples),
+        triplet=triplet.astype(np.int64),
+        subject=subject,
+        choices=choices,
+        swapped=swapped,
+        dummies=dummies,
+    )
+
+
+def _parse(frame: pd.DataFrame, column: str, path: Path) -> pd.DataFrame:
+    """Take the paths of one column apart: set, sample, instrument, filename, role."""
+    parts = frame[column].str.extract(_SAMPLE)
+    expected = (
+        f"`{column}` must be a path such as set2/0/mix/X_1876-3.wav, of {', '.join(INSTRUMENTS)}; only where the "
+        "reference is samples/dummyX1.wav or its like is the row a dummy check"
+    )
+    good = parts["role"].notna().to_numpy(bool)
+    _require(good, frame, path, lambda where: f"{expected}; got {str(frame[column].iloc[where])!r}")
+    return parts
+
+
+def _roles(frame: pd.DataFrame, presented: list[pd.DataFrame], path: Path) -> tuple[StrArray, BoolArray]:
+    """Return the test type `(answer,)`, and whether the candidates were presented in the other order `(answer,)`."""
+    roles = presented[0]["role"] + presented[1]["role"] + presented[2]["role"]
+    canonical = {"".join(order): test for test, order in ROLES.items()}
+    other_way = {x + b + a: test for test, (x, a, b) in ROLES.items()}
+    good = roles.isin([*canonical, *other_way]).to_numpy(bool)
+    for column in ("set", "sample", "instrument"):
+        for candidate in presented[1:]:
+            good = good & (presented[0][column] == candidate[column]).to_numpy(bool)
+    expected = "a triplet must be X with A and B, or X with Y and C, of one set, sample and instrument"
+    _require(
+        good, frame, path, lambda where: f"{expected}; got {', '.join(str(frame[c].iloc[where]) for c in _PRESENTED)}"
+    )
+    return roles.map({**canonical, **other_way}).to_numpy(str), roles.isin([*other_way]).to_numpy(bool)
+
+
+def _look_up(
+    frame: pd.DataFrame, column: str, parts: pd.DataFrame, test_type: StrArray, samples: SampleTable, path: Path
+) -> IntArray:
+    """Return the row of the sample table for each path of a column, having verified that both say the same."""
+    place = parts[["set", "sample"]].assign(test_type=test_type)
+    place[["instrument", "role"]] = parts[["instrument", "role"]]
+    rows = samples.find(pd.Index(frame["ex_name"].str.cat(place, sep="/")))
+    filename = parts["filename"].to_numpy(str)
+    agree: BoolArray = (rows >= 0) & (samples.filename[rows] == filename) & (samples.described[rows] == filename)
+
+    def describe(where: int) -> str:
+        row = int(rows[where])
+        seen = f"{samples.filename[row]}, described as {samples.described[row]}" if row >= 0 else "no such sample"
+        run = frame["ex_name"].iloc[where]
+        return f"`{column}` is {frame[column].iloc[where]}, but the sample configuration of {run} has {seen}"
+
+    _require(agree, frame, path, describe)
+    return rows
+
+
+def _table(rows: IntArray, test_type: StrArray, instrument: StrArray, samples: SampleTable) -> Triplets:
+    """Return the triplet table, without votes, of rows `(triplet, 3)` of the sample table."""
+    n = len(rows)
+    used, place = np.unique(rows, return_inverse=True)
+    segments = [samples.segment(row) for row in used]
+    number = {segment: index for index, segment in enumerate(sorted(set(segments)))}  # both runs use the same ones
+    x, a, b = np.array([number[segment] for segment in segments], dtype=np.int64)[place.reshape(n, 3)].T
+    return Triplets(
+        segments=tuple(number),
+        tracks=tuple(segment.path.parent.name for segment in number),
         x=x,
         a=a,
         b=b,
-        test_type=parsed.test_type[first],
-        instrument=parsed.instrument[first],
+        test_type=test_type,
+        instrument=instrument,
         votes=np.zeros((n, 2), np.int64),
         perspective_votes=np.zeros((n, len(PERSPECTIVES), 2), np.int64),
         source="Inst-Sim-ABX",
     )
-    return Answers(...)

@@ -45,5 +45,5 @@ class SameSong(TripletReader):
         rows = np.unique(drawn, axis=0)  # a triplet drawn twice is one triplet
         votes = np.tile([1, 0], (len(rows), 1))
         return windows.table(
-            rows, 0, votes, f"same-song triplets of {len(windows.count)} songs in {self.songs.root.name}"
+            rows, 0, votes, f"same-song triplets of {len(windows.count)} songs of {self.songs.root.name}/"
         )

@@ -34,6 +34,7 @@ class SimulatedListeners(TripletReader):
         xab_fraction: Share of them that are XAB; the others are XYC.
         listeners: Votes for each triplet; an odd number avoids ties.
         noise: How unsure listeners are, relative to the spread of s over the triplets; 0 makes them infallible.
+        min_agreement: Keep only triplets on which at least this share of the listeners agree (the paper: 0.8).
         duration: Length of a segment in seconds.
         hop: From one segment's start to the next, in seconds; null: no overlap.
         seed: Seed of the draw and of the votes.
@@ -46,7 +47,8 @@ class SimulatedListeners(TripletReader):
         triplets: int = 600,
         xab_fraction: float = 0.5,
         listeners: int = 9,
-        noise: float = 0.3,
+        noise: float = 0.5,
+        min_agreement: float = 0.0,
         duration: float = 5.0,
         hop: float | None = None,
         seed: int = 0,
@@ -63,6 +65,7 @@ class SimulatedListeners(TripletReader):
         self.xab_fraction = xab_fraction
         self.listeners = listeners
         self.noise = noise
+        self.min_agreement = min_agreement
         self.duration = duration
         self.hop = hop
         self.seed = seed
@@ -82,8 +85,9 @@ class SimulatedListeners(TripletReader):
         score = deltas.numpy() @ np.array(list(truth.values()))
         for_a = rng.binomial(self.listeners, self._probability(score)).astype(np.int64)
         votes = np.stack([for_a, self.listeners - for_a], axis=1)
-        source = f"simulated listeners over {len(windows.count)} songs in {self.songs.root.name}"
-        return replace(windows.table(rows, n_xab, votes, source), true_weights=truth)
+        source = f"simulated listeners, {len(windows.count)} songs of {self.songs.root.name}/"
+        table = replace(windows.table(rows, n_xab, votes, source), true_weights=truth)
+        return table.filter(min_agreement=self.min_agreement)
 
     def _truth(self, stems: StemLayout) -> dict[str, float]:
         """Return the true weight of every stem of the layout, in order."""

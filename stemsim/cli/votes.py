@@ -1,0 +1,111 @@
+"""`stemsim votes`: what the listening test Inst-Sim-ABX holds. Needs no audio."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stemsim.cli.errors import readable_errors
+
+if TYPE_CHECKING:
+    from stemsim.evaluation.listening_test import ListeningTest, VoteCount
+
+__all__ = ["votes_command"]
+
+
+def votes_command(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="Copy of the repository zume06/Inst-Sim-ABX-Dataset, with csvs and sample_configs."
+        ),
+    ],
+    instrument: Annotated[
+        str | None,
+        typer.Option(
+            help="bass, drums, guitar, piano, residuals or mix: what the listeners heard.", show_default="all"
+        ),
+    ] = None,
+    test_type: Annotated[
+        str | None,
+        typer.Option(help="XAB: three tracks. XYC: Y is of the same track as X.", show_default="both"),
+    ] = None,
+    min_agreement: Annotated[
+        float, typer.Option(help="Retain triplets whose majority has at least this share of the votes.")
+    ] = 0.8,
+    min_votes: Annotated[int, typer.Option(help="Retain triplets with at least this many votes.")] = 1,
+    screen: Annotated[bool, typer.Option("--screen", help="Leave out the listeners who failed a dummy check.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+) -> None:
+    """Count the votes of the listening test Inst-Sim-ABX, and say how far its listeners agree.
+
+    The ceiling is how often one listener's answer to the retained triplets agrees with the majority of the other
+    listeners, a tie among them counting 0.5: what a model can be measured against.
+    """
+    with readable_errors():
+        from stemsim.evaluation.listening_test import describe_listening_test
+
+        test = describe_listening_test(
+            folder,
+            instrument=instrument,
+            test_type=test_type,
+            min_agreement=min_agreement,
+            min_votes=min_votes,
+            screen=screen,
+        )
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        typer.echo(json.dumps(asdict(test), indent=2))
+    else:
+        _print(test)
+
+
+def _print(test: "ListeningTest") -> None:
+    """Print the counts as a table, and what there is to say about the whole test below it."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), title="Votes in Inst-Sim-ABX", title_justify="left")
+    for heading in ("instrument", "test"):
+        table.add_column(heading, no_wrap=True)
+    retained = f"retained\nat {test.min_agreement:g}"
+    for heading in ("triplets", retained, "answers", "votes,\nmedian", "chose\nfirst, %", "human\nceiling, %"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for count in test.counts:
+        table.add_row(*_cells(count), end_section=count is test.counts[-1])
+    if len(test.counts) > 1:
+        table.add_row(*_cells(test.chosen), style="bold")
+    console = Console()
+    console.print(table)
+    total, wrong = test.total, test.wrong_dummies
+    console.print(
+        f"In all: {total.triplets} triplets ({total.distinct} distinct, as both runs of the test asked about the same "
+        f"stems), {total.answers} answers, {test.subjects} listeners; {test.dummy_checks} dummy checks, "
+        f"{len(wrong)} wrong.",
+        highlight=False,
+    )
+    for check in wrong:
+        said = f"{check.answer} where {check.expected} is the reference (line {check.line})"
+        fate = "left out" if test.screened else "counted; see --screen"
+        console.print(f"  {check.subject}: {said}, {fate}", highlight=False)
+
+
+def _cells(count: "VoteCount") -> tuple[str, ...]:
+    """Return a row of the table."""
+    return (
+        count.instrument,
+        count.test_type,
+        str(count.triplets),
+        str(count.retained),
+        str(count.answers),
+        "-" if count.median_votes is None else f"{count.median_votes:g}",
+        _percent(count.chose_first),
+        _percent(count.ceiling),
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"

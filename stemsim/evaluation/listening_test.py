@@ -1,0 +1,160 @@
+"""What a listening test holds: triplets, answers, position bias, and how far its listeners agree."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from stemsim.errors import ConfigError
+from stemsim.evaluation.agreement import human_ceiling
+from stemsim.triplets import TEST_TYPES, Triplets
+from stemsim.triplets.inst_sim_abx_answers import INSTRUMENTS, Answers, DummyCheck, read_answers
+
+__all__ = ["ListeningTest", "VoteCount", "describe_listening_test"]
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class VoteCount:
+    """Votes on the triplets of one instrument and test type, or of several.
+
+    Attributes:
+        instrument: What was heard; `all` in a total.
+        test_type: `XAB` or `XYC`; `all` in a total.
+        triplets: Number of triplets asked.
+        distinct: How many of them differ in segments or instrument.
+        retained: How many have a majority as large as was asked for.
+        answers: Number of answers to all triplets.
+        median_votes: Median number of answers to a triplet; None where there is none.
+        chose_first: Share of all answers that chose the candidate presented first; None where there is none.
+        ceiling: How often one answer to the retained triplets agrees with the majority of the others, a tie among
+            these counting 0.5; None where no triplet has two answers.
+    """
+
+    instrument: str
+    test_type: str
+    triplets: int
+    distinct: int
+    retained: int
+    answers: int
+    median_votes: float | None
+    chose_first: float | None
+    ceiling: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListeningTest:
+    """Description of a listening test.
+
+    Attributes:
+        counts: One entry for each instrument and test type chosen.
+        chosen: All of these together.
+        total: The whole test, whatever was chosen.
+        subjects: Number of listeners counted, those who answered dummy checks alone included.
+        dummy_checks: Number of answers to dummy checks, before screening.
+        wrong_dummies: Those that were wrong.
+        screened: Whether the listeners who gave a wrong one were left out.
+        min_agreement: Least share of votes of a retained triplet's majority.
+        min_votes: Least number of votes of a retained triplet.
+    """
+
+    counts: tuple[VoteCount, ...]
+    chosen: VoteCount
+    total: VoteCount
+    subjects: int
+    dummy_checks: int
+    wrong_dummies: tuple[DummyCheck, ...]
+    screened: bool
+    min_agreement: float
+    min_votes: int
+
+
+def describe_listening_test(
+    root: str | Path,
+    *,
+    instrument: str | None = None,
+    test_type: str | None = None,
+    min_agreement: float = 0.8,
+    min_votes: int = 1,
+    screen: bool = False,
+) -> ListeningTest:
+    """Count the votes of Inst-Sim-ABX; no audio is needed.
+
+    Args:
+        root: The folder of the Inst-Sim-ABX repository.
+        instrument: What was heard; None: everything, in turn.
+        test_type: `XAB` or `XYC`; None: both, in turn.
+        min_agreement: Least share of votes that the majority of a retained triplet must have.
+        min_votes: Least number of votes of a retained triplet.
+        screen: Leave out the listeners who failed a dummy check.
+
+    Returns:
+        The counts by instrument and test type, over all of those chosen, and over the whole test.
+
+    Raises:
+        ConfigError: If there is no such instrument or test type.
+        DataNotFoundError: If a file is missing.
+        TripletError: If a file is not as published, or a threshold is out of range.
+    """
+    instruments = _choose(instrument, INSTRUMENTS, "instrument")
+    test_types = _choose(test_type, TEST_TYPES, "test type")
+    everything = read_answers(root)
+    answers = everything.screened() if screen else everything
+    votes = answers.count()
+    retained = votes.filter(min_agreement=min_agreement, min_votes=min_votes)  # verifies the thresholds
+
+    def count(heard: Sequence[str], asked: Sequence[str]) -> VoteCount:
+        return _count(answers, votes, retained, heard, asked)
+
+    return ListeningTest(
+        counts=tuple(count([name], [test]) for name in instruments for test in test_types),
+        chosen=count(instruments, test_types),
+        total=count(INSTRUMENTS, TEST_TYPES),
+        subjects=len({*answers.subject.tolist(), *(check.subject for check in answers.dummies)}),
+        dummy_checks=len(everything.dummies),
+        wrong_dummies=everything.wrong_dummies,
+        screened=screen,
+        min_agreement=min_agreement,
+        min_votes=min_votes,
+    )
+
+
+def _choose(chosen: str | None, available: Sequence[str], what: str) -> Sequence[str]:
+    """Return the one that was chosen, or all."""
+    if chosen is None:
+        return available
+    if chosen not in available:
+        msg = f"Inst-Sim-ABX has no {what} {chosen!r}. Choose one of {', '.join(available)}, or none for all."
+        raise ConfigError(msg)
+    return (chosen,)
+
+
+def _mask(triplets: Triplets, instruments: Sequence[str], test_types: Sequence[str]) -> BoolArray:
+    """Return which triplets `(triplet,)` have one of the instruments and of the test types."""
+    mask: BoolArray = np.isin(triplets.instrument, instruments) & np.isin(triplets.test_type, test_types)
+    return mask
+
+
+def _count(
+    answers: Answers, votes: Triplets, retained: Triplets, instruments: Sequence[str], test_types: Sequence[str]
+) -> VoteCount:
+    """Count the votes on triplets with one of the instruments and of the test types."""
+    asked = _mask(votes, instruments, test_types)
+    kept = retained.votes[_mask(retained, instruments, test_types)]
+    first = answers.chose_first[asked[answers.triplet]]
+    heard = zip(votes.x[asked], votes.a[asked], votes.b[asked], votes.instrument[asked], strict=True)
+    return VoteCount(
+        instrument=instruments[0] if len(instruments) == 1 else "all",
+        test_type=test_types[0] if len(test_types) == 1 else "all",
+        triplets=int(asked.sum()),
+        distinct=len(set(heard)),
+        retained=len(kept),
+        answers=len(first),
+        median_votes=float(np.median(votes.votes[asked].sum(axis=1))) if asked.any() else None,
+        chose_first=float(first.mean()) if len(first) else None,
+        ceiling=None if math.isnan(ceiling := human_ceiling(kept)) else ceiling,
+    )

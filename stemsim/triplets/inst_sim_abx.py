@@ -1,0 +1,127 @@
+"""Inst-Sim-ABX: what listeners said about segments of Slakh2100."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from stemsim.audio import is_audio_path
+from stemsim.embedding import StemEmbedder
+from stemsim.errors import ConfigError, DataNotFoundError, TripletError
+from stemsim.triplets.inst_sim_abx_answers import INSTRUMENTS, read_answers
+from stemsim.triplets.reader import TripletReader
+from stemsim.triplets.table import TEST_TYPES, TestType, Triplets
+
+__all__ = ["InstSimABX"]
+
+_LISTED: Final = 10
+_SLAKH: Final = (
+    "Slakh2100 is Zenodo record 4599666 (https://doi.org/10.5281/zenodo.4599666, about 100 GB); the flac redux serves, "
+    "as it numbers the tracks as the original release did, Track00001 to Track02100"
+)
+
+_log = logging.getLogger(__name__)
+
+
+class InstSimABX(TripletReader):
+    """The listening test Inst-Sim-ABX (Hashizume and Toda, arXiv:2502.02138), with audio cut from Slakh2100.
+
+    The answers are published without audio. The segments, of about 5 s, are stretches of 133 tracks of Slakh2100 (its
+    original numbering, Track01876 to Track02096), a copy of which you supply.
+
+    Args:
+        root: The folder of the repository zume06/Inst-Sim-ABX-Dataset, with `csvs` and `sample_configs`.
+        slakh: A folder of Slakh2100 (https://doi.org/10.5281/zenodo.4599666) with `Track01876/mix.flac` and so on, in
+            it or in its subfolders (`train`, `validation`, `test`, `omitted`).
+        instrument: What the listeners heard: `mix`, or single stems, `bass`, `drums`, `guitar`, `piano` or `residuals`;
+            null: all. The segments are those of the mix in any case.
+        test_type: `XAB`, three tracks, or `XYC`, Y being of X's track; null: both.
+        min_agreement: Least share of votes that the majority must have, in [0, 1] (the paper: 0.75 and 0.8).
+        min_votes: Least number of votes.
+        screen: Leave out all answers of listeners who failed a check, in which one candidate is the reference itself.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        slakh: str | Path | None = None,
+        instrument: str | None = "mix",
+        test_type: TestType | None = None,
+        min_agreement: float = 0.8,
+        min_votes: int = 1,
+        screen: bool = False,
+    ) -> None:
+        if instrument not in (None, *INSTRUMENTS) or test_type not in (None, *TEST_TYPES):
+            msg = (
+                f"Inst-Sim-ABX has the instruments {', '.join(INSTRUMENTS)} and the test types "
+                f"{', '.join(TEST_TYPES)}; got {instrument!r} and {test_type!r}. Choose from these, or null for all."
+            )
+            raise ConfigError(msg)
+        self.root = Path(root)
+        self.slakh = None if slakh is None else Path(slakh)
+        self.instrument = instrument
+        self.test_type: TestType | None = test_type
+        self.min_agreement = min_agreement
+        self.min_votes = min_votes
+        self.screen = screen
+
+    def read(self, embedder: StemEmbedder) -> Triplets:
+        """Count the votes, keep the triplets asked for, and find their tracks; nothing is embedded for it."""
+        del embedder
+        answers = read_answers(self.root)
+        for check in answers.wrong_dummies:
+            fate = "all answers of this listener are left out" if self.screen else "`screen` would leave them out"
+            _log.info("%s answered %s where %s is the reference; %s", check.subject, check.answer, check.expected, fate)
+        counted = (answers.screened() if self.screen else answers).count()
+        kept = counted.filter(
+            instrument=self.instrument,
+            test_type=self.test_type,
+            min_agreement=self.min_agreement,
+            min_votes=self.min_votes,
+        )
+        if not len(kept):
+            msg = (
+                f"None of the {len(counted)} triplets has `instrument` {self.instrument}, `test_type` "
+                f"{self.test_type}, `min_agreement` {self.min_agreement} and `min_votes` {self.min_votes}. "
+                "Ask for less."
+            )
+            raise TripletError(msg)
+        mixes = _find_mixes(self.slakh, kept.tracks)
+        segments = zip(kept.segments, kept.tracks, strict=True)
+        return replace(kept, segments=tuple(replace(segment, path=mixes[track]) for segment, track in segments))
+
+
+def _find_mixes(slakh: Path | None, tracks: Iterable[str]) -> dict[str, Path]:
+    """Return the file of the mix of each track, in a Slakh2100 folder or in its subfolders."""
+    needed = sorted(set(tracks))
+    if slakh is None or not slakh.is_dir():
+        seen = "`slakh` is not set" if slakh is None else f"there is no folder {slakh}"
+        msg = (
+            f"Inst-Sim-ABX holds answers but no audio, and {seen}: {len(needed)} of {len(needed)} tracks are missing. "
+            f"{_SLAKH}: set `slakh` to a folder with Track01876/mix.flac, or test/Track01876/mix.flac, and so on. "
+            "`stemsim votes` counts the votes without audio."
+        )
+        raise DataNotFoundError(msg)
+    splits = [path for path in sorted(slakh.iterdir()) if path.is_dir() and not path.name.startswith(("Track", "."))]
+    mixes = {
+        track: mix
+        for track in needed
+        for folder in reversed([slakh, *splits])  # the folder itself has the last word
+        if (mix := _mix_in(folder / track)) is not None
+    }
+    missing = [track for track in needed if track not in mixes]
+    if missing:
+        names = ", ".join(missing[:_LISTED])
+        more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
+        msg = (
+            f"{len(missing)} of {len(needed)} tracks are missing in {slakh}: {names}{more}. Expected "
+            f"{missing[0]}/mix.flac, or <split>/{missing[0]}/mix.flac, with metadata.yaml and stems beside. {_SLAKH}."
+        )
+        raise DataNotFoundError(msg)
+    return mixes
+
+
+def _mix_in(folder: Path) -> Path | None:
+    """Return the mix in a track's folder: `mix.flac`, or what it was converted to."""
+    return next((path for path in sorted(folder.glob("mix.*")) if is_audio_path(path)), None)
