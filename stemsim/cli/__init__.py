@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from stemsim.cli.embed import embed_command
+from stemsim.cli.votes import votes_command
 
 __all__ = ["app"]
 
@@ -15,6 +16,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("embed", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(embed_command)
+app.command("votes")(votes_command)
 
 
 def _show_version(value: bool) -> None:

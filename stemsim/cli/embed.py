@@ -1,6 +1,5 @@
 """`stemsim embed`: fill the embedding store ahead of training."""
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -30,10 +29,9 @@ def _embed(arguments: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from stemsim.training.cli import StemsimCLI
+    from stemsim.training.cli import StemsimCLI, set_up_logging
 
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger("stemsim").setLevel(logging.INFO)
+    set_up_logging()
     data = StemsimCLI(arguments, run=False).datamodule
     data.prepare_data()
     data.setup("embed")

@@ -9,7 +9,8 @@ import hashlib
 import json
 import logging
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -114,9 +115,10 @@ class EmbeddingStore:
         self._width = len(spec.stems) * spec.dim
         self._schema = _schema(spec)
         try:
-            # Interval 0: rows that another process commits are seen at the next read.
-            self._database = lancedb.connect(self.root, read_consistency_interval=timedelta(0))
-            self._table = self._open()
+            with _rust_panics():
+                # Interval 0: rows that another process commits are seen at the next read.
+                self._database = lancedb.connect(self.root, read_consistency_interval=timedelta(0))
+                self._table = self._open()
         except (RuntimeError, OSError, ValueError) as error:
             raise self._failure("opened", error) from error
         self._check_layout()
@@ -145,7 +147,11 @@ class EmbeddingStore:
         )
 
     def __len__(self) -> int:
-        return int(self._table.count_rows())
+        try:
+            with _rust_panics():
+                return int(self._table.count_rows())
+        except (RuntimeError, OSError, ValueError) as error:
+            raise self._failure("read", error) from error
 
     def get(self, keys: Sequence[str]) -> FoundRows:
         """Read the rows that are there and sound.
@@ -158,6 +164,9 @@ class EmbeddingStore:
 
         Returns:
             The sound rows among them.
+
+        Raises:
+            StoreError: If not even the rest of a damaged table can be read.
         """
         read: list[FoundRows] = []
         for start in range(0, len(keys), _KEYS_PER_QUERY):
@@ -165,8 +174,7 @@ class EmbeddingStore:
             try:
                 rows = self._query(chunk)
             except (RuntimeError, OSError, ValueError) as error:
-                self._salvage(error)
-                rows = self._query(chunk)
+                rows = self._query_salvaged(chunk, error)
             read.append(self._verified(rows))
         empty = _to_embeddings(np.zeros((0, len(self.spec.stems), self.spec.dim), np.float32), _no_levels(self.spec))
         return FoundRows(
@@ -209,14 +217,23 @@ class EmbeddingStore:
 
     def _write(self, action: Callable[[], object]) -> None:
         try:
-            action()
+            with _rust_panics():
+                action()
         except (RuntimeError, OSError, ValueError) as error:
             raise self._failure("written", error) from error
 
     def _query(self, keys: Sequence[str]) -> pa.Table:
         listed = ", ".join(f"'{key}'" for key in keys)
         columns = ["key", "levels", "vectors", "checksum"]
-        return self._table.search().where(f"key IN ({listed})").select(columns).limit(len(keys)).to_arrow()
+        with _rust_panics():
+            return self._table.search().where(f"key IN ({listed})").select(columns).limit(len(keys)).to_arrow()
+
+    def _query_salvaged(self, keys: Sequence[str], error: Exception) -> pa.Table:
+        try:
+            self._salvage(error)
+            return self._query(keys)
+        except (RuntimeError, OSError, ValueError) as again:
+            raise self._failure("read", again) from again
 
     def _verified(self, rows: pa.Table) -> FoundRows:
         """Return the sound rows; drop the others from the table."""
@@ -259,10 +276,23 @@ class EmbeddingStore:
         if start >= stop:
             return []
         try:
-            return [self._table.take_offsets(list(range(start, stop))).to_arrow()]
+            with _rust_panics():
+                return [self._table.take_offsets(list(range(start, stop))).to_arrow()]
         except (RuntimeError, OSError, ValueError):
             middle = (start + stop) // 2
             return [] if stop - start == 1 else self._readable(start, middle) + self._readable(middle, stop)
+
+
+@contextmanager
+def _rust_panics() -> Iterator[None]:
+    """Raise a panic of LanceDB, which damaged bytes may cause, as a RuntimeError: its own class is not importable."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "RustPanic":
+            raise
+        msg = f"LanceDB panicked ({error})."
+        raise RuntimeError(msg) from error
 
 
 def _schema(spec: EmbeddingSpec) -> pa.Schema:
@@ -287,7 +317,9 @@ def _fixed_lists(rows: FloatArray) -> pa.Array:
 
 def _to_numpy(column: pa.ChunkedArray, width: int) -> FloatArray:
     """Return a column of lists of fixed length as `(row, width)`."""
-    chunks = [np.zeros(0, np.float32), *(chunk.flatten().to_numpy() for chunk in column.chunks)]
+    # Not `flatten`, which leaves missing lists out and moves all that follow; the checksum tells which were missing.
+    parts = [chunk.values.slice(chunk.offset * width, len(chunk) * width) for chunk in column.chunks]
+    chunks = [np.zeros(0, np.float32), *(part.to_numpy(zero_copy_only=False) for part in parts)]
     flat: FloatArray = np.concatenate(chunks)
     return flat.reshape(-1, width)
 

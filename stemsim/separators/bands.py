@@ -69,12 +69,12 @@ class Bands(Separator):
     def _low_mask(self, device: torch.device) -> Tensor:
         """Return the Butterworth-shaped share `(bin, 1)` in [0, 1] that the bass has of the harmonic part."""
         frequencies = torch.fft.rfftfreq(_N_FFT, 1.0 / self.sample_rate, device=device)
-        return (1.0 / (1.0 + (frequencies / self.crossover) ** (2 * _CROSSOVER_ORDER))).unsqueeze(1)
+        ratio = frequencies / self.crossover
+        return torch.reciprocal(1.0 + ratio.pow(2 * _CROSSOVER_ORDER)).unsqueeze(1)
 
 
 def _running_median(values: Tensor, width: int) -> Tensor:
     """Median over `width` (odd) neighbours along the last axis, with the edge values repeated outwards."""
     margin = width // 2
     neighbours = pad(values, (margin, margin), mode="replicate").unfold(-1, width, 1)  # (..., time, width)
-    median: Tensor = torch.median(neighbours, dim=-1)[0]
-    return median
+    return torch.median(neighbours, dim=-1).values

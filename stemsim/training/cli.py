@@ -89,6 +89,8 @@ class StemsimCLI(LightningCLI):
         if not isinstance(self.arguments, Sequence):
             return
         given = [argument for argument in self.arguments if argument != "fit"]
+        if "--ckpt_path" in given:  # this fit went on from another one
+            del given[(at := given.index("--ckpt_path")) : at + 2]
         path = Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
         command = shlex.join(["python", "train.py", "test", *given, "--ckpt_path", str(path)])
         Console().print(f"Next: {command}", soft_wrap=True, highlight=False)

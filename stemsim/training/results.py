@@ -53,7 +53,7 @@ def publish(
     folder.mkdir(parents=True, exist_ok=True)
     for table in tables:
         if table.title:  # as lines of its own: a title above a narrow table would be broken
-            console.print(f"\n{table.title}", highlight=False, style="bold")
+            console.print(f"\n{table.title}", highlight=False, style="bold", soft_wrap=True)
             table.title = None
         console.print(table)
     path = folder / f"{name}.json"

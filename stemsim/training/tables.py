@@ -54,7 +54,7 @@ def weights_table(frame: pd.DataFrame, title: str) -> Table:
     for name in frame.columns:
         table.add_column(str(name), justify="left" if name == "stem" else "right")
     for row in frame.itertuples(index=False):
-        table.add_row(str(row[0]), *(f"{value:.4f}" for value in row[1:]))
+        table.add_row(str(row[0]), *(_fixed(value, 4) for value in row[1:]))
     return table
 
 
@@ -80,7 +80,9 @@ def agreement_table(metrics: Mapping[str, float], part: str, size: int, *, title
         if value is None:
             text = "-"
         elif name == "agreement":
-            text = f"[bold]{100 * value:.1f} ± {100 * (value * (1 - value) / size) ** 0.5:.1f}[/bold]"
+            # Agresti and Coull's estimate: the plain one says "± 0" where nothing was wrong yet.
+            share = (value * size + 2.0) / (size + 4.0)
+            text = f"[bold]{100 * value:.1f} ± {100 * (share * (1.0 - share) / (size + 4.0)) ** 0.5:.1f}[/bold]"
         else:
             text = f"{100 * value:.1f}"
         table.add_row(label, text)
@@ -112,11 +114,16 @@ def crossval_tables(result: CrossValidation) -> list[Table]:
         weights.add_column(name, justify="left" if name == "stem" else "right")
     for row, stem in enumerate(result.stems):
         spreads = (_spread(model.weights[:, row], 2) for model in fits if model.weights is not None)
-        weights.add_row(stem, *spreads, f"{result.path.weights[row]:.2f}")
+        weights.add_row(stem, *spreads, _fixed(result.path.weights[row], 2))
     return [scores, weights]
 
 
 def _spread(values: FloatArray, digits: int) -> str:
     """Write mean and standard deviation of the values that are known."""
     known = values[~np.isnan(values)]
-    return f"{known.mean():.{digits}f} ± {known.std():.{digits}f}" if len(known) else "-"
+    return f"{_fixed(known.mean(), digits)} ± {_fixed(known.std(), digits)}" if len(known) else "-"
+
+
+def _fixed(value: float, digits: int) -> str:
+    """Write a number with a fixed number of digits, and zero without a sign."""
+    return f"{round(float(value), digits) + 0.0:.{digits}f}"

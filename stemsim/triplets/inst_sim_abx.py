@@ -95,31 +95,30 @@ class InstSimABX(TripletReader):
 def _find_mixes(slakh: Path | None, tracks: Iterable[str]) -> dict[str, Path]:
     """Return the file of the mix of each track, in a Slakh2100 folder or in its subfolders."""
     needed = sorted(set(tracks))
-    if slakh is None or not slakh.is_dir():
-        seen = "`slakh` is not set" if slakh is None else f"there is no folder {slakh}"
-        msg = (
-            f"Inst-Sim-ABX holds answers but no audio, and {seen}: {len(needed)} of {len(needed)} tracks are missing. "
-            f"{_SLAKH}: set `slakh` to a folder with Track01876/mix.flac, or test/Track01876/mix.flac, and so on. "
-            "`stemsim votes` counts the votes without audio."
-        )
-        raise DataNotFoundError(msg)
-    splits = [path for path in sorted(slakh.iterdir()) if path.is_dir() and not path.name.startswith(("Track", "."))]
+    folders = [] if slakh is None or not slakh.is_dir() else [slakh, *_splits(slakh)]
     mixes = {
         track: mix
         for track in needed
-        for folder in reversed([slakh, *splits])  # the folder itself has the last word
+        for folder in reversed(folders)  # the folder itself has the last word
         if (mix := _mix_in(folder / track)) is not None
     }
     missing = [track for track in needed if track not in mixes]
     if missing:
-        names = ", ".join(missing[:_LISTED])
+        where = "`slakh` is not set" if slakh is None else f"in {slakh}" if folders else f"there is no folder {slakh}"
         more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
         msg = (
-            f"{len(missing)} of {len(needed)} tracks are missing in {slakh}: {names}{more}. Expected "
-            f"{missing[0]}/mix.flac, or <split>/{missing[0]}/mix.flac, with metadata.yaml and stems beside. {_SLAKH}."
+            f"Inst-Sim-ABX comes without audio, and {len(missing)} of {len(needed)} tracks of Slakh2100 are missing "
+            f"({where}): {', '.join(missing[:_LISTED])}{more}. Set `slakh` to a folder with {missing[0]}/mix.flac, or "
+            f"<split>/{missing[0]}/mix.flac, and so on, and metadata.yaml and stems beside it. {_SLAKH}. "
+            "`stemsim votes` counts the votes without audio."
         )
         raise DataNotFoundError(msg)
     return mixes
+
+
+def _splits(slakh: Path) -> list[Path]:
+    """Return the subfolders that may hold tracks and are none themselves."""
+    return [path for path in sorted(slakh.iterdir()) if path.is_dir() and not path.name.startswith(("Track", "."))]
 
 
 def _mix_in(folder: Path) -> Path | None:
