@@ -1,9 +1,13 @@
 """Fixtures that several test files share."""
 
 import os
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from fake_slakh import STEMS, write_fake_slakh
+
+from stemsim.triplets.inst_sim_abx_answers import read_answers
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -24,3 +28,21 @@ def inst_sim_abx(shared_data):
     if not folder.is_dir():
         pytest.skip(f"no listening test at {folder}: copy the repository zume06/Inst-Sim-ABX-Dataset there")
     return folder
+
+
+@pytest.fixture(scope="session")
+def answers(inst_sim_abx):
+    """The answers of the published listening test."""
+    return read_answers(inst_sim_abx)
+
+
+@pytest.fixture(scope="session")
+def slakh(tmp_path_factory, answers):
+    """All tracks of the real listening test, as long as it needs them; 500 Hz, so that it takes seconds."""
+    needed = defaultdict(float)
+    for segment, track in zip(answers.table.segments, answers.table.tracks, strict=True):
+        number = int(track.removeprefix("Track"))
+        needed[number] = max(needed[number], segment.start + segment.duration)
+    root = tmp_path_factory.mktemp("slakh") / "test"
+    write_fake_slakh(root, sorted(needed), seconds=dict(needed), seed=0, sample_rate=500, stems=STEMS[:2])
+    return root.parent

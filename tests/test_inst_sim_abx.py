@@ -39,23 +39,6 @@ def miniature(tmp_path):
     return write_fake_inst_sim_abx(tmp_path / "abx")
 
 
-@pytest.fixture(scope="module")
-def answers(inst_sim_abx):
-    return read_answers(inst_sim_abx)
-
-
-@pytest.fixture(scope="module")
-def slakh(tmp_path_factory, answers):
-    """All tracks of the real listening test, as long as it needs them; 500 Hz, so that it takes seconds."""
-    needed = defaultdict(float)
-    for segment, track in zip(answers.table.segments, answers.table.tracks, strict=True):
-        number = int(track.removeprefix("Track"))
-        needed[number] = max(needed[number], segment.start + segment.duration)
-    root = tmp_path_factory.mktemp("slakh") / "test"
-    write_fake_slakh(root, sorted(needed), seconds=dict(needed), seed=0, sample_rate=500, stems=STEMS[:2])
-    return root.parent
-
-
 def as_rows(triplets):
     """Return the triplets as a multiset that does not depend on how segments are numbered."""
 

@@ -210,6 +210,33 @@ def test_everything_is_free_runs_all_jobs_on_unseen_songs(shared_data, tmp_path,
     assert read(tmp_path / "crossval.json")["models"]["human ceiling"]["agreement"]["all"]["mean"] is None
 
 
+def test_inst_sim_abx_runs_all_jobs_on_a_fake_slakh_tree(shared_data, slakh, tmp_path, monkeypatch):
+    monkeypatch.setenv("STEMSIM_DATA", str(shared_data))
+    monkeypatch.setenv("SLAKH2100", str(slakh))
+    small = ("--data.encoder", "fakes.CountingEncoder", "--data.store", str(tmp_path / "store"))
+    last = ("--ckpt_path", str(tmp_path / "checkpoints/last.ckpt"))
+    for job in JOBS:
+        run(job, "inst_sim_abx.yaml", tmp_path, *small, *(last if job in {"validate", "test", "predict"} else ()))
+    crossval = read(tmp_path / "crossval.json")
+    assert crossval["triplets"] == 127 + 204
+    assert crossval["models"]["human ceiling"]["agreement"]["XAB"]["mean"] == pytest.approx(0.91, abs=0.005)
+    assert read(tmp_path / "fit.json")["closed_form/max_abs_weight_gap"] <= 1e-5
+
+
+def test_inst_sim_abx_without_slakh_says_what_is_missing_and_where_it_is(shared_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("STEMSIM_DATA", str(shared_data))
+    monkeypatch.delenv("SLAKH2100", raising=False)
+    with pytest.raises(DataNotFoundError, match=r"132 of 132 tracks are missing.*zenodo"):
+        run("fit", "inst_sim_abx.yaml", tmp_path)
+
+
+def test_single_stem_triplets_refuse_a_model_of_all_stems(shared_data, slakh, tmp_path, monkeypatch):
+    monkeypatch.setenv("STEMSIM_DATA", str(shared_data))
+    monkeypatch.setenv("SLAKH2100", str(slakh))
+    with pytest.raises(ConfigError, match="heard drums"):
+        run("fit", "inst_sim_abx.yaml", tmp_path, "--data.triplets.init_args.instrument", "drums")
+
+
 def test_wandb_logs_offline_without_an_account(small_demo, tmp_path):
     run("fit", "demo.yaml", tmp_path, *small_demo, "wandb")
     import wandb

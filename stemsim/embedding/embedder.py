@@ -9,7 +9,15 @@ from typing import Final
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    track,
+)
 from torch import Tensor
 
 from stemsim.audio import Segment, level_dbfs
@@ -88,7 +96,10 @@ class StemEmbedder:
             AudioError: If a file cannot be read; what was stored before it stays stored.
             EmbeddingError: If separator or encoder return something that is not finite or has the wrong shape.
         """
-        keys = [self.spec.key(self.source.content_hash(segment), segment) for segment in segments]
+        hashed = track(
+            segments, "Hashing audio", console=Console(stderr=True), transient=True, disable=not self.progress
+        )  # seconds for a few songs, a minute for all of Slakh2100
+        keys = [self.spec.key(self.source.content_hash(segment), segment) for segment in hashed]
         distinct = dict(zip(keys, segments, strict=True))
         parts: list[StemEmbeddings] = []
         order: list[str] = []

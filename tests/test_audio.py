@@ -1,0 +1,436 @@
+"""Audio files, waveforms, segments and song folders."""
+
+import os
+import shutil
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stemsim.audio import (
+    AUDIO_SUFFIXES,
+    LEVEL_FLOOR,
+    Segment,
+    SongFolder,
+    audio_info,
+    downmix,
+    file_hash,
+    level_dbfs,
+    read_audio,
+    resample,
+    segment_windows,
+    to_channels,
+    write_audio,
+)
+from stemsim.errors import AudioError, DataNotFoundError
+
+RATE = 44_100
+FORMATS = ("wav", "flac", "ogg", "mp3", "aiff", "aif")
+LOSSLESS = ("wav", "flac", "aiff", "aif")
+# Largest error of a loud chord of sines after decoding: half a step of 16 bits, or what the lossy coder adds.
+FIDELITY = {"wav": 2**-15, "flac": 2**-15, "aiff": 2**-15, "aif": 2**-15, "ogg": 0.02, "mp3": 0.02}
+
+
+def chord(frames=RATE, channels=2, rate=RATE):
+    """Return `(channel, time)` sines, one chord a channel, that fade in and out and change over time."""
+    time = torch.arange(frames, dtype=torch.float64) / rate
+    fade = torch.sin(torch.pi * torch.arange(frames) / frames)
+    voices = [[220.0 * (1 + channel), 333.0 + 50 * channel, 3000.0] for channel in range(channels)]
+    return torch.stack([sum(fade * 0.2 * torch.sin(2 * torch.pi * f * time) for f in v) for v in voices]).float()
+
+
+def written(folder, suffix, waveform=None, rate=RATE):
+    path = folder / f"chord.{suffix}"
+    write_audio(path, chord() if waveform is None else waveform, rate)
+    return path
+
+
+# ---------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_every_format_reads_back_what_was_written(tmp_path, suffix):
+    waveform, rate = read_audio(written(tmp_path, suffix))
+    assert rate == RATE
+    assert waveform.shape == (2, RATE)
+    assert waveform.dtype == torch.float32
+    assert (waveform - chord()).abs().max() <= FIDELITY[suffix]
+
+
+def test_every_suffix_that_counts_as_audio_is_tested():
+    assert {f".{suffix}" for suffix in FORMATS} == AUDIO_SUFFIXES
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_header_tells_length_rate_and_channels(tmp_path, suffix):
+    info = audio_info(written(tmp_path, suffix))
+    assert (info.frames, info.sample_rate, info.channels) == (RATE, RATE, 2)
+    assert info.duration == 1.0
+
+
+@pytest.mark.parametrize("suffix", LOSSLESS)
+@given(first=st.integers(0, RATE - 1), frames=st.integers(1, RATE))
+@settings(max_examples=15, deadline=None)
+def test_part_of_a_lossless_file_is_exactly_that_slice_of_the_whole(tmp_path_factory, suffix, first, frames):
+    path = tmp_path_factory.getbasetemp() / f"slices.{suffix}"
+    if not path.exists():
+        write_audio(path, chord(), RATE)
+    whole, _ = read_audio(path)
+    part, _ = read_audio(path, first / RATE, frames / RATE, pad=True)
+    assert part.shape == (2, frames)
+    inside = min(frames, RATE - first)
+    assert torch.equal(part[:, :inside], whole[:, first : first + inside])
+    assert not part[:, inside:].any()
+
+
+@pytest.mark.parametrize("suffix", ["ogg", "mp3"])
+def test_part_of_a_lossy_file_is_that_slice_of_the_whole(tmp_path, suffix):
+    path = written(tmp_path, suffix)
+    whole, _ = read_audio(path)
+    for first, frames in ((4410, 4410), (22_050, 10_000), (40_000, 4100)):
+        part, _ = read_audio(path, first / RATE, frames / RATE)
+        assert (part - whole[:, first : first + frames]).abs().max() < 1e-3
+
+
+def test_rest_of_a_file_is_read_where_no_duration_is_given(tmp_path):
+    part, _ = read_audio(written(tmp_path, "wav"), 0.25)
+    assert torch.equal(part, read_audio(tmp_path / "chord.wav")[0][:, 11_025:])
+
+
+def test_part_beyond_the_end_is_an_error_that_tells_both_lengths_or_zeros_if_asked(tmp_path):
+    path = written(tmp_path, "wav")
+    with pytest.raises(AudioError, match=r"asked for 0\.500 s from 0\.750 s, got 0\.250 s") as raised:
+        read_audio(path, 0.75, 0.5)
+    assert str(path) in str(raised.value)
+    padded, _ = read_audio(path, 0.75, 0.5, pad=True)
+    assert padded.shape == (2, RATE // 2)
+    assert not padded[:, RATE // 4 :].any()
+    assert not read_audio(path, 3.0, 0.5, pad=True)[0].any()
+    with pytest.raises(AudioError, match="ends too early"):
+        read_audio(path, 3.0, 0.5)
+
+
+@pytest.mark.parametrize(("start", "duration"), [(-0.5, 0.2), (0.0, 0.0), (0.0, -1.0), (2.0, None)])
+def test_part_that_is_none_is_an_error(tmp_path, start, duration):
+    path = written(tmp_path, "wav")
+    with pytest.raises(AudioError, match="must start at 0 s or later and have a length"):
+        read_audio(path, start, duration)
+
+
+def test_two_roundings_do_not_ask_for_a_sample_that_the_file_lacks(tmp_path):
+    # 1.5 s are 16 537.5 samples at 11 025 Hz: start and length are both rounded up, 3 s are 33 075.
+    path = written(tmp_path, "wav", chord(33_075, 1), 11_025)
+    windows = segment_windows(path, duration=1.5)
+    assert len(windows) == 2
+    last, _ = read_audio(path, windows[1].start, windows[1].duration)
+    assert torch.equal(last, read_audio(path)[0][:, -16_538:])
+
+
+@given(
+    rate=st.sampled_from([8000, 11_025, 22_050, 44_100, 48_000]),
+    frames=st.integers(1000, 30_000),
+    duration=st.floats(0.01, 0.7),
+    hop=st.floats(0.01, 0.7),
+)
+@settings(max_examples=40, deadline=None)
+def test_every_window_of_a_file_can_be_read_in_full(tmp_path_factory, rate, frames, duration, hop):
+    path = tmp_path_factory.mktemp("windows") / "x.wav"
+    write_audio(path, torch.zeros(1, frames), rate)
+    windows = segment_windows(path, duration=duration, hop=hop)
+    length = frames / rate
+    for window in windows:
+        assert read_audio(path, window.start, window.duration)[0].shape[1] == round(window.duration * rate)
+    if length >= duration:  # and none was left out
+        assert windows[-1].start + hop + duration > length
+
+
+@pytest.mark.parametrize("suffix", ["wav", "aiff"])
+@pytest.mark.parametrize("read", [audio_info, read_audio, lambda path: read_audio(path, 0.0, 0.1)])
+def test_half_of_a_wav_or_aiff_is_truncated_even_where_the_part_asked_for_is_there(tmp_path, suffix, read):
+    path = written(tmp_path, suffix)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(AudioError, match="is truncated") as raised:
+        read(path)
+    assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("suffix", ["flac", "mp3"])
+@pytest.mark.parametrize("start", [0.0, 0.8])
+def test_half_of_a_flac_or_mp3_raises_where_the_missing_half_is_asked_for(tmp_path, suffix, start):
+    noise = 0.3 * torch.randn(1, RATE, generator=torch.Generator().manual_seed(0))  # so that the coder spreads evenly
+    path = written(tmp_path, suffix, noise)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(AudioError, match=r"Decoding .* failed|ends too early") as raised:
+        read_audio(path, start)
+    assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("content", [b"", b"These are the lyrics of a song.\n" * 40], ids=["empty", "text"])
+def test_file_that_is_no_audio_is_named(tmp_path, suffix, content):
+    path = tmp_path / f"notes.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(AudioError) as raised:
+        read_audio(path)
+    assert str(path) in str(raised.value)
+
+
+def test_wav_without_samples_is_named(tmp_path):
+    path = tmp_path / "empty.wav"
+    soundfile.write(path, np.zeros((0, 2), np.float32), RATE)
+    with pytest.raises(AudioError, match="holds no samples") as raised:
+        read_audio(path)
+    assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("read", [audio_info, read_audio, file_hash, Segment.whole])
+def test_missing_file_is_named(tmp_path, read):
+    path = tmp_path / "nowhere.wav"
+    with pytest.raises(DataNotFoundError, match="No (audio )?file at") as raised:
+        read(path)
+    assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_samples_that_are_not_finite_are_an_error_where_they_lie_and_nowhere_else(tmp_path, bad):
+    samples = np.zeros(8000, np.float32)
+    samples[5000] = bad
+    path = tmp_path / "nan.wav"
+    soundfile.write(path, samples, 8000, subtype="FLOAT")
+    with pytest.raises(AudioError, match="NaN or infinite") as raised:
+        read_audio(path)
+    assert str(path) in str(raised.value)
+    assert read_audio(path, 0.0, 0.6)[0].shape == (1, 4800)
+
+
+def test_wav_that_was_written_into_a_pipe_is_read(tmp_path):
+    path = written(tmp_path, "wav")
+    expected, _ = read_audio(path)
+    content = bytearray(path.read_bytes())
+    data = content.index(b"data")
+    content[4:8] = content[data + 4 : data + 8] = struct.pack("<I", 0xFFFFFFFF)
+    piped = tmp_path / "piped.wav"
+    piped.write_bytes(content)
+    assert torch.equal(read_audio(piped)[0], expected)
+
+
+def test_header_is_read_anew_when_the_file_changes(tmp_path):
+    path = written(tmp_path, "wav")
+    assert audio_info(path).frames == RATE
+    write_audio(path, chord(1000, 1), 8000)
+    assert (audio_info(path).frames, audio_info(path).sample_rate) == (1000, 8000)
+
+
+def test_samples_beyond_full_scale_are_clipped_and_do_not_wrap(tmp_path):
+    path = written(tmp_path, "wav", torch.tensor([[3.0, -3.0, 0.5]]), 8000)
+    assert torch.allclose(read_audio(path)[0], torch.tensor([[1.0, -1.0, 0.5]]), atol=1e-4)
+
+
+# ---------------------------------------------------------------- waveforms
+
+
+@pytest.mark.parametrize("target", [48_000, 22_050, 24_000])
+def test_resampled_sine_is_the_sine_at_the_other_rate(target):
+    frequency, amplitude = 1000.0, 0.8
+    sine = amplitude * torch.sin(2 * torch.pi * frequency * torch.arange(RATE, dtype=torch.float64) / RATE + 0.3)
+    other = resample(sine.float(), RATE, target)
+    time = torch.arange(target, dtype=torch.float64) / target
+    expected = amplitude * torch.sin(2 * torch.pi * frequency * time + 0.3)
+    assert other.shape == (target,)
+    interior = slice(target // 20, -target // 20)  # the filter sees zeros beyond the ends
+    assert (other - expected)[interior].abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("target", [22_050, 24_000])
+def test_what_lies_above_the_new_nyquist_frequency_does_not_alias(target):
+    sine = torch.sin(2 * torch.pi * 15_000.0 * torch.arange(RATE, dtype=torch.float64) / RATE).float()
+    assert resample(sine, RATE, target)[target // 20 : -target // 20].abs().max() < 1e-3
+
+
+@given(
+    time=st.integers(1, 5000),
+    source=st.sampled_from([8000, 11_025, 22_050, 44_100, 48_000]),
+    target=st.sampled_from([8000, 16_000, 24_000, 44_100, 48_000]),
+)
+@settings(max_examples=40, deadline=None)
+def test_resampled_length_is_the_rounded_one(time, source, target):
+    waveform = torch.linspace(-0.5, 0.5, 3 * time).reshape(3, 1, time)
+    before = waveform.clone()
+    resampled = resample(waveform, source, target)
+    assert resampled.shape == (3, 1, round(time * target / source))
+    assert torch.equal(waveform, before)
+    alone = resample(waveform[1, 0], source, target)
+    assert torch.equal(resampled[1, 0], alone)
+
+
+def test_equal_rates_change_nothing():
+    assert torch.equal(resample(chord(1000), RATE, RATE), chord(1000))
+
+
+def test_downmix_is_the_mean_of_the_channels():
+    waveform = torch.tensor([[[1.0, 0.5, -1.0], [0.0, 0.5, 1.0]]])
+    assert torch.equal(downmix(waveform), torch.tensor([[0.5, 0.5, 0.0]]))
+
+
+def test_channels_are_downmixed_and_repeated_only_where_their_number_differs():
+    stereo = chord(100)
+    assert torch.equal(to_channels(stereo, 2), stereo)
+    assert torch.equal(to_channels(stereo, 1), stereo.mean(dim=0, keepdim=True))
+    assert torch.equal(to_channels(stereo[:1], 2), stereo[:1].repeat(2, 1))
+    assert torch.equal(to_channels(chord(100, 6), 2), chord(100, 6).mean(dim=0).repeat(2, 1))
+
+
+def test_level_of_a_sine_is_3_db_below_that_of_a_square():
+    time = torch.arange(48_000) / 48_000
+    sine = torch.sin(2 * torch.pi * 100 * time)
+    levels = level_dbfs(torch.stack([sine, torch.where(sine >= 0, 1.0, -1.0), 0.1 * sine]))
+    assert torch.allclose(levels, torch.tensor([-3.0103, 0.0, -23.0103]), atol=1e-3)
+
+
+def test_level_of_silence_is_the_floor_and_very_low_levels_are_measured():
+    quiet = torch.full((3, 100), 1.0)
+    quiet *= torch.tensor([[0.0], [1e-5], [1e-20]])  # digital silence, -100 dB, and what squares to 0 in float32
+    assert level_dbfs(quiet).tolist() == pytest.approx([LEVEL_FLOOR, -100.0, LEVEL_FLOOR], abs=1e-4)
+
+
+@given(gain=st.floats(-90.0, 0.0))
+def test_level_follows_the_gain(gain):
+    waveform = chord(4000, 1)
+    assert float(level_dbfs(waveform * 10 ** (gain / 20)) - level_dbfs(waveform)) == pytest.approx(gain, abs=1e-3)
+
+
+# ---------------------------------------------------------------- segments
+
+
+@pytest.fixture(scope="module")
+def eighty_seconds(tmp_path_factory):
+    path = tmp_path_factory.mktemp("song") / "song.flac"
+    write_audio(path, torch.zeros(1, 80 * 8000), 8000)
+    return path
+
+
+def test_eighty_seconds_are_16_windows_of_5(eighty_seconds):
+    windows = segment_windows(eighty_seconds, duration=5.0)
+    assert windows == [Segment(eighty_seconds, 5.0 * index, 5.0) for index in range(16)]
+
+
+@pytest.mark.parametrize(
+    ("duration", "hop", "count"),
+    [(5.0, 2.5, 31), (5.0, 10.0, 8), (80.0, None, 1), (79.9, 0.1, 2), (0.1, None, 800), (3.0, None, 26)],
+)
+def test_windows_are_all_those_that_lie_inside(eighty_seconds, duration, hop, count):
+    windows = segment_windows(eighty_seconds, duration=duration, hop=hop)
+    assert len(windows) == count
+    assert windows[-1].start + duration <= 80.0 + 1e-6
+    assert np.allclose(np.diff([window.start for window in windows]), hop or duration)
+
+
+def test_file_shorter_than_a_window_is_one_segment(eighty_seconds):
+    assert segment_windows(eighty_seconds, duration=81.0) == [Segment(eighty_seconds, 0.0, 80.0)]
+
+
+@pytest.mark.parametrize(("duration", "hop"), [(0.0, None), (-1.0, None), (5.0, 0.0), (5.0, -1.0)])
+def test_windows_need_positive_times(eighty_seconds, duration, hop):
+    with pytest.raises(AudioError, match="positive duration and hop"):
+        segment_windows(eighty_seconds, duration=duration, hop=hop)
+
+
+@pytest.mark.parametrize(
+    ("start", "duration"), [(-0.1, 1.0), (0.0, 0.0), (0.0, -1.0), (float("nan"), 1.0), (0.0, float("inf"))]
+)
+def test_segment_has_a_place_and_a_length(tmp_path, start, duration):
+    with pytest.raises(AudioError, match="starts at 0 s or later"):
+        Segment(tmp_path / "x.wav", start, duration)
+
+
+def test_hash_is_that_of_the_content_and_not_of_the_name(tmp_path):
+    first, second = written(tmp_path, "wav"), tmp_path / "moved.wav"
+    shutil.copy(first, second)
+    other = written(tmp_path, "wav", chord(RATE, 1))
+    assert file_hash(second) == Segment(second, 0.0, 1.0).content_hash
+    assert file_hash(other) != file_hash(second)
+    shutil.copy(second, other)
+    assert file_hash(other) == file_hash(second)
+
+
+def test_hash_changes_with_one_byte_of_a_file_of_equal_size(tmp_path):
+    path = written(tmp_path, "wav")
+    before = file_hash(path)
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    stamp = path.stat().st_mtime_ns
+    path.write_bytes(content)
+    os.utime(path, ns=(stamp, stamp + 1))  # the clock of the file system may tick slowly
+    assert file_hash(path) != before
+
+
+# ---------------------------------------------------------------- songs
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+
+
+def test_songs_are_subfolders_with_a_mix_and_all_other_audio_files(tmp_path):
+    touch(tmp_path, "b/mix.ogg", "b/drums.ogg", "b/bass.ogg", "a/mix.FLAC", "album/c.mp3", "album/d.wav", "e.aif")
+    songs = SongFolder(tmp_path).songs()
+    assert [song.name for song in songs] == ["a", "album/c", "album/d", "b", "e"]
+    assert [str(song.mix.relative_to(tmp_path)) for song in songs] == [
+        "a/mix.FLAC",
+        "album/c.mp3",
+        "album/d.wav",
+        "b/mix.ogg",
+        "e.aif",
+    ]
+
+
+def test_stems_in_a_folder_below_the_mix_are_no_songs(tmp_path):
+    touch(tmp_path, "Track01876/mix.flac", "Track01876/stems/S00.flac", "Track01876/stems/S01.flac")
+    assert [song.name for song in SongFolder(tmp_path).songs()] == ["Track01876"]
+
+
+def test_hidden_files_and_other_files_are_no_songs(tmp_path):
+    touch(tmp_path, "._x.wav", "a/._mix.wav", "x.wav", "cover.jpg", "notes.txt", "a/y.wav")
+    (tmp_path / "folder.wav").mkdir()
+    assert [song.name for song in SongFolder(tmp_path).songs()] == ["a/y", "x"]
+
+
+def test_folder_without_audio_and_folder_that_is_missing_are_named(tmp_path):
+    touch(tmp_path, "notes.txt", "._x.wav")
+    with pytest.raises(DataNotFoundError, match="No audio in") as raised:
+        SongFolder(tmp_path).songs()
+    assert str(tmp_path) in str(raised.value)
+    for nowhere in (tmp_path / "nowhere", tmp_path / "notes.txt"):
+        with pytest.raises(DataNotFoundError, match="No folder of songs at") as raised:
+            SongFolder(nowhere).songs()
+        assert str(nowhere) in str(raised.value)
+
+
+def test_real_songs_are_found_and_cut_into_16_windows_each(shared_data):
+    folder = shared_data / "everything-is-free"
+    if not folder.is_dir():
+        pytest.skip(f"no songs at {folder}")
+    songs = SongFolder(folder).songs()
+    assert [song.name for song in songs] == [
+        "caesium",
+        "francium",
+        "hydrogen",
+        "lithium",
+        "potassium",
+        "rubidium",
+        "sodium",
+    ]
+    for song in songs:
+        assert len(segment_windows(song.mix, duration=5.0)) == 16
+    # What lies in the middle of a Vorbis file is what decoding it from the start gives there.
+    whole, rate = read_audio(songs[0].mix)
+    part, _ = read_audio(songs[0].mix, 40.0, 5.0)
+    assert rate == RATE
+    assert (part - whole[:, 40 * rate : 45 * rate]).abs().max() < 1e-6
+    assert level_dbfs(downmix(part)) > -40.0

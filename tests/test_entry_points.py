@@ -1,0 +1,46 @@
+"""What a newcomer types first: imports, help texts, and errors without tracebacks."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("lightning", "wandb", "gradio", "demucs", "laion_clap", "muq", "torchmetrics", "jsonargparse")
+
+
+def python(*arguments):
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("module", ["stemsim", "stemsim.cli", "stemsim.embedding", "stemsim.triplets", "stemsim.fusion"])
+def test_nothing_below_the_training_floor_imports_heavy_packages(module):
+    result = python("-c", f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])")
+    assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_the_command_line_needs_not_even_torch_to_show_its_help():
+    code = "import sys; from stemsim.cli import app; app(['--help'], standalone_mode=False); print('torch' in sys.modules)"
+    result = python("-c", code)
+    assert "embed" in result.stdout
+    assert "votes" in result.stdout
+    assert result.stdout.strip().endswith("False"), result.stderr
+
+
+def test_train_help_names_the_five_jobs_and_their_settings_teach():
+    assert all(job in python("train.py", "--help").stdout for job in ("fit", "validate", "test", "predict", "crossval"))
+    crossval = python("train.py", "crossval", "--help").stdout
+    assert "Number of splits." in crossval
+    assert "Level in dBFS under which a stem is silent" in crossval
+
+
+def test_errors_of_ours_end_with_status_2_and_no_traceback():
+    result = python("train.py", "test", "-c", "configs/demo.yaml", "--ckpt_path", "nowhere.ckpt")
+    assert result.returncode == 2
+    assert "error: No checkpoint at nowhere.ckpt" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_train_py_is_short():
+    assert len((ROOT / "train.py").read_text().splitlines()) <= 40
