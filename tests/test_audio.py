@@ -190,7 +190,7 @@ def test_wav_without_samples_is_named(tmp_path):
 @pytest.mark.parametrize("read", [audio_info, read_audio, file_hash, Segment.whole])
 def test_missing_file_is_named(tmp_path, read):
     path = tmp_path / "nowhere.wav"
-    with pytest.raises(DataNotFoundError, match="No (audio )?file at") as raised:
+    with pytest.raises(DataNotFoundError, match=r"No (audio )?file at") as raised:
         read(path)
     assert str(path) in str(raised.value)
 

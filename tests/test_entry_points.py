@@ -14,22 +14,26 @@ def python(*arguments):
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("module", ["stemsim", "stemsim.cli", "stemsim.embedding", "stemsim.triplets", "stemsim.fusion"])
+LIGHT = ("stemsim", "stemsim.cli", "stemsim.embedding", "stemsim.triplets", "stemsim.evaluation", "stemsim.fusion")
+
+
+@pytest.mark.parametrize("module", LIGHT)
 def test_nothing_below_the_training_floor_imports_heavy_packages(module):
     result = python("-c", f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])")
     assert result.stdout.strip() == "[]", result.stderr
 
 
 def test_the_command_line_needs_not_even_torch_to_show_its_help():
-    code = "import sys; from stemsim.cli import app; app(['--help'], standalone_mode=False); print('torch' in sys.modules)"
-    result = python("-c", code)
+    show = "import sys; from stemsim.cli import app; app(['--help'], standalone_mode=False)"
+    result = python("-c", f"{show}; print('torch' in sys.modules)")
     assert "embed" in result.stdout
     assert "votes" in result.stdout
     assert result.stdout.strip().endswith("False"), result.stderr
 
 
 def test_train_help_names_the_five_jobs_and_their_settings_teach():
-    assert all(job in python("train.py", "--help").stdout for job in ("fit", "validate", "test", "predict", "crossval"))
+    overview = python("train.py", "--help").stdout
+    assert all(job in overview for job in ("fit", "validate", "test", "predict", "crossval"))
     crossval = python("train.py", "crossval", "--help").stdout
     assert "Number of splits." in crossval
     assert "Level in dBFS under which a stem is silent" in crossval

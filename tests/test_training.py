@@ -220,13 +220,15 @@ def test_inst_sim_abx_runs_all_jobs_on_a_fake_slakh_tree(shared_data, slakh, tmp
     crossval = read(tmp_path / "crossval.json")
     assert crossval["triplets"] == 127 + 204
     assert crossval["models"]["human ceiling"]["agreement"]["XAB"]["mean"] == pytest.approx(0.91, abs=0.005)
-    assert read(tmp_path / "fit.json")["closed_form/max_abs_weight_gap"] <= 1e-5
+    # At 500 Hz all segments sound much the same: cosines differ by 1e-4, and weights are in the thousands.
+    fit = read(tmp_path / "fit.json")
+    assert fit["closed_form/max_abs_weight_gap"] <= 1e-5 * max(fit["weights"].values())
 
 
 def test_inst_sim_abx_without_slakh_says_what_is_missing_and_where_it_is(shared_data, tmp_path, monkeypatch):
     monkeypatch.setenv("STEMSIM_DATA", str(shared_data))
     monkeypatch.delenv("SLAKH2100", raising=False)
-    with pytest.raises(DataNotFoundError, match=r"132 of 132 tracks are missing.*zenodo"):
+    with pytest.raises(DataNotFoundError, match=r"132 of 132 tracks .*are missing.*zenodo"):
         run("fit", "inst_sim_abx.yaml", tmp_path)
 
 
@@ -287,8 +289,9 @@ def test_bad_checkpoints_are_refused_without_running_code(small_demo, tmp_path):
 
 
 def test_other_encoder_or_separator_than_at_the_fit_warns(checkpoint, small_demo, tmp_path):
+    arguments = ("--ckpt_path", checkpoint, "--data.encoder", "fakes.CountingEncoder")
     with pytest.warns(UserWarning, match="fitted with encoder"):
-        run("test", "demo.yaml", tmp_path, *small_demo, "--ckpt_path", checkpoint, "--data.encoder", "fakes.CountingEncoder")
+        run("test", "demo.yaml", tmp_path, *small_demo, *arguments)
 
 
 def test_corrupt_row_is_computed_again_and_changes_nothing(checkpoint, small_demo, tmp_path, caplog):
@@ -320,7 +323,7 @@ def test_nan_from_an_encoder_is_an_error_and_stores_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(lambda whole: whole[: len(whole) // 2], "truncated"), (lambda _: b"hello", "Cannot read"), (lambda _: b"", "Cannot")],
+    [(lambda whole: whole[: len(whole) // 2], "truncated"), (lambda _: b"hello", "Cannot"), (lambda _: b"", "Cannot")],
 )
 def test_bad_audio_is_an_error_and_keeps_what_is_stored(tmp_path, content, message):
     songs = write_tones(tmp_path / "songs")
@@ -338,17 +341,17 @@ def test_missing_folder_empty_split_and_bad_settings_say_what_to_do(tmp_path):
     songs = write_tones(tmp_path / "songs")
     config = same_song_config(tmp_path / "songs.yaml", songs)
     root = "--data.triplets.init_args.songs.init_args.root"
-    with pytest.raises(DataNotFoundError, match="No folder of songs at .*nowhere"):
+    with pytest.raises(DataNotFoundError, match=r"No folder of songs at .*nowhere"):
         main(["fit", "-c", config, root, str(tmp_path / "nowhere")])
-    with pytest.raises(SplitError, match="test part is empty.*test_fraction"):
+    with pytest.raises(SplitError, match=r"test part is empty.*test_fraction"):
         main(["test", "-c", config, "--data.test_fraction", "0"])
     with pytest.raises(SplitError, match="val part is empty"):
         main(["validate", "-c", config, "--data.val_fraction", "0"])
     with pytest.raises(ConfigError, match="add up to 1"):
         main(["fit", "-c", config, "--data.test_fraction", "1.5"])
+    for song in (1, 2, 3):
+        (songs / f"song{song}.wav").unlink()
     with pytest.raises(TripletError, match="found 1 songs"):
-        for song in (1, 2, 3):
-            (songs / f"song{song}.wav").unlink()
         main(["fit", "-c", config])
 
 

@@ -119,6 +119,8 @@ def read_audio(
     if first < 0 or frames <= 0:
         msg = f"A part of {path} must start at 0 s or later and have a length; asked for {start} s + {duration} s."
         raise AudioError(msg)
+    if not pad and first + frames == info.frames + 1:
+        first = max(0, first - 1)  # start and duration were both rounded up
     samples = _decode(path, info, first, frames)
     missing = frames - len(samples)
     if missing and not pad:
@@ -160,4 +162,5 @@ def write_audio(path: Path, waveform: Tensor, sample_rate: int) -> None:
         waveform: `(channel, time)`; samples beyond [-1, 1] are clipped.
         sample_rate: In Hz.
     """
-    soundfile.write(str(path), waveform.clamp(-1.0, 1.0).T.numpy(), sample_rate)
+    file_format = "AIFF" if path.suffix.lower() == ".aif" else None  # soundfile knows the long ending alone
+    soundfile.write(str(path), waveform.clamp(-1.0, 1.0).T.numpy(), sample_rate, format=file_format)

@@ -56,8 +56,10 @@ def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
     time = waveform.shape[-1]
     wanted = round(time * target_rate / source_rate)
     flat = waveform.reshape(-1, time)  # (row, time)
-    # soxr wants (time, channel); each row is filtered on its own, so rows never mix.
-    resampled = torch.from_numpy(soxr.resample(flat.T.contiguous().cpu().numpy(), source_rate, target_rate)).T
+    # soxr wants (time, channel); each row is filtered on its own, so rows never mix. A clone and not `contiguous`,
+    # which leaves the strides of a single sample as they are, and soxr looks at them.
+    columns = flat.T.clone(memory_format=torch.contiguous_format).cpu().numpy()
+    resampled = torch.from_numpy(soxr.resample(columns, source_rate, target_rate)).T
     result = torch.zeros(len(flat), wanted)
     kept = min(wanted, resampled.shape[-1])
     result[:, :kept] = resampled[:, :kept]  # soxr's own length may differ from the rounded one by a sample

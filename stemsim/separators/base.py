@@ -71,11 +71,17 @@ class Separator(StemSource):
         rate = self.sample_rate or sample_rate
         waveforms = torch.stack([self._load(segment, rate) for segment in segments])
         stems = self(waveforms)
-        expected = (len(segments), len(self.stems))
-        if tuple(stems.shape[:2]) != expected or not torch.isfinite(stems).all():
+        expected = (len(segments), len(self.stems), waveforms.shape[-1])
+        if stems.ndim != waveforms.ndim + 1 or (*stems.shape[:2], stems.shape[-1]) != expected:
             msg = (
-                f"The separator {self.identity!r} returned shape {tuple(stems.shape)} for {expected[0]} segments and "
-                f"{expected[1]} stems, or samples that are not finite. The first segment was {segments[0]}."
+                f"The separator {self.identity!r} returned shape {tuple(stems.shape)} for {expected[0]} segments, "
+                f"{expected[1]} stems and {expected[2]} samples. The first segment was {segments[0]}."
+            )
+            raise EmbeddingError(msg)
+        if not torch.isfinite(stems).all():
+            msg = (
+                f"The separator {self.identity!r} returned NaN or infinite samples. The first segment was "
+                f"{segments[0]}. Check its weights and precision."
             )
             raise EmbeddingError(msg)
         mono = resample(downmix(stems), rate, sample_rate)

@@ -1,0 +1,383 @@
+"""The embedder: every distinct segment computed once, stored by content, resumed after whatever happened."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from fakes import CountingEncoder, NanEncoder, WrongShapeEncoder, write_songs
+
+from stemsim.audio import Segment, segment_windows
+from stemsim.embedding import StemEmbedder
+from stemsim.errors import AudioError, ConfigError, DataNotFoundError, EmbeddingError, StemsimError
+from stemsim.separators import MixOnly, Multitrack, Separator, StemSource
+from stemsim.stems import STEMS
+
+TESTS = Path(__file__).resolve().parent
+
+
+def embedder(store=None, *, source=None, encoder=None, **options):
+    return StemEmbedder(source or Multitrack(), encoder or CountingEncoder(), store=store, progress=False, **options)
+
+
+def windows(mixes, duration=1.0):
+    return [segment for mix in mixes for segment in segment_windows(mix, duration=duration)]
+
+
+def computed(embeddings):
+    """Return how many stems of embeddings were encoded."""
+    return int(embeddings.present.sum())
+
+
+def assert_equal(seen, wanted, tolerance=0.0):
+    for left, right in zip(seen, wanted, strict=True):
+        assert left.shape == right.shape
+        assert torch.allclose(left.double(), right.double(), rtol=0.0, atol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory):
+    """Mixes of seven songs of 3 s; six of them lack a stem each. Not to be changed."""
+    return write_songs(tmp_path_factory.mktemp("songs"), 7, 3.0)
+
+
+# ---------------------------------------------------------------- what is computed
+
+
+def test_stem_k_of_a_song_points_to_band_k(songs):
+    embeddings = embedder().embed(windows(songs))
+    assert embeddings.vectors.shape == (21, 7, 8)
+    norms = embeddings.vectors.norm(dim=2)
+    assert torch.allclose(norms[embeddings.present], torch.ones(computed(embeddings)), atol=1e-6)
+    for index in range(6):
+        loudest = embeddings.vectors[embeddings.present[:, index], index].argmax(dim=1)
+        assert (loudest == index).all()
+
+
+def test_segments_of_one_song_and_of_several_differ(songs):
+    vectors = embedder().embed(windows(songs)).vectors[:, STEMS.index("mix")]
+    cosines = vectors @ vectors.T - 2 * torch.eye(len(vectors))
+    assert cosines.max() < 0.99999
+
+
+def test_every_distinct_segment_is_computed_once_and_given_as_often_as_asked_for(songs):
+    segments = windows(songs[:3])
+    once = embedder().embed(segments)
+    encoder = CountingEncoder()
+    order = [4, 0, 4, 8, 0, 1, 4]
+    repeated = embedder(encoder=encoder, batch_size=2).embed([segments[index] for index in order])
+    assert_equal(repeated, once.take(torch.tensor(order)), 1e-6)
+    assert encoder.clips == computed(once.take(torch.tensor([0, 1, 4, 8])))
+
+
+def test_equal_content_at_two_paths_is_computed_once(songs, tmp_path):
+    shutil.copytree(songs[0].parent, tmp_path / "again")
+    segments = windows([songs[0], tmp_path / "again" / "mix.wav"])
+    encoder = CountingEncoder()
+    embeddings = embedder(encoder=encoder).embed(segments)
+    assert torch.equal(embeddings.vectors[:3], embeddings.vectors[3:])
+    assert encoder.clips == computed(embeddings) / 2
+
+
+def test_order_is_that_of_the_segments_whatever_is_stored(songs, tmp_path):
+    segments = windows(songs[:3])
+    expected = embedder().embed(segments)
+    half = embedder(tmp_path)
+    half.embed([segments[index] for index in (7, 2, 5)])
+    order = [8, 2, 0, 5, 7, 1]
+    assert_equal(half.embed([segments[index] for index in order]), expected.take(torch.tensor(order)), 1e-6)
+
+
+def test_silent_stems_are_not_encoded_and_are_zero_vectors(songs):
+    encoder = CountingEncoder()
+    embeddings = embedder(encoder=encoder).embed(windows(songs))
+    lacking = torch.zeros(21, 7, dtype=torch.bool)
+    for number in range(7):
+        lacking[3 * number : 3 * number + 3, number % 6] = True
+    assert torch.equal(embeddings.present, ~lacking)
+    assert not embeddings.vectors[lacking].any()
+    assert (embeddings.levels[lacking] == -120.0).all()
+    assert (embeddings.levels[~lacking] > -30.0).all()
+    assert encoder.clips == 21 * 6
+
+
+def test_silence_is_decided_by_the_level(songs):
+    segments = windows(songs[:2])
+    levels = embedder().embed(segments).levels
+    threshold = float(levels[levels > -100].median())
+    embeddings = embedder(silence=threshold).embed(segments)
+    assert torch.equal(embeddings.present, levels > threshold)
+    assert torch.equal(embeddings.vectors.any(dim=2), embeddings.present)
+
+
+def test_without_a_level_of_silence_every_stem_is_encoded(songs):
+    encoder = CountingEncoder()
+    embeddings = embedder(encoder=encoder, silence=None).embed(windows(songs))
+    assert embeddings.present.all()
+    assert torch.allclose(embeddings.vectors.norm(dim=2), torch.ones(21, 7), atol=1e-6)
+    assert encoder.clips == 21 * 7
+
+
+def test_wholly_silent_segments_need_no_encoder(tmp_path):
+    from stemsim.audio import write_audio
+
+    write_audio(tmp_path / "silence.wav", torch.zeros(1, 8000), 8000)
+    encoder = NanEncoder()
+    embeddings = embedder(source=MixOnly(), encoder=encoder).embed([Segment(tmp_path / "silence.wav", 0.0, 1.0)])
+    assert not embeddings.present.any()
+    assert encoder.clips == 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
+def test_batch_size_and_order_change_nothing(songs, batch_size):
+    segments = windows(songs)
+    expected = embedder().embed(segments)
+    order = torch.randperm(21, generator=torch.Generator().manual_seed(batch_size))
+    seen = embedder(batch_size=batch_size).embed([segments[index] for index in order])
+    assert_equal(seen, expected.take(order), 1e-6)
+
+
+def test_durations_may_be_mixed(songs):
+    segments = [Segment(songs[index % 3], 0.25 * index, duration) for index, duration in enumerate((1.0, 0.5, 0.7) * 2)]
+    together = embedder(batch_size=4).embed(segments)
+    for index, segment in enumerate(segments):
+        assert_equal(embedder().compute([segment]), together.take(torch.tensor([index])), 1e-6)
+
+
+def test_nothing_to_embed_is_empty_tensors_of_the_right_shape(tmp_path):
+    for empty in (embedder().embed([]), embedder(tmp_path).embed([])):
+        assert [tuple(part.shape) for part in empty] == [(0, 7, 8), (0, 7), (0, 7)]
+        assert empty.present.dtype == torch.bool
+
+
+# ---------------------------------------------------------------- the store
+
+
+def test_second_run_computes_nothing_and_gives_the_same_bits(songs, tmp_path):
+    first = embedder(tmp_path).embed(windows(songs))
+    encoder = CountingEncoder()
+    assert_equal(embedder(tmp_path, encoder=encoder).embed(windows(songs)), first)
+    assert encoder.clips == 0
+
+
+def test_only_what_is_new_is_computed(songs, tmp_path):
+    embedder(tmp_path).embed(windows(songs[:4]))
+    encoder = CountingEncoder()
+    embeddings = embedder(tmp_path, encoder=encoder).embed(windows(songs))
+    assert encoder.clips == computed(embeddings.take(torch.arange(12, 21)))
+
+
+def test_moved_song_is_not_computed_again_and_changed_song_is(tmp_path):
+    mixes = write_songs(tmp_path / "songs", 2, 2.0)
+    before = embedder(tmp_path / "store").embed(windows(mixes))
+    moved = tmp_path / "elsewhere"
+    mixes[0].parent.rename(moved)
+    encoder = CountingEncoder()
+    after = embedder(tmp_path / "store", encoder=encoder).embed(windows([moved / "mix.wav", mixes[1]]))
+    assert_equal(after, before)
+    assert encoder.clips == 0
+
+    write_songs(tmp_path / "others", 1, 2.0, first=5)
+    shutil.copy(tmp_path / "others" / "song05" / "vocals.wav", mixes[1].parent / "vocals.wav")  # one stem, not the mix
+    changed = embedder(tmp_path / "store", encoder=encoder).embed(windows([moved / "mix.wav", mixes[1]]))
+    assert encoder.clips == computed(changed.take(torch.tensor([2, 3])))
+    vocals = STEMS.index("vocals")
+    assert not torch.allclose(changed.vectors[2:, vocals], before.vectors[2:, vocals], atol=1e-3)
+    assert_equal(changed.take(torch.tensor([0, 1])), before.take(torch.tensor([0, 1])))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"silence": None},
+        {"silence": -50.0},
+        {"source": Multitrack("4-stem")},
+        {"source": MixOnly()},
+        {"encoder": CountingEncoder(dim=4)},
+        {"encoder": CountingEncoder(sample_rate=4000)},
+    ],
+    ids=["no silence", "silence", "stems", "separator", "dimension", "rate"],
+)
+def test_options_that_change_numbers_do_not_share_rows(songs, tmp_path, other):
+    embedder(tmp_path).embed(windows(songs[:1]))
+    fresh = embedder(**other).embed(windows(songs[:1]))
+    assert_equal(embedder(tmp_path, **other).embed(windows(songs[:1])), fresh)
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+def test_too_short_segment_is_named(songs):
+    short = Segment(songs[0], 0.5, 0.2)
+    with pytest.raises(EmbeddingError, match=r"too short for the encoder .* needs 0\.5 s") as raised:
+        embedder(encoder=CountingEncoder(min_duration=0.5)).embed([short])
+    assert str(short) in str(raised.value)
+
+
+def test_missing_file_is_named(songs):
+    with pytest.raises(DataNotFoundError, match=r"nowhere"):
+        embedder().embed([Segment(songs[0].parent / "nowhere" / "mix.wav", 0.0, 1.0)])
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_batch_size_is_at_least_1(batch_size):
+    with pytest.raises(ConfigError, match="batch_size"):
+        embedder(batch_size=batch_size)
+
+
+def test_encoder_of_the_wrong_shape_is_named(songs, tmp_path):
+    broken = embedder(tmp_path, encoder=WrongShapeEncoder())
+    with pytest.raises(EmbeddingError, match=r"returned shape \(18, 9\), expected \(18, 8\)"):
+        broken.embed(windows(songs[:1]))
+    assert len(broken.store) == 0
+
+
+def test_nan_is_an_error_and_only_the_batches_before_it_are_stored(songs, tmp_path):
+    # Batches of two segments are 12 clips: song 0 lacks a stem, and so do the others.
+    broken = embedder(tmp_path, encoder=NanEncoder(sound=30), batch_size=2)
+    segments = windows(songs)
+    with pytest.raises(EmbeddingError, match="NaN or not of unit norm") as raised:
+        broken.embed(segments)
+    assert str(segments[4]) in str(raised.value)
+    assert len(broken.store) == 4
+    encoder = CountingEncoder()
+    assert_equal(embedder(tmp_path, encoder=encoder).embed(segments), embedder().embed(segments), 1e-6)
+    assert encoder.clips == 17 * 6
+
+
+class BrokenSource(StemSource):
+    """Gives stems that a function spoiled."""
+
+    stems = STEMS
+    identity = "broken-source"
+
+    def __init__(self, spoil):
+        self.spoil = spoil
+
+    def read(self, segments, sample_rate):
+        return self.spoil(Multitrack().read(segments, sample_rate))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda stems: stems * torch.nan,
+        lambda stems: stems.index_fill(1, torch.tensor([3]), torch.inf),
+        lambda stems: stems[:, :-1],
+        lambda stems: stems[:-1],
+        lambda stems: stems[:, :, :-100],
+        lambda stems: stems.unsqueeze(2),
+    ],
+    ids=["NaN", "infinite stem", "stems", "segments", "samples", "dimensions"],
+)
+def test_stem_source_that_breaks_its_promise_is_named_and_nothing_is_stored(songs, tmp_path, spoil):
+    broken = embedder(tmp_path, source=BrokenSource(spoil))
+    with pytest.raises(EmbeddingError, match="broken-source"):
+        broken.embed(windows(songs[:1]))
+    assert len(broken.store) == 0
+
+
+class BrokenSeparator(Separator):
+    """Gives NaN."""
+
+    stems = ("bass", "mix")
+    identity = "broken-separator"
+    sample_rate = None
+    channels = None
+
+    def __call__(self, waveforms):
+        return waveforms.unsqueeze(1).repeat(1, 2, 1, 1) * torch.nan
+
+
+def test_separator_that_gives_nan_is_named(songs):
+    with pytest.raises(EmbeddingError, match="broken-separator"):
+        embedder(source=BrokenSeparator()).embed(windows(songs[:1]))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text"])
+def test_bad_file_in_the_middle_keeps_the_batches_before_it_and_is_resumed_once_mended(tmp_path, damage):
+    mixes = write_songs(tmp_path / "songs", 6, 2.0)
+    segments = windows(mixes)
+    expected = embedder().embed(segments)
+    bad = mixes[4].parent / "vocals.wav"
+    content = bad.read_bytes()
+    bad.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"la la la " * 50)
+    encoder = CountingEncoder()
+    first = embedder(tmp_path / "store", encoder=encoder, batch_size=2)
+    with pytest.raises(AudioError) as raised:
+        first.embed(segments)
+    assert str(bad) in str(raised.value)
+    assert len(first.store) == 8  # four songs of two segments come before the bad one
+    assert encoder.clips == computed(expected.take(torch.arange(8)))
+    bad.write_bytes(content)
+    again = CountingEncoder()
+    assert_equal(embedder(tmp_path / "store", encoder=again).embed(segments), expected, 1e-6)
+    assert again.clips == computed(expected.take(torch.arange(8, 12)))
+
+
+def test_corrupt_row_is_computed_again(songs, tmp_path):
+    first = embedder(tmp_path)
+    segments = windows(songs)
+    expected = first.embed(segments)
+    first.store._table.update(where=f"path = '{songs[2]}'", values={"checksum": 1})
+    encoder = CountingEncoder()
+    assert_equal(embedder(tmp_path, encoder=encoder).embed(segments), expected, 1e-6)
+    assert encoder.clips == 3 * 6
+    assert_equal(embedder(tmp_path, encoder=encoder).embed(segments), expected, 1e-6)
+    assert encoder.clips == 3 * 6
+
+
+# ---------------------------------------------------------------- a killed extraction
+
+EXTRACTION = """
+import time
+from pathlib import Path
+from fakes import CountingEncoder
+from stemsim.audio import SongFolder, segment_windows
+from stemsim.embedding import StemEmbedder
+from stemsim.separators import Multitrack
+
+class SlowEncoder(CountingEncoder):
+    def forward(self, waveforms):
+        time.sleep(0.05)
+        return super().forward(waveforms)
+
+segments = [s for song in SongFolder("songs").songs() for s in segment_windows(song.mix, duration=1.0)]
+StemEmbedder(Multitrack(), SlowEncoder(), store="store", batch_size=2, progress=False).embed(segments)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
+def test_killed_extraction_resumes(tmp_path):
+    segments = windows(write_songs(tmp_path / "songs", 15, 4.0))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+    script = textwrap.dedent(EXTRACTION)
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=environment)
+    deadline = time.monotonic() + 60.0
+    while len(list((tmp_path / "store").glob("*/data/*.lance"))) < 6:
+        assert process.poll() is None, "the extraction ended before it could be killed"
+        assert time.monotonic() < deadline, "the extraction stores nothing"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(60.0) == -signal.SIGKILL
+
+    expected = embedder().embed(segments)
+    encoder = CountingEncoder()
+    resumed = embedder(tmp_path / "store", encoder=encoder)
+    done = len(resumed.store)
+    assert 10 <= done < 60
+    assert done % 2 == 0
+    assert_equal(resumed.embed(segments), expected, 1e-6)
+    assert encoder.clips == computed(expected.take(torch.arange(done, 60)))  # the first ones were there
+    assert len(resumed.store) == 60
+    assert_equal(embedder(tmp_path / "store", encoder=NanEncoder()).embed(segments), expected, 1e-6)
+
+
+def test_all_these_errors_are_ours():
+    assert all(issubclass(error, StemsimError) for error in (AudioError, ConfigError, DataNotFoundError))
