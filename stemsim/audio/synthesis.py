@@ -33,12 +33,16 @@ _SCALES: Final = {
     "minor": (0, 2, 3, 5, 7, 8, 10),
     "phrygian": (0, 1, 3, 5, 7, 8, 10),
 }
-_PROGRESSIONS: Final = ((0, 4, 5, 3), (0, 5, 3, 4), (5, 3, 0, 4), (0, 3, 0, 4), (0, 0, 3, 4), (0, 6, 5, 4), (1, 4, 0, 0))
+_PROGRESSIONS: Final = (
+    *((0, 4, 5, 3), (0, 5, 3, 4), (5, 3, 0, 4), (0, 3, 0, 4)),
+    *((0, 0, 3, 4), (0, 6, 5, 4), (1, 4, 0, 0)),
+)
 """Loops of four chords, as scale degrees counted from 0."""
 
 _ABSENT: Final = {"bass": 0.0, "drums": 0.0, "guitar": 0.15, "piano": 0.15, "vocals": 0.15, "residuals": 0.15}
 """How likely a song does without a stem."""
 
+_NAMES: Final = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 _MIX_PEAK: Final = 0.9
 _QUIETEST_ACTIVE: Final = 0.05
 """Frames whose level is below this share of the loudest frame's count as pauses."""
@@ -111,11 +115,13 @@ class SyntheticSongs(SongFolder):
         return True
 
 
-def synthesise_song(seed: int | tuple[int, ...], seconds: float = 30.0, *, sample_rate: int = 22_050) -> dict[str, Tensor]:
+def synthesise_song(
+    seed: int | tuple[int, ...], seconds: float = 30.0, *, sample_rate: int = 22_050
+) -> dict[str, Tensor]:
     """Synthesise a song; the same arguments give the same samples, up to float rounding between machines.
 
-    Tempo, metre, key, chords and form belong to the song; timbre and pattern of each stem are drawn from a random source
-    of its own. One gain for the whole song brings its largest peak to 0.9.
+    Tempo, metre, key, chords and form belong to the song; timbre and pattern of each stem are drawn from a random
+    source of its own. One gain for the whole song brings its largest peak to 0.9.
 
     Args:
         seed: One number, or several: (seed of the folder, index of the song).
@@ -137,7 +143,8 @@ def synthesise_song(seed: int | tuple[int, ...], seconds: float = 30.0, *, sampl
     for number, (stem, play) in enumerate(INSTRUMENTS.items(), start=1):
         rng = np.random.default_rng((*seeds, number))
         if rng.random() >= _ABSENT[stem]:
-            waves[stem] = _levelled(in_a_room(rng, play(rng, score), sample_rate), rng.uniform(-23.0, -16.0), sample_rate)
+            wave = in_a_room(rng, play(rng, score), sample_rate)
+            waves[stem] = _levelled(wave, rng.uniform(-23.0, -16.0), sample_rate)
     peak = max(np.abs(wave).max() for wave in (*waves.values(), sum(waves.values())))
     stems = {stem: torch.from_numpy(_MIX_PEAK / peak * wave).float()[None] for stem, wave in waves.items()}
     return {**stems, "mix": torch.stack(list(stems.values())).sum(dim=0)}
@@ -185,7 +192,7 @@ def _describe(seed: tuple[int, int], seconds: float, sample_rate: int) -> dict[s
         "sample_rate": sample_rate,
         "tempo": score.tempo,
         "beats": score.beats,
-        "key": f"{'C C# D D# E F F# G G# A A# B'.split()[score.key]} {mode}",
+        "key": f"{_NAMES[score.key]} {mode}",
     }
 
 
