@@ -134,7 +134,8 @@ class Triplets:
         Args:
             rows: Indices, or a mask `(triplet,)`.
         """
-        index = np.arange(len(self))[np.asarray(rows)]
+        chosen = np.asarray(rows)
+        index = np.arange(len(self))[chosen if chosen.size else chosen.astype(np.int64)]
         used, renumbered = np.unique(np.stack([self.x[index], self.a[index], self.b[index]]), return_inverse=True)
         x, a, b = renumbered.reshape(3, -1).astype(np.int64)
         return replace(
