@@ -76,18 +76,22 @@ def normal_equations(deltas: Tensor, preference: Tensor, subsets: Tensor) -> Nor
     """
     rows, target = deltas.double(), preference.double()
     stems = rows.shape[1]
+    upper, lower = torch.triu_indices(stems, stems)  # the Gram matrix is symmetric: half of it suffices
     products = torch.cat(
         [
-            (rows.unsqueeze(2) * rows.unsqueeze(1)).flatten(1),  # (triplet, stem * stem)
+            rows[:, upper] * rows[:, lower],
             rows * target.unsqueeze(1),
             torch.stack([torch.ones_like(target), target.square(), target], dim=1),
         ],
         dim=1,
     )
     sums = subsets.double() @ products
-    gram, moment, rest = torch.split(sums, [stems * stems, stems, 3], dim=-1)
+    triangle, moment, rest = torch.split(sums, [len(upper), stems, 3], dim=-1)
+    gram = sums.new_empty(*sums.shape[:-1], stems, stems)
+    gram[..., upper, lower] = triangle
+    gram[..., lower, upper] = triangle
     size, square, total = rest.unbind(-1)
-    return NormalEquations(torch.unflatten(gram, -1, (stems, stems)), moment, size, square, total)
+    return NormalEquations(gram, moment, size, square, total)
 
 
 def solve_ridge(equations: NormalEquations, alphas: Tensor) -> Tensor:
