@@ -6,7 +6,9 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +189,22 @@ def test_compacting_merges_the_files_and_keeps_the_rows(copy):
     assert numbers_in(store) == list(range(61))
 
 
+def test_compacting_twice_at_once_is_no_error_and_loses_nothing(full_store, tmp_path):
+    def compact(store, together):
+        together.wait()
+        store.compact()
+
+    for attempt in range(3):  # whether two of them collide is chance
+        root = shutil.copytree(full_store, tmp_path / str(attempt))
+        stores = [EmbeddingStore(root, SPEC) for _ in range(4)]
+        together = threading.Barrier(4)
+        with ThreadPoolExecutor(4) as pool:
+            for done in [pool.submit(compact, store, together) for store in stores]:
+                done.result()
+        assert numbers_in(stores[0]) == list(range(60))
+        assert len(stores[0]) == 60
+
+
 def test_another_process_s_rows_are_seen_without_reopening(copy):
     reader, writer = EmbeddingStore(copy, SPEC), EmbeddingStore(copy, SPEC)
     assert numbers_in(reader) == list(range(60))
@@ -297,7 +315,7 @@ def test_killed_writers_leave_a_sound_store_that_a_second_run_completes(tmp_path
         kept = numbers_in(store)
         assert len(kept) >= 4
         assert len(store) == len(kept)
-        assert all(number ^ 1 in kept for number in kept)  # whole batches, each of which begins and ends at even numbers
+        assert all(number ^ 1 in kept for number in kept)  # whole batches: all begin and end at even numbers
         if root == roots[1]:  # the only writer stored one batch after the other
             assert kept == list(range(2, kept[-1] + 1))
         fill(store, kept[-1] + 20, batch=16)

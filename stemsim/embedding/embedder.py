@@ -190,18 +190,27 @@ class StemEmbedder:
             )
             raise EmbeddingError(msg)
         with torch.inference_mode():
-            return self.source.read(segments, self.encoder.sample_rate)
+            stems = self.source.read(segments, self.encoder.sample_rate)
+        expected = (len(segments), len(self.stems), round(segments[0].duration * self.encoder.sample_rate))
+        if stems.shape != expected or not torch.isfinite(stems).all():
+            msg = (
+                f"The stem source {self.source.identity!r} returned shape {tuple(stems.shape)}, expected {expected}, "
+                f"or samples that are not finite, for segments from {segments[0]} to {segments[-1]}. Mend its `read`."
+            )
+            raise EmbeddingError(msg)
+        return stems
 
     def _encode(self, segments: Sequence[Segment], stems: Tensor) -> StemEmbeddings:
         """Encode the stems that are not silent."""
         levels = level_dbfs(stems)
         present = torch.ones_like(levels, dtype=torch.bool) if self.silence is None else levels > self.silence
         vectors = torch.zeros(*levels.shape, self.encoder.dim)
+        if not present.any():  # `split` would make one empty batch of nothing
+            return StemEmbeddings(vectors, levels, present)
         with torch.inference_mode():
             audible = torch.split(stems[present], self.batch_size)  # of (batch, time)
             encoded = [self.encoder(waveforms.to(self.device)).float().cpu() for waveforms in audible]
-        if encoded:
-            vectors[present] = self._verified(torch.cat(encoded), int(present.sum()), segments)
+        vectors[present] = self._verified(torch.cat(encoded), int(present.sum()), segments)
         return StemEmbeddings(vectors, levels, present)
 
     def _verified(self, encoded: Tensor, expected: int, segments: Sequence[Segment]) -> Tensor:
