@@ -58,4 +58,4 @@ class Encoder(nn.Module, ABC):
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: an encoder is frozen."""
         del mode
-        return super().train(False)
+        return super().train(mode=False)

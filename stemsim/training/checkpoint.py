@@ -44,7 +44,7 @@ def check_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(msg)
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - the safe unpickler raises all kinds of errors on garbage
+    except Exception as error:  # the safe unpickler raises all kinds of errors on garbage
         reason = f"{type(error).__name__}: {str(error)[:200]}".splitlines()[0]
         msg = (
             f"{file} is not a checkpoint that can be read safely ({reason}). It is damaged, or holds more than tensors "
