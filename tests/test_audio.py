@@ -380,7 +380,7 @@ def touch(root, *names):
 def test_songs_are_subfolders_with_a_mix_and_all_other_audio_files(tmp_path):
     touch(tmp_path, "b/mix.ogg", "b/drums.ogg", "b/bass.ogg", "a/mix.FLAC", "album/c.mp3", "album/d.wav", "e.aif")
     songs = SongFolder(tmp_path).songs()
-    assert [song.name for song in songs] == ["a", "album/c", "album/d", "b", "e"]
+    assert [song.name for song in songs] == ["a", "album/c.mp3", "album/d.wav", "b", "e.aif"]
     assert [str(song.mix.relative_to(tmp_path)) for song in songs] == [
         "a/mix.FLAC",
         "album/c.mp3",
@@ -388,6 +388,11 @@ def test_songs_are_subfolders_with_a_mix_and_all_other_audio_files(tmp_path):
         "b/mix.ogg",
         "e.aif",
     ]
+
+
+def test_two_formats_of_one_name_are_two_songs_and_a_mix_at_the_top_hides_nothing(tmp_path):
+    touch(tmp_path, "a.wav", "a.flac", "mix.wav", "b/mix.wav")
+    assert [song.name for song in SongFolder(tmp_path).songs()] == ["a.flac", "a.wav", "b", "mix.wav"]
 
 
 def test_stems_in_a_folder_below_the_mix_are_no_songs(tmp_path):
@@ -398,7 +403,7 @@ def test_stems_in_a_folder_below_the_mix_are_no_songs(tmp_path):
 def test_hidden_files_and_other_files_are_no_songs(tmp_path):
     touch(tmp_path, "._x.wav", "a/._mix.wav", "x.wav", "cover.jpg", "notes.txt", "a/y.wav")
     (tmp_path / "folder.wav").mkdir()
-    assert [song.name for song in SongFolder(tmp_path).songs()] == ["a/y", "x"]
+    assert [song.name for song in SongFolder(tmp_path).songs()] == ["a/y.wav", "x.wav"]
 
 
 def test_folder_without_audio_and_folder_that_is_missing_are_named(tmp_path):

@@ -88,10 +88,10 @@ def file_hash(path: Path) -> str:
     """
     try:
         stat = path.stat()
+        return _cached_hash(path, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         msg = f"No file at {path} ({error.strerror}). Check the path, or the folder that the configuration names."
         raise DataNotFoundError(msg) from error
-    return _cached_hash(path, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=65_536)

@@ -14,7 +14,7 @@ class Song:
     """A song: its name and its mix.
 
     Attributes:
-        name: Unique within its folder.
+        name: Its path within the folder of songs.
         mix: The audio file of the whole song; its stems, if any, lie beside it.
     """
 
@@ -45,10 +45,10 @@ class SongFolder:
             msg = f"No folder of songs at {self.root}. Set `root` to a folder with audio files or multitrack songs."
             raise DataNotFoundError(msg)
         files = sorted(path for path in self.root.rglob("*") if is_audio_path(path) and path.is_file())
-        mixes = {path.parent: path for path in files if path.stem == "mix"}
+        mixes = {path.parent: path for path in files if path.stem == "mix" and path.parent != self.root}
         found = [Song(str(folder.relative_to(self.root)), mix) for folder, mix in mixes.items()]
         found += [
-            Song(str(path.relative_to(self.root).with_suffix("")), path)
+            Song(str(path.relative_to(self.root)), path)
             for path in files
             if not any(parent in mixes for parent in path.parents)
         ]

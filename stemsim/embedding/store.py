@@ -235,6 +235,10 @@ class EmbeddingStore:
 
     def _query_salvaged(self, keys: Sequence[str], error: Exception) -> pa.Table:
         try:
+            return self._query(keys)  # a passing failure is no damage
+        except (RuntimeError, OSError, ValueError):
+            pass
+        try:
             self._salvage(error)
             return self._query(keys)
         except (RuntimeError, OSError, ValueError) as again:
