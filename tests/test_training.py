@@ -243,6 +243,10 @@ def test_wandb_logs_offline_without_an_account(small_demo, tmp_path):
     run("fit", "demo.yaml", tmp_path, *small_demo, "wandb")
     import wandb
 
+    assert wandb.run is not None
+    assert (wandb.run.project, wandb.run.group, wandb.run.job_type) == ("stemsim", "demo", "fit")
+    assert set(wandb.run.tags) == {"simulated", "multitrack", "spectral"}
+    assert wandb.run.summary["fit"]["simulated"] is True
     wandb.finish()
     runs = list((tmp_path / "wandb").glob("offline-run-*"))
     assert len(runs) == 1

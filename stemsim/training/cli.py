@@ -81,8 +81,8 @@ class StemsimCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Tell W&B what kind of job this is, unless the user has."""
-        if self.subcommand is not None:
-            os.environ.setdefault("WANDB_JOB_TYPE", self.subcommand)
+        if self.subcommand is not None and os.environ.get("WANDB_JOB_TYPE") in {None, *self.subcommands()}:
+            os.environ["WANDB_JOB_TYPE"] = self.subcommand
 
     def after_fit(self) -> None:
         """Say what to do next."""
