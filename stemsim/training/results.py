@@ -9,6 +9,7 @@ import lightning
 import numpy as np
 import pandas as pd
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
@@ -173,7 +174,7 @@ class PredictionWriter(BasePredictionWriter):
         del batch_indices
         _, data = _ours(trainer, pl_module)
         joined = {name: torch.cat([batch[name] for batch in predictions]).cpu() for name in predictions[0]}
-        frame = prediction_frame(data, joined["row"], joined["preference"], joined["contributions"])
+        frame = prediction_frame(data, **joined)
         results = {"source": data.table().source, "simulated": data.table().simulated, "triplets": len(frame)}
         publish(trainer, "predictions", results, frames={"predictions": frame})
 
@@ -190,18 +191,18 @@ def predict(module: StemSimilarityModule, data: TripletDataModule, rows: torch.T
         See `prediction_frame`.
     """
     with torch.no_grad():
-        output = module.cpu().predict_step(data.batch(rows), 0)
-    return prediction_frame(data, output["row"], output["preference"], output["contributions"])
+        output = module.predict_step(move_data_to_device(data.batch(rows), module.device), 0)
+    return prediction_frame(data, **{name: values.cpu() for name, values in output.items()})
 
 
 def prediction_frame(
-    data: TripletDataModule, rows: torch.Tensor, preference: torch.Tensor, contributions: torch.Tensor
+    data: TripletDataModule, row: torch.Tensor, preference: torch.Tensor, contributions: torch.Tensor
 ) -> pd.DataFrame:
     """Put predictions beside what listeners said.
 
     Args:
         data: The data module, set up.
-        rows: `(n,)` rows of the triplet table.
+        row: `(n,)` rows of the triplet table.
         preference: `(n,)` predicted preference.
         contributions: `(n, stem)` what each stem adds to it.
 
@@ -209,7 +210,7 @@ def prediction_frame(
         One row a triplet: the three segments, test type, instrument, part, votes, preference, credit (1, 0.5 or 0) and
         one column `contribution_STEM` a stem.
     """
-    table = data.table().select(rows.numpy())
+    table = data.table().select(row.numpy())
     columns: dict[str, Any] = {}
     for role, index in (("x", table.x), ("a", table.a), ("b", table.b)):
         segments = [table.segments[int(i)] for i in index]
@@ -219,7 +220,7 @@ def prediction_frame(
         "duration": [table.segments[int(i)].duration for i in table.x],
         "test_type": table.test_type,
         "instrument": table.instrument,
-        "part": ["dropped" if part < 0 else PARTS[part] for part in data.parts[rows.numpy()]],
+        "part": ["dropped" if part < 0 else PARTS[part] for part in data.parts[row.numpy()]],
         "votes_a": table.votes[:, 0],
         "votes_b": table.votes[:, 1],
         "preference": preference.numpy(),
