@@ -16,7 +16,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-import lancedb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -110,6 +109,8 @@ class EmbeddingStore:
     """
 
     def __init__(self, root: str | Path, spec: EmbeddingSpec) -> None:
+        import lancedb  # takes 2 s, and much of what imports this module never opens a store
+
         self.root = str(root)
         self.spec = spec
         self._width = len(spec.stems) * spec.dim
@@ -140,10 +141,9 @@ class EmbeddingStore:
             )
 
     def _failure(self, verb: str, error: Exception) -> StoreError:
-        first_line = str(error).splitlines()[0] if str(error) else repr(error)
         return StoreError(
-            f"The embedding store {self.root} cannot be {verb}: {first_line[:300]} If its files are damaged, move the "
-            f"folder {self.spec.table}.lance in it away: the embeddings are computed again."
+            f"The embedding store {self.root} cannot be {verb}: {_first_line(error)} If its files are damaged, move "
+            f"the folder {self.spec.table}.lance in it away: the embeddings are computed again."
         )
 
     def __len__(self) -> int:
@@ -273,7 +273,7 @@ class EmbeddingStore:
         _log.warning(
             "A file of the store %s is damaged (%s). Kept %d of %d rows; the others are computed again.",
             self.root,
-            str(error).splitlines()[0][:200],
+            _first_line(error),
             kept,
             total,
         )
@@ -293,6 +293,11 @@ class EmbeddingStore:
         except (RuntimeError, OSError, ValueError):
             middle = (start + stop) // 2
             return [] if stop - start == 1 else self._readable(start, middle) + self._readable(middle, stop)
+
+
+def _first_line(error: Exception) -> str:
+    """Return what an error says, without the trace that LanceDB puts below it."""
+    return (str(error).splitlines() or [repr(error)])[0][:300]
 
 
 @contextmanager
