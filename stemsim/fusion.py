@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from stemsim.errors import ConfigError
 from stemsim.similarity import StemEmbeddings, stem_cosines
 
 __all__ = ["Fusion", "LinearFusion"]
@@ -81,7 +82,16 @@ class LinearFusion(Fusion):
 
     @torch.no_grad()
     def set_weights(self, weights: Tensor) -> None:
-        """Set the weights `(stem,)`, in the order of the stem layout."""
+        """Set the weights `(stem,)`, in the order of the stem layout.
+
+        Raises:
+            ConfigError: If there is not one finite weight a stem, or one is negative where none may be.
+        """
+        valid = weights.shape == (len(self.stems),) and bool(torch.isfinite(weights).all())
+        if not valid or (self.nonnegative and bool((weights < 0).any())):
+            kind = "finite, nonnegative" if self.nonnegative else "finite"
+            msg = f"Expected one {kind} weight for each of {', '.join(self.stems)}; got {weights.tolist()}."
+            raise ConfigError(msg)
         if self.nonnegative:
             self.weight = weights.double()  # the parametrization takes the root
         else:

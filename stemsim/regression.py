@@ -109,10 +109,13 @@ def solve_ridge(equations: NormalEquations, alphas: Tensor) -> Tensor:
     """
     _check_penalty(alphas)
     values, vectors = torch.linalg.eigh(equations.gram)  # (..., stem), (..., stem, stem)
-    # An open direction has eigenvalue 0 up to rounding: leave it out, so that the shortest solution is taken.
-    tolerance = values[..., -1:].clamp(min=1e-300) * values.shape[-1] * torch.finfo(torch.float64).eps
     shrunk = values.unsqueeze(-2) + alphas.double().unsqueeze(-1)  # (..., alpha, stem)
-    gain = torch.where((values > tolerance).unsqueeze(-2), 1.0 / shrunk, 0.0)
+    # An open direction has eigenvalue 0 up to rounding: leave it out, so that the shortest solution is taken. Each
+    # entry of the Gram matrix is a sum over triplets, so its rounding grows with their number (Higham 2002, sec. 3.1).
+    stems = values.shape[-1]
+    rounding = stems * equations.size.clamp(min=stems) * torch.finfo(torch.float64).eps  # (...)
+    tolerance = (rounding * values[..., -1]).clamp(min=1e-300)[..., None, None]
+    gain = torch.where(shrunk > tolerance, 1.0 / shrunk, 0.0)
     rotated = (vectors.mT @ equations.moment.unsqueeze(-1)).squeeze(-1)  # (..., stem)
     return torch.matmul(gain * rotated.unsqueeze(-2), vectors.mT)
 

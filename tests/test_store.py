@@ -474,3 +474,26 @@ def test_folder_that_vanishes_is_a_store_error_at_the_next_put(copy):
     copy.write_text("a file")
     with pytest.raises(StoreError, match="cannot be written"):
         put(store, [1])
+
+
+def _create_and_put(barrier, root, rank, rounds):
+    """Open new stores at the same moment as the other processes do, and put one row into each."""
+    for number in range(rounds):
+        barrier.wait()
+        store = EmbeddingStore(root / str(number), EmbeddingSpec("s", "e", "p", ("mix",), 4))
+        vectors = torch.nn.functional.one_hot(torch.tensor([[rank]]), 4).float()
+        embeddings = StemEmbeddings(vectors, torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool))
+        store.put([f"key{rank}"], [Segment(Path("x.wav"), 0.0, 1.0)], embeddings)
+
+
+def test_processes_that_create_one_store_at_once_keep_each_others_rows(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(4)
+    workers = [context.Process(target=_create_and_put, args=(barrier, tmp_path, rank, 15)) for rank in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0, 0]
+    spec = EmbeddingSpec("s", "e", "p", ("mix",), 4)
+    assert [len(EmbeddingStore(tmp_path / str(number), spec)) for number in range(15)] == [4] * 15

@@ -10,7 +10,7 @@ import json
 import logging
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
+from filelock import FileLock
 
 from stemsim.audio import Segment
 from stemsim.errors import StemMismatchError, StoreError
@@ -125,11 +126,21 @@ class EmbeddingStore:
         self._check_layout()
 
     def _open(self) -> Any:
-        """Open the table, or create it; two processes may try at once."""
+        """Open the table, or create it; of two processes that try at once, one creates and the other waits.
+
+        Without the lock LanceDB may turn the later creation into an overwrite, which takes rows away.
+        """
         try:
-            return self._database.create_table(self.spec.table, schema=self._schema, exist_ok=True)
-        except (RuntimeError, OSError, ValueError):
             return self._database.open_table(self.spec.table)
+        except ValueError:  # not found
+            with self._creation_lock():
+                return self._database.create_table(self.spec.table, schema=self._schema, exist_ok=True)
+
+    def _creation_lock(self) -> AbstractContextManager[object]:
+        """Return a lock between the processes of one machine; object storage has none."""
+        if "://" in self.root:
+            return nullcontext()
+        return FileLock(Path(self.root) / ".create.lock")
 
     def _check_layout(self) -> None:
         """Verify that the table says of itself what its name, a hash, says."""
