@@ -401,7 +401,16 @@ def test_stems_in_a_folder_below_the_mix_are_no_songs(tmp_path):
 
 
 def test_hidden_files_and_other_files_are_no_songs(tmp_path):
-    touch(tmp_path, "._x.wav", "a/._mix.wav", "x.wav", "cover.jpg", "notes.txt", "a/y.wav")
+    touch(
+        tmp_path,
+        "._x.wav",
+        "a/._mix.wav",
+        ".song-000-killed/new/mix.flac",
+        "x.wav",
+        "cover.jpg",
+        "notes.txt",
+        "a/y.wav",
+    )
     (tmp_path / "folder.wav").mkdir()
     assert [song.name for song in SongFolder(tmp_path).songs()] == ["a/y.wav", "x.wav"]
 

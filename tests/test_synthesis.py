@@ -64,6 +64,14 @@ def test_what_is_there_is_left_alone_and_what_differs_is_written_anew(tmp_path):
     assert all(json.loads((song.mix.parent / "song.json").read_text())["seconds"] == 3.0 for song in longer)
 
 
+@pytest.mark.parametrize("lost", ["mix", "drums"])
+def test_a_song_that_lost_a_file_is_written_anew(tmp_path, lost):
+    (song,) = SyntheticSongs(tmp_path, count=1, seconds=2.0).songs()
+    (song.mix.parent / f"{lost}.flac").unlink()
+    assert SyntheticSongs(tmp_path, count=1, seconds=2.0).songs() == [song]
+    assert (song.mix.parent / f"{lost}.flac").is_file()
+
+
 def test_a_folder_that_is_no_synthetic_song_is_not_overwritten(tmp_path):
     (tmp_path / "song-000").mkdir()
     (tmp_path / "song-000" / "mix.wav").write_bytes(b"precious")

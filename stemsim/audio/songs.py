@@ -45,6 +45,8 @@ class SongFolder:
             msg = f"No folder of songs at {self.root}. Set `root` to a folder with audio files or multitrack songs."
             raise DataNotFoundError(msg)
         files = sorted(path for path in self.root.rglob("*") if is_audio_path(path) and path.is_file())
+        # A hidden folder is not music: a trash, or what a killed generator of songs left.
+        files = [path for path in files if not any(n.startswith(".") for n in path.relative_to(self.root).parts)]
         mixes = {path.parent: path for path in files if path.stem == "mix" and path.parent != self.root}
         found = [Song(str(folder.relative_to(self.root)), mix) for folder, mix in mixes.items()]
         found += [

@@ -140,11 +140,9 @@ def synthesise_song(
     _check_song(min(seeds), seconds, sample_rate)
     score = _draw_score(seeds, seconds, sample_rate)
     waves: dict[str, Wave] = {}
-    for number, (stem, play) in enumerate(INSTRUMENTS.items(), start=1):
-        rng = np.random.default_rng((*seeds, number))
-        if rng.random() >= _ABSENT[stem]:
-            wave = in_a_room(rng, play(rng, score), sample_rate)
-            waves[stem] = _levelled(wave, rng.uniform(-23.0, -16.0), sample_rate)
+    for stem, rng in _draw_players(seeds).items():
+        wave = in_a_room(rng, INSTRUMENTS[stem](rng, score), sample_rate)
+        waves[stem] = _levelled(wave, rng.uniform(-23.0, -16.0), sample_rate)
     peak = max(np.abs(wave).max() for wave in (*waves.values(), sum(waves.values())))
     stems = {stem: torch.from_numpy(_MIX_PEAK / peak * wave).float()[None] for stem, wave in waves.items()}
     return {**stems, "mix": torch.stack(list(stems.values())).sum(dim=0)}
@@ -181,6 +179,12 @@ def _draw_score(seeds: tuple[int, ...], seconds: float, sample_rate: int) -> "Sc
     return Score(tempo, beats, swing, key, scale, chords, sections, parts, sample_rate, round(seconds * sample_rate))
 
 
+def _draw_players(seeds: tuple[int, ...]) -> dict[str, np.random.Generator]:
+    """Draw the stems that a song uses, in canonical order, and return the random source of each."""
+    sources = {stem: np.random.default_rng((*seeds, number)) for number, stem in enumerate(_ABSENT, start=1)}
+    return {stem: rng for stem, rng in sources.items() if rng.random() >= _ABSENT[stem]}
+
+
 def _describe(seed: tuple[int, int], seconds: float, sample_rate: int) -> dict[str, Any]:
     """Return the settings of a song and what was drawn for it, as it is written into `song.json`."""
     score = _draw_score(seed, seconds, sample_rate)
@@ -193,6 +197,7 @@ def _describe(seed: tuple[int, int], seconds: float, sample_rate: int) -> dict[s
         "tempo": score.tempo,
         "beats": score.beats,
         "key": f"{_NAMES[score.key]} {mode}",
+        "stems": list(_draw_players(seed)),
     }
 
 
@@ -204,7 +209,9 @@ def _is_written(folder: Path, settings: dict[str, Any]) -> bool:
     """
     try:
         seen = json.loads((folder / "song.json").read_text(encoding="utf-8"))
-        return bool(seen == settings)
+        return bool(seen == settings) and all(
+            (folder / f"{stem}.flac").is_file() for stem in (*settings["stems"], "mix")
+        )
     except (OSError, ValueError) as error:
         msg = (
             f"{folder} exists, but is no synthetic song: expected a readable song.json in it ({error}). "
