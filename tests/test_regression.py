@@ -1,4 +1,6 @@
-"""Exact least squares against scikit-learn, and the fusion against its formula."""
+"""Exact least squares against scikit-learn, explicit loops and brute force."""
+
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -8,117 +10,193 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression, Ridge
 
 from stemsim.errors import ConfigError
-from stemsim.fusion import LinearFusion
 from stemsim.regression import normal_equations, ridge_weights, solve_ridge
-from stemsim.similarity import StemEmbeddings, stem_cosines, stem_deltas
-from stemsim.stems import STEMS
 
 ALPHAS = (0.0, 0.01, 1.0, 30.0)
+SEEDS = st.integers(0, 100_000)
 
 
-def problem(seed, triplets=60, stems=7):
+def problem(seed, triplets=60, stems=7, rank=None):
+    """Return features with singular values in [0.3, 3], so that 1e-8 can be asked of any size and rank, and votes."""
     rng = np.random.default_rng(seed)
-    deltas = rng.normal(size=(triplets, stems)) @ rng.normal(size=(stems, stems)) * 0.3
-    preference = np.sign(deltas @ rng.normal(size=stems) + rng.normal(size=triplets))
-    return torch.from_numpy(deltas), torch.from_numpy(preference)
+    rank = min(triplets, stems) if rank is None else rank
+    left, right = (np.linalg.qr(rng.normal(size=(size, rank)))[0] for size in (triplets, stems))
+    deltas = (left * rng.uniform(0.3, 3.0, rank)) @ right.T
+    return torch.from_numpy(deltas), torch.from_numpy(rng.choice([-1.0, 1.0], triplets))
 
 
-def embeddings(rng, batch=5, stems=7, dim=6):
-    vectors = torch.from_numpy(rng.normal(size=(batch, stems, dim))).float()
-    present = torch.from_numpy(rng.random((batch, stems)) > 0.2)
-    vectors = torch.nn.functional.normalize(vectors, dim=2) * present.unsqueeze(2)
-    return StemEmbeddings(vectors, torch.zeros(batch, stems), present)
+def solve_all(deltas, preference, alpha=0.0):
+    """Return what the normal equations of all triplets give."""
+    everything = torch.ones(len(deltas), dtype=torch.bool)
+    return solve_ridge(normal_equations(deltas, preference, everything), torch.tensor([alpha], dtype=torch.float64))[0]
 
 
-def one(deltas):
-    return torch.ones(1, len(deltas), dtype=torch.bool)
+def shortest(deltas, preference):
+    """Return the minimum-norm least squares solution, with a cut-off far above rounding."""
+    return np.linalg.pinv(deltas.numpy(), rcond=1e-9) @ preference.numpy()
 
 
-@given(st.integers(0, 10_000), st.integers(8, 90), st.integers(1, 7), st.sampled_from(ALPHAS))
-@settings(max_examples=40, deadline=None)
-def test_weights_are_those_of_scikit_learn(seed, triplets, stems, alpha):
+@given(SEEDS, st.integers(1, 120), st.integers(1, 9), st.sampled_from(ALPHAS))
+@settings(max_examples=80, deadline=None)
+def test_weights_are_those_of_scikit_learn_for_any_size(seed, triplets, stems, alpha):
     deltas, preference = problem(seed, triplets, stems)
-    model = Ridge(alpha, fit_intercept=False) if alpha else LinearRegression(fit_intercept=False)
+    model = Ridge(alpha, fit_intercept=False) if alpha else LinearRegression(fit_intercept=False, tol=1e-12)
     expected = model.fit(deltas.numpy(), preference.numpy()).coef_
-    tolerance = 1e-7 * max(1.0, np.abs(expected).max())
-    np.testing.assert_allclose(ridge_weights(deltas, preference, alpha), expected, atol=tolerance)
-    solved = solve_ridge(normal_equations(deltas, preference, one(deltas)), torch.tensor([alpha]))[0, 0]
-    np.testing.assert_allclose(solved, expected, atol=1e-5 * max(1.0, np.abs(expected).max()))
+    np.testing.assert_allclose(ridge_weights(deltas, preference, alpha), expected, atol=1e-8, rtol=0)
+    np.testing.assert_allclose(solve_all(deltas, preference, alpha), expected, atol=1e-8, rtol=0)
 
 
-@pytest.mark.parametrize("alpha", ALPHAS)
-def test_nonnegative_weights_are_those_of_scikit_learn(alpha):
-    deltas, preference = problem(3)
-    model = Ridge(alpha, fit_intercept=False, positive=True, tol=1e-12, max_iter=100_000)
-    model = model if alpha else LinearRegression(fit_intercept=False, positive=True)
+@given(SEEDS, st.integers(1, 60), st.integers(1, 5), st.sampled_from(ALPHAS))
+@settings(max_examples=60, deadline=None)
+def test_nonnegative_weights_are_the_best_of_all_sets_of_active_stems(seed, triplets, stems, alpha):
+    deltas, preference = problem(seed, triplets, stems)
+    rows = np.vstack([deltas.numpy(), alpha**0.5 * np.eye(stems)])
+    target = np.append(preference.numpy(), np.zeros(stems))
+    best = target @ target  # no stem at all
+    for size in range(1, stems + 1):
+        for active in combinations(range(stems), size):
+            weights = np.linalg.lstsq(rows[:, active], target, rcond=None)[0]
+            if (weights >= 0).all():
+                best = min(best, ((rows[:, active] @ weights - target) ** 2).sum())
+    found = ridge_weights(deltas, preference, alpha, nonnegative=True).numpy()
+    assert (found >= 0).all()
+    assert ((rows @ found - target) ** 2).sum() == pytest.approx(best, abs=1e-9)
+
+
+@given(SEEDS, st.integers(10, 90), st.integers(1, 7))
+@settings(max_examples=25, deadline=None)
+def test_nonnegative_least_squares_is_that_of_scikit_learn(seed, triplets, stems):
+    deltas, preference = problem(seed, triplets, stems)
+    expected = LinearRegression(fit_intercept=False, positive=True).fit(deltas.numpy(), preference.numpy()).coef_
+    found = ridge_weights(deltas, preference, nonnegative=True)
+    np.testing.assert_allclose(found, expected, atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize("alpha", [0.01, 1.0, 30.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_nonnegative_ridge_is_that_of_scikit_learn_as_far_as_its_iterations_go(seed, alpha):
+    deltas, preference = problem(seed)
+    model = Ridge(alpha, fit_intercept=False, positive=True, tol=1e-14, max_iter=100_000)
     expected = model.fit(deltas.numpy(), preference.numpy()).coef_
-    weights = ridge_weights(deltas, preference, alpha, nonnegative=True)
-    assert (weights >= 0).all()
-    assert (weights == 0).any(), "the problem must have an active constraint"
-    np.testing.assert_allclose(weights, expected, atol=1e-4)
+    found = ridge_weights(deltas, preference, alpha, nonnegative=True)
+    assert (found == 0).any(), "the problem must have an active constraint"
+    assert (found > 0).any()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_open_directions_get_the_shortest_solution():
-    deltas, preference = problem(5)
-    deltas[:, 2] = 0.0  # a stem that never sounds
-    deltas[:, 4] = deltas[:, 5]  # two stems that cannot be told apart
-    for weights in (
-        ridge_weights(deltas, preference),
-        solve_ridge(normal_equations(deltas, preference, one(deltas)), torch.zeros(1))[0, 0],
-    ):
-        assert weights[2].abs() < 1e-9
-        assert weights[4].item() == pytest.approx(weights[5].item(), abs=1e-7)
-        np.testing.assert_allclose(weights, np.linalg.pinv(deltas.numpy()) @ preference.numpy(), atol=1e-7)
+@given(SEEDS, st.integers(1, 60), st.integers(2, 7), st.data())
+@settings(max_examples=50, deadline=None)
+def test_features_of_any_rank_get_the_shortest_solution(seed, triplets, stems, data):
+    rank = data.draw(st.integers(1, min(triplets, stems)))
+    deltas, preference = problem(seed, triplets, stems, rank)
+    expected = shortest(deltas, preference)
+    np.testing.assert_allclose(ridge_weights(deltas, preference), expected, atol=1e-8, rtol=0)
+    np.testing.assert_allclose(solve_all(deltas, preference), expected, atol=1e-8, rtol=0)
 
 
-def test_batched_subsets_equal_explicit_refits():
-    deltas, preference = problem(7)
-    subsets = torch.from_numpy(np.random.default_rng(1).random((12, len(deltas))) < 0.7)
-    solved = solve_ridge(normal_equations(deltas, preference, subsets), torch.tensor(ALPHAS))
-    assert solved.shape == (12, len(ALPHAS), 7)
+@pytest.mark.parametrize("triplets", [9, 331, 27_000])
+@pytest.mark.parametrize("relation", ["silent", "identical", "scaled", "sum"])
+def test_stems_that_cannot_be_told_apart_get_the_shortest_solution_however_many_triplets(relation, triplets):
+    """The rounding of the Gram matrix grows with the triplets: identical stems once got weights of 1e13."""
+    deltas, preference = problem(5, triplets)
+    deltas *= triplets**0.5  # entries of the same size for any number of triplets
+    if relation == "silent":
+        deltas[:, 2] = 0.0
+    elif relation == "identical":
+        deltas[:, 4] = deltas[:, 5]
+    elif relation == "scaled":
+        deltas[:, 4] = 0.37 * deltas[:, 5]
+    else:
+        deltas[:, 6] = deltas[:, :3].sum(dim=1)
+    subsets = torch.from_numpy(np.random.default_rng(1).random((10, triplets)) < 0.9)
+    subsets[0] = True
+    solved = solve_ridge(normal_equations(deltas, preference, subsets), torch.zeros(1))[:, 0]
     for subset, weights in zip(subsets, solved, strict=True):
-        for alpha, found in zip(ALPHAS, weights, strict=True):
-            torch.testing.assert_close(
-                found, ridge_weights(deltas[subset], preference[subset], alpha), atol=1e-8, rtol=0
-            )
+        expected = shortest(deltas[subset], preference[subset])
+        np.testing.assert_allclose(weights, expected, atol=1e-7 * max(1.0, np.abs(expected).max()), rtol=0)
+        np.testing.assert_allclose(
+            ridge_weights(deltas[subset], preference[subset]),
+            expected,
+            atol=1e-8 * max(1.0, np.abs(expected).max()),
+            rtol=0,
+        )
+    if relation == "silent":
+        assert solved[:, 2].abs().max() < 1e-12
+
+
+def test_features_without_any_sound_get_no_weight():
+    deltas, preference = torch.zeros(12, 3, dtype=torch.float64), torch.ones(12, dtype=torch.float64)
+    for alpha in ALPHAS:
+        assert (solve_all(deltas, preference, alpha) == 0).all()
+        for nonnegative in (False, True):
+            assert (ridge_weights(deltas, preference, alpha, nonnegative=nonnegative) == 0).all()
+
+
+def test_a_weak_stem_beside_strong_ones_keeps_its_ridge_weight():
+    """What rounding hides from least squares must not be hidden from a penalty that is well above rounding."""
+    rng = np.random.default_rng(0)
+    deltas, preference = torch.from_numpy(rng.normal(size=(27_000, 3))), torch.from_numpy(rng.choice([-1.0, 1], 27_000))
+    deltas[:, 2] *= 1e-6  # its eigenvalue lies below the tolerance of the open directions
+    preference += 1e3 * deltas[:, 2]
+    expected = Ridge(1e-6, fit_intercept=False).fit(deltas.numpy(), preference.numpy()).coef_
+    assert abs(expected[2]) > 1.0
+    np.testing.assert_allclose(solve_all(deltas, preference, 1e-6), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_batched_splits_equal_explicit_refits_of_each_split():
+    deltas, preference = problem(7, 80)
+    subsets = torch.from_numpy(np.random.default_rng(1).random((3, 4, len(deltas))) < 0.7)
+    solved = solve_ridge(normal_equations(deltas, preference, subsets), torch.tensor(ALPHAS, dtype=torch.float64))
+    assert solved.shape == (3, 4, len(ALPHAS), 7)
+    assert solved.dtype == torch.float64
+    for place in np.ndindex(3, 4):
+        rows, target = deltas[subsets[place]].numpy(), preference[subsets[place]].numpy()
+        for index, alpha in enumerate(ALPHAS):
+            model = Ridge(alpha, fit_intercept=False) if alpha else LinearRegression(fit_intercept=False)
+            np.testing.assert_allclose(solved[place][index], model.fit(rows, target).coef_, atol=1e-8, rtol=0)
+
+
+@given(SEEDS, st.integers(1, 20), st.integers(1, 4), st.integers(1, 4))
+@settings(max_examples=30, deadline=None)
+def test_normal_equations_are_those_of_a_loop_over_triplets(seed, triplets, stems, splits):
+    rng = np.random.default_rng(seed)
+    deltas, preference = rng.normal(size=(triplets, stems)), rng.normal(size=triplets)
+    subsets = rng.random((splits, triplets)) < 0.5
+    found = normal_equations(*(torch.from_numpy(array) for array in (deltas, preference, subsets)))
+    for split in range(splits):
+        gram, moment, size, square, total = np.zeros((stems, stems)), np.zeros(stems), 0, 0.0, 0.0
+        for row in range(triplets):
+            if subsets[split, row]:
+                for i in range(stems):
+                    moment[i] += deltas[row, i] * preference[row]
+                    for j in range(stems):
+                        gram[i, j] += deltas[row, i] * deltas[row, j]
+                size += 1
+                square += preference[row] ** 2
+                total += preference[row]
+        for array, expected in zip(found, (gram, moment, size, square, total), strict=True):
+            np.testing.assert_allclose(array[split], expected, atol=1e-12)
+        np.testing.assert_array_equal(found.gram[split], found.gram[split].T)
+
+
+def test_fitting_mutates_nothing_and_single_precision_is_fitted_in_double():
+    deltas, preference = problem(2)
+    single = deltas.float()
+    before = single.clone(), preference.clone()
+    for nonnegative in (False, True):
+        found = ridge_weights(single, preference, 0.5, nonnegative=nonnegative)
+        torch.testing.assert_close(found, ridge_weights(single.double(), preference, 0.5, nonnegative=nonnegative))
+        assert found.dtype == torch.float64
+    torch.testing.assert_close(solve_all(single, preference), solve_all(single.double(), preference))
+    assert torch.equal(single, before[0])
+    assert torch.equal(preference, before[1])
 
 
 @pytest.mark.parametrize("alpha", [-1.0, float("nan"), float("inf")])
 def test_penalties_out_of_range_are_refused(alpha):
     deltas, preference = problem(0)
-    with pytest.raises(ConfigError, match="at least 0"):
-        ridge_weights(deltas, preference, alpha)
-    with pytest.raises(ConfigError, match="at least 0"):
-        solve_ridge(normal_equations(deltas, preference, one(deltas)), torch.tensor([alpha]))
-
-
-@given(st.integers(0, 10_000), st.booleans())
-@settings(max_examples=40, deadline=None)
-def test_swapping_candidates_flips_the_preference_to_the_last_bit(seed, nonnegative):
-    rng = np.random.default_rng(seed)
-    x, a, b = (embeddings(rng) for _ in range(3))
-    fusion = LinearFusion(STEMS, nonnegative=nonnegative)
-    fusion.set_weights(torch.from_numpy(rng.random(7) if nonnegative else rng.normal(size=7)))
-    with torch.no_grad():
-        assert torch.equal(fusion.preference(x, a, b), -fusion.preference(x, b, a))
-        assert torch.equal(fusion.preference(x, a, a), torch.zeros(5, dtype=torch.float64))
-        expected = stem_deltas(x, a, b) @ fusion.weight
-        torch.testing.assert_close(fusion.preference(x, a, b), expected, atol=1e-12, rtol=0)
-        assert torch.equal(fusion(x, a), fusion.contributions(x, a).sum(dim=1))
-
-
-def test_a_silent_stem_adds_nothing():
-    rng = np.random.default_rng(0)
-    x, a = embeddings(rng), embeddings(rng)
-    cosines = stem_cosines(x, a)
-    assert (cosines[~(x.present & a.present)] == 0).all()
-    assert (cosines[x.present & a.present] != 0).all()
-
-
-def test_weights_set_are_weights_read_and_penalised():
-    weights = torch.tensor([0.0, 1.0, 2.0])
     for nonnegative in (False, True):
-        fusion = LinearFusion(("drums", "bass", "mix"), nonnegative=nonnegative)
-        fusion.set_weights(weights)
-        torch.testing.assert_close(fusion.weight.detach(), weights.double())
-        assert fusion.penalty().item() == pytest.approx(5.0)
+        with pytest.raises(ConfigError, match="at least 0"):
+            ridge_weights(deltas, preference, alpha, nonnegative=nonnegative)
+    with pytest.raises(ConfigError, match="at least 0"):
+        solve_all(deltas, preference, alpha)

@@ -19,6 +19,7 @@ __all__ = ["plot_cross_validation", "plot_weights", "save_figure"]
 FloatArray = npt.NDArray[np.float64]
 
 _BLUE, _GREY, _GREEN, _ORANGE = "#2f6fb0", "#9aa5b1", "#3c8d5a", "#d9822b"
+_SERIES = (_BLUE, _GREEN, _ORANGE)
 
 
 def plot_weights(frame: pd.DataFrame, title: str) -> "Figure":
@@ -52,11 +53,12 @@ def plot_cross_validation(result: CrossValidation) -> "Figure":
         for model in result.models
         if model.name in {"OLS", "ridge"} and model.weights is not None
     }
+    colors = dict(zip(fits, _SERIES, strict=False))  # those of the bars
     rng = np.random.default_rng(0)
     shown = [model for model in result.models if not np.isnan(model.agreement[:, 0]).all()]
     for place, model in enumerate(reversed(shown)):
         values = 100.0 * model.agreement[:, 0]
-        color = _GREEN if model.weights is None else _BLUE if model.name in fits else _GREY
+        color = _ORANGE if model.weights is None else colors.get(model.name, _GREY)
         left.scatter(values, place + rng.uniform(-0.22, 0.22, len(values)), s=7, color=color, alpha=0.35, linewidths=0)
         mean, spread = np.nanmean(values), np.nanstd(values)
         left.errorbar(mean, place, xerr=spread, fmt="o", color=color, markersize=6, capsize=4, markeredgecolor="white")
@@ -67,7 +69,9 @@ def plot_cross_validation(result: CrossValidation) -> "Figure":
     _bars(right, result.stems, fits)
     right.set_title("weights, mean ± standard deviation", fontsize=9)
     figure.suptitle(
-        f"{result.source}: {result.triplets} triplets, {len(result.test_size)} {result.kind} splits", fontsize=10
+        f"{result.source}: {result.triplets} triplets, {len(result.test_size)} {result.kind} splits",
+        fontsize=10,
+        wrap=True,
     )
     return figure
 
@@ -104,10 +108,10 @@ def _bars(axes: "Axes", stems: Sequence[str], series: "Mapping[str, tuple[FloatA
             width,
             yerr=spreads,
             label=name,
-            color=(_BLUE, _GREEN, _ORANGE)[index % 3],
+            color=_SERIES[index % len(_SERIES)],
             error_kw={"lw": 1},
         )
-    axes.set_xticks(range(len(stems)), list(stems))
+    axes.set_xticks(range(len(stems)), list(stems), fontsize=9)
     axes.axhline(0.0, color="black", lw=0.8)
     axes.set_ylabel("weight")
     axes.legend(frameon=False, fontsize=8)
