@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from stemsim.cli.embed import embed_command
+from stemsim.cli.models import models_app
 from stemsim.cli.votes import votes_command
 
 __all__ = ["app"]
@@ -17,6 +18,7 @@ app = typer.Typer(
 )
 app.command("embed", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(embed_command)
 app.command("votes")(votes_command)
+app.add_typer(models_app, name="models")
 
 
 def _show_version(value: bool) -> None:

@@ -1,0 +1,155 @@
+"""Where pretrained files lie on this disk. Nothing here touches the network."""
+
+import os
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from stemsim.errors import ConfigError, DataNotFoundError
+from stemsim.pretrained.registry import PRETRAINED, Pretrained
+
+__all__ = ["find", "folder_of", "is_offline", "locate", "locate_file", "pretrained_folder"]
+
+_TRUE = ("1", "true", "yes", "on")
+
+
+def pretrained_folder() -> Path:
+    """Return the folder of all pretrained files: `$STEMSIM_PRETRAINED`, or `stemsim/pretrained` in the user's cache."""
+    if chosen := os.environ.get("STEMSIM_PRETRAINED"):
+        return Path(chosen).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "stemsim" / "pretrained"
+
+
+def is_offline() -> bool:
+    """Tell whether `STEMSIM_OFFLINE` or `HF_HUB_OFFLINE` forbids the network."""
+    return any(os.environ.get(name, "").lower() in _TRUE for name in ("STEMSIM_OFFLINE", "HF_HUB_OFFLINE"))
+
+
+def folder_of(name: str) -> Path:
+    """Return the folder in which a model is expected, by its name or by `org/name` of its repository."""
+    return pretrained_folder() / name.replace("/", "--")
+
+
+def find(model: Pretrained) -> Path | None:
+    """Return the folder that holds all files of a model: ours, or the Hugging Face cache; None if there is none.
+
+    Args:
+        model: The model.
+    """
+    folder = folder_of(model.name)
+    if all(any(_sound(folder, name) for name in names) for names in _acceptable(model)):
+        return folder
+    cached = [_cached(model.repo, names) for names in model.alternatives]
+    paths = [path for path in cached if path is not None]
+    return paths[0].parent if len(paths) == len(cached) and len({path.parent for path in paths}) == 1 else None
+
+
+def locate(model: str | Path) -> Path:
+    """Find a pretrained model on this disk, at once and without the network.
+
+    Args:
+        model: A name of `PRETRAINED`, `org/name` of a repository of the Hugging Face hub, or a path.
+
+    Returns:
+        The folder with its files, or the file if a file was named.
+
+    Raises:
+        DataNotFoundError: If it is not there; says which files are expected where, and how to get them.
+    """
+    name = str(model)
+    if known := PRETRAINED.get(name):
+        if (folder := find(known)) is not None:
+            return folder
+        raise _not_found(known)
+    if (path := Path(model).expanduser()).exists():
+        return path
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        repository = folder_of(name)
+        if (repository / "config.json").is_file():
+            return repository
+        if (cached := _cached(name, ("config.json",))) is not None:
+            return cached.parent
+        msg = (
+            f"No file or folder {name}, and no model of that name in {repository}. If it is a repository of the "
+            f"Hugging Face hub: stemsim models download {name}.{_switch()}"
+        )
+        raise DataNotFoundError(msg)
+    close = get_close_matches(name, PRETRAINED, n=1, cutoff=0.4)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    msg = f"No file or folder {name}, nor a model of that name.{hint} Known models: {', '.join(PRETRAINED)}."
+    raise DataNotFoundError(msg)
+
+
+def locate_file(model: str | Path, *, suffixes: Sequence[str]) -> Path:
+    """Find the one file with the weights of a model.
+
+    Args:
+        model: As for `locate`.
+        suffixes: Endings that the file may have, the best one first.
+
+    Returns:
+        The file.
+
+    Raises:
+        DataNotFoundError: If there is none.
+        ConfigError: If there are several.
+    """
+    path = locate(model)
+    if path.is_file():
+        return path
+    known = PRETRAINED.get(str(model))
+    expected = {Path(name).stem for names in known.alternatives for name in names} if known else set()
+    for suffix in suffixes:
+        files = [file for file in sorted(path.glob(f"*{suffix}")) if file.is_file() and not file.name.startswith(".")]
+        files = [file for file in files if not expected or file.stem in expected]  # the cache holds others beside it
+        if len(files) > 1:
+            msg = f"{path} holds several models: {', '.join(file.name for file in files)}. Name one of the files."
+            raise ConfigError(msg)
+        if files:
+            return files[0]
+    names = " or ".join(f"*{suffix}" for suffix in suffixes)
+    also = " (model.safetensors or pytorch_model.bin)" if ".bin" in suffixes else ""
+    msg = f"No weights in {path}: expected a file {names}{also}. Download or copy them there."
+    raise DataNotFoundError(msg)
+
+
+def _acceptable(model: Pretrained) -> list[tuple[str, ...]]:
+    """Return the names that each file may have, the safetensors that an import made of it included."""
+    return [
+        (*names, *(f"{Path(name).stem}.safetensors" for name in names if Path(name).suffix in {".pt", ".th", ".bin"}))
+        for names in model.alternatives
+    ]
+
+
+def _sound(folder: Path, name: str) -> bool:
+    file = folder / name
+    return file.is_file() and file.stat().st_size > 0
+
+
+def _cached(repo: str, names: Sequence[str]) -> Path | None:
+    """Return a file of the Hugging Face cache, where upstream's own loaders put it."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
+    for name in names:
+        found = try_to_load_from_cache(repo, name)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def _not_found(model: Pretrained) -> DataNotFoundError:
+    files = ", ".join(" or ".join(names) for names in model.alternatives)
+    return DataNotFoundError(
+        f"The model {model.name} is not on this disk: expected {files} in {folder_of(model.name)}. Get it "
+        f"(about {model.megabytes} MB; {model.terms}) by: stemsim models download {model.name}{_switch()}"
+    )
+
+
+def _switch() -> str:
+    """Return what to do where the network is off."""
+    if not is_offline():
+        return ""
+    return " (the offline switch is on: unset STEMSIM_OFFLINE and HF_HUB_OFFLINE, or copy the files there yourself)"

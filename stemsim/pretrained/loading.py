@@ -1,0 +1,254 @@
+"""Checkpoints of others, read without running the code that may be in them."""
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any, Final
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stemsim.errors import CheckpointError, DataNotFoundError
+
+__all__ = ["Checkpoint", "load_strictly", "read_checkpoint", "state_hash", "write_checkpoint"]
+
+_JSON_KEYS: Final = ("args", "kwargs")  # how `demucs.hf` stores the arguments of a model in safetensors
+_UNSAFE: Final = re.compile(r"[Uu]nsupported (?:global: )?(?:GLOBAL|class) (\S+)")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Attributes:
+        state: The tensors of a model by their names in it, whatever they were wrapped in.
+        metadata: For a Demucs model `klass` (dotted name), `args` and `kwargs`; for safetensors also what their header
+            says.
+    """
+
+    state: dict[str, Tensor]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_checkpoint(path: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
+    """Read a safetensors file, or a torch file by the unpickler that makes tensors and runs no code.
+
+    Args:
+        path: A `.safetensors` file, or what `torch.save` wrote.
+        allow_pickle: Let a torch file run whatever code it holds. Only for files from people you trust.
+
+    Returns:
+        Its tensors, on the CPU and not yet copied into memory where the format allows that.
+
+    Raises:
+        DataNotFoundError: If there is no such file.
+        CheckpointError: If it is damaged or no checkpoint, or if it cannot be read without running code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        msg = f"No checkpoint at {path}. `stemsim models` lists the pretrained models and where they are expected."
+        raise DataNotFoundError(msg)
+    checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path, allow_pickle)
+    if not checkpoint.state:
+        msg = f"{path} holds no tensors. Expected the weights of a model: download it again, or name another file."
+        raise CheckpointError(msg)
+    return checkpoint
+
+
+def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint as safetensors, in one atomic step.
+
+    Args:
+        path: File to write; one that is there is replaced.
+        checkpoint: Tensors and metadata; `args` and `kwargs` are encoded as `demucs.hf` expects them.
+
+    Raises:
+        CheckpointError: If it cannot be written (disk full, no permission).
+    """
+    path = Path(path)
+    metadata = {
+        key: json.dumps(value, default=_encode_fraction) if key in _JSON_KEYS else str(value)
+        for key, value in checkpoint.metadata.items()
+    }
+    # Tensors that share memory (tied weights) are stored one by one: safetensors knows no sharing.
+    state = {name: tensor.detach().clone().contiguous() for name, tensor in checkpoint.state.items()}
+    partial: Path | None = None
+    try:
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            partial = Path(file.name)
+        save_file(state, partial, metadata=metadata)
+        partial.chmod(0o644)
+        os.replace(partial, path)  # noqa: PTH105 - the atomic one, by its usual name
+    except (OSError, SafetensorError) as error:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+        msg = f"{path} cannot be written ({error}). Nothing was changed; make room, or choose another folder."
+        raise CheckpointError(msg) from error
+
+
+def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Copy tensors into a module, every one into its place.
+
+    Args:
+        module: The module.
+        state: Its tensors, no more and no fewer.
+        what: Where they come from, as the subject of an error.
+
+    Raises:
+        CheckpointError: If a tensor is missing, left over, of another shape or not finite.
+    """
+    try:
+        module.load_state_dict(dict(state), strict=True)
+    except RuntimeError as error:
+        expected = module.state_dict()
+        missing = sorted(set(expected) - set(state))
+        left = sorted(set(state) - set(expected))
+        shapes = [
+            f"{name} {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in state and state[name].shape != tensor.shape
+        ]
+        msg = (
+            f"{what} does not fit {type(module).__name__}: {len(missing)} tensors missing {missing[:3]}, {len(left)} "
+            f"left over {left[:3]}, {len(shapes)} of another shape {shapes[:3]}. It is the checkpoint of another "
+            "architecture, or of another version of it: name the right one."
+        )
+        raise CheckpointError(msg) from error
+    broken = [name for name, tensor in module.state_dict().items() if not torch.isfinite(tensor).all()]
+    if broken:
+        msg = f"{what} has tensors that are not finite: {broken[:3]}. Download it again."
+        raise CheckpointError(msg)
+
+
+def state_hash(state: Mapping[str, Tensor]) -> str:
+    """Hash tensors by name, type, shape and content, whatever file they came from.
+
+    Args:
+        state: The tensors.
+
+    Returns:
+        The first 12 hexadecimal digits of their BLAKE2b digest: the same for a `.pt` and its imported safetensors.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:12]
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        metadata = {key: _decoded(value) if key in _JSON_KEYS else value for key, value in header.items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    return Checkpoint(state, metadata)
+
+
+def _read_torch(path: Path, allow_pickle: bool) -> Checkpoint:
+    try:
+        if allow_pickle:
+            package = torch.load(path, map_location="cpu", weights_only=False)
+        else:
+            with torch.serialization.safe_globals(_safe_globals()):
+                # Mapped and not read: the audio half is a small part of most files.
+                package = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+    except pickle.UnpicklingError as error:
+        if allow_pickle or not (unsafe := _unsafe_part(path, error)):
+            raise _damaged(path, error) from error
+        msg = (
+            f"{path} cannot be read without running code that it holds ({unsafe}), so it was not read. If you trust "
+            f"those who made it, turn it into safetensors once: stemsim models import {path} --allow-pickle"
+        )
+        raise CheckpointError(msg) from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, ImportError) as error:
+        raise _damaged(path, error) from error
+    return _unwrapped(path, package)
+
+
+def _unsafe_part(path: Path, error: pickle.UnpicklingError) -> str:
+    """Return what the safe unpickler would not do; nothing where the file is simply no pickle."""
+    if found := _UNSAFE.search(str(error)):
+        return found.group(1).rstrip(".,")
+    with path.open("rb") as file:
+        start = file.read(2)
+    # The safe unpickler knows protocol 2 alone, and a pickle begins with b"\x80" and its protocol.
+    is_pickle = zipfile.is_zipfile(path) or (start[:1] == b"\x80" and start[1:] <= b"\x05")
+    return "a pickle that is not torch's own" if is_pickle else ""
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    first = (str(error).splitlines() or [repr(error)])[0][:200]
+    return CheckpointError(
+        f"{path} is damaged, or no checkpoint ({first}); {path.stat().st_size} bytes. Download or copy it again."
+    )
+
+
+def _unwrapped(path: Path, package: Any) -> Checkpoint:
+    """Return the tensors of a state dictionary, of a training checkpoint around one, or of a Demucs package."""
+    metadata: dict[str, Any] = {}
+    state = package
+    if isinstance(package, Mapping) and isinstance(package.get("state_dict"), Mapping):
+        state = package["state_dict"]
+    elif isinstance(package, Mapping) and {"klass", "args", "kwargs", "state"} <= set(package):
+        klass = package["klass"]
+        metadata = {
+            "klass": f"{klass.__module__}.{klass.__qualname__}",
+            "args": list(package["args"]),
+            "kwargs": dict(package["kwargs"]),
+        }
+        state = package["state"]
+    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        msg = (
+            f"{path} is no checkpoint that we know: expected a state dictionary of tensors, one under `state_dict`, or "
+            f"a Demucs package; got {type(package).__name__}."
+        )
+        raise CheckpointError(msg)
+    if state and all(name.startswith("module.") for name in state):  # of DistributedDataParallel
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return Checkpoint(dict(state), metadata)
+
+
+def _safe_globals() -> list[Any]:
+    """Return what known checkpoints hold beside tensors; none of it can do anything but be a value."""
+    # Only the name of the class matters to us, so a stand-in spares the import of Demucs.
+    htdemucs = type("HTDemucs", (), {"__module__": "demucs.htdemucs", "__qualname__": "HTDemucs"})
+    scalar = np.float64(0.0).__reduce__()[0]
+    dtypes = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")]
+    return [
+        (htdemucs, "demucs.htdemucs.HTDemucs"),
+        Fraction,
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+        np.dtype,
+        *dtypes,
+    ]
+
+
+def _encode_fraction(value: Any) -> Any:
+    if isinstance(value, Fraction):
+        return {"_type": "fraction", "numerator": value.numerator, "denominator": value.denominator}
+    msg = f"{value!r} cannot be written into a safetensors header"
+    raise TypeError(msg)
+
+
+def _decoded(text: str) -> Any:
+    return json.loads(text, object_hook=_decode_fraction)
+
+
+def _decode_fraction(value: dict[str, Any]) -> Any:
+    return Fraction(value["numerator"], value["denominator"]) if value.get("_type") == "fraction" else value

@@ -1,0 +1,402 @@
+"""Pretrained files: found, downloaded from a hub on loopback, converted, and refused where they are not sound."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fake_hub import COMMIT, fake_hub
+from typer.testing import CliRunner
+
+from stemsim.cli import app
+from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
+from stemsim.pretrained import PRETRAINED, is_offline, locate, locate_file, pretrained_folder
+from stemsim.pretrained.download import RECORD, download
+from stemsim.pretrained.importing import import_checkpoint
+from stemsim.pretrained.loading import Checkpoint, read_checkpoint, state_hash, write_checkpoint
+
+WEIGHTS = np.random.default_rng(0).bytes(3_000_000)
+BAG = b"models: ['955717e8']\n"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """An empty folder of pretrained files, and the network allowed."""
+    monkeypatch.setenv("STEMSIM_PRETRAINED", str(tmp_path / "pretrained"))
+    for name in ("STEMSIM_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "pretrained"
+
+
+@pytest.fixture
+def hub():
+    with fake_hub() as served:
+        served.add("adefossez/HTDemucs", "htdemucs.yaml", BAG, large=False)
+        served.add("adefossez/HTDemucs", "955717e8.safetensors", WEIGHTS)
+        yield served
+
+
+def fetch(hub, name="htdemucs", **options):
+    lines = []
+    return download(name, announce=lines.append, endpoint=hub.endpoint, **options), lines
+
+
+# ---------------------------------------------------------------- downloads
+
+
+def test_a_download_is_announced_complete_and_recorded(hub, folder):
+    path, (line,) = fetch(hub)
+    assert path == folder / "htdemucs" == locate("htdemucs")
+    assert (path / "955717e8.safetensors").read_bytes() == WEIGHTS
+    assert line == f"htdemucs: 3.0 MB from adefossez/HTDemucs to {path} (MIT)."
+    record = json.loads((path / RECORD).read_text())
+    assert record["repository"] == "adefossez/HTDemucs"
+    assert record["files"][1] == {
+        "name": "955717e8.safetensors",
+        "size": len(WEIGHTS),
+        "etag": hashlib.sha256(WEIGHTS).hexdigest(),
+        "commit": COMMIT,
+    }
+
+
+def test_what_is_there_and_sound_is_not_fetched_again(hub, folder):
+    fetch(hub)
+    served = hub.served
+    _, (line,) = fetch(hub)
+    assert "already in" in line
+    assert hub.served == served
+    damaged = bytearray(WEIGHTS)
+    damaged[1000] ^= 1
+    (folder / "htdemucs/955717e8.safetensors").write_bytes(damaged)
+    fetch(hub)
+    assert (folder / "htdemucs/955717e8.safetensors").read_bytes() == WEIGHTS
+    assert hub.served == served + len(WEIGHTS)
+
+
+def test_a_cut_connection_is_taken_up_where_it_broke(hub, folder):
+    content = np.random.default_rng(1).bytes(25_000_000)
+    hub.add("adefossez/HTDemucs", "955717e8.safetensors", content)
+    hub.cut_after = 11_000_000  # huggingface_hub writes 10 MiB at a time
+    fetch(hub)
+    assert (folder / "htdemucs/955717e8.safetensors").read_bytes() == content
+    ranges = [wanted for _, path, wanted in hub.requests if path.endswith("safetensors") and wanted]
+    assert ranges == [f"bytes={10 * 2**20}-", f"bytes={20 * 2**20}-"]
+
+
+def test_a_killed_download_goes_on_in_another_process_and_no_part_has_the_name_of_the_file(hub, folder):
+    partial = folder / "htdemucs" / f".955717e8.safetensors.{hashlib.sha256(WEIGHTS).hexdigest()[:16]}.partial"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(WEIGHTS[:1_234_567])
+    with pytest.raises(DataNotFoundError):
+        locate("htdemucs")
+    fetch(hub)
+    assert (folder / "htdemucs/955717e8.safetensors").read_bytes() == WEIGHTS
+    assert any(wanted == "bytes=1234567-" for _, _, wanted in hub.requests)
+    assert not partial.exists()
+
+
+def test_other_bytes_than_the_hash_is_of_are_thrown_away(hub, folder):
+    hub.corrupt = True
+    with pytest.raises(CheckpointError, match="another hash than the hub states"):
+        fetch(hub)
+    assert not [path for path in (folder / "htdemucs").iterdir() if path.name != RECORD]
+    hub.corrupt = False
+    fetch(hub)
+
+
+def test_a_disk_that_fills_up_in_mid_download_is_an_error_and_the_rest_comes_later(hub, folder):
+    script = f"""
+        import resource, sys
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))  # writes beyond fail as on a full disk
+        from stemsim.errors import CheckpointError
+        from stemsim.pretrained.download import download
+        try:
+            download("htdemucs", announce=print, endpoint={hub.endpoint!r})
+        except CheckpointError as error:
+            print("error:", error)
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "error: No room left in" in result.stdout
+    assert "it goes on where it stopped" in result.stdout
+    assert not (folder / "htdemucs/955717e8.safetensors").exists()
+    fetch(hub)
+    assert (folder / "htdemucs/955717e8.safetensors").read_bytes() == WEIGHTS
+    assert hub.served < 1.7 * len(WEIGHTS)  # the first megabyte was kept
+
+
+def test_too_small_a_disk_is_said_before_anything_is_fetched(hub, folder, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
+    with pytest.raises(CheckpointError, match=r"Not enough room in .* 3 MB to fetch, 1 MB free"):
+        fetch(hub)
+    assert not hub.served
+
+
+@pytest.mark.parametrize("switch", ["STEMSIM_OFFLINE", "HF_HUB_OFFLINE", "option"])
+def test_offline_fails_at_once_and_names_files_and_folder(hub, folder, monkeypatch, switch):
+    if switch != "option":
+        monkeypatch.setenv(switch, "1")
+        assert is_offline()
+    begin = time.monotonic()
+    message = rf"955717e8\.safetensors or .*in {folder / 'htdemucs'}"
+    with pytest.raises(DataNotFoundError, match=message):
+        fetch(hub, offline=switch == "option")
+    with pytest.raises(DataNotFoundError, match=message):
+        locate("htdemucs")
+    assert time.monotonic() - begin < 1.0
+    assert not hub.requests
+
+
+def test_no_network_no_repository_and_a_broken_hub_are_errors_within_seconds(hub):
+    begin = time.monotonic()
+    with pytest.raises(DataNotFoundError, match="could not be fetched"):
+        download("htdemucs", announce=print, endpoint="http://127.0.0.1:9")
+    with pytest.raises(DataNotFoundError, match="no repository OpenMuQ/MuQ-large-msd-iter for you"):
+        fetch(hub, "MuQ-MuLan-large")
+    with pytest.raises(DataNotFoundError, match="no repository nobody/nothing for you"):
+        fetch(hub, "nobody/nothing")
+    hub.status = 503
+    with pytest.raises(DataNotFoundError, match="could not be fetched"):
+        fetch(hub)
+    assert time.monotonic() - begin < 10.0
+
+
+def test_parts_come_along_and_the_licence_is_said(hub, folder):
+    hub.add("OpenMuQ/MuQ-large-msd-iter", "config.json", b"{}", large=False)
+    hub.add("OpenMuQ/MuQ-MuLan-large", "config.json", b"{}", large=False)
+    hub.add("OpenMuQ/MuQ-MuLan-large", "pytorch_model.bin", WEIGHTS)  # the second of two alternatives
+    _, lines = fetch(hub, "MuQ-MuLan-large")
+    assert len(lines) == 2
+    assert all("CC-BY-NC-4.0: not for commercial use" in line for line in lines)
+    assert (folder / "MuQ-large-msd-iter/config.json").is_file()
+    assert locate_file("MuQ-MuLan-large", suffixes=(".safetensors", ".bin")).name == "pytorch_model.bin"
+
+
+def test_any_repository_is_fetched_without_its_code_unless_told(hub, folder):
+    repo = "m-a-p/MERT-v1-95M"
+    for name in ("config.json", "preprocessor_config.json", "modeling_MERT.py", "README.md"):
+        hub.add(repo, name, name.encode(), large=False)
+    hub.add(repo, "pytorch_model.bin", WEIGHTS)
+    path, _ = fetch(hub, repo)
+    assert path == folder / "m-a-p--MERT-v1-95M" == locate(repo)
+    assert {file.name for file in path.iterdir()} == {
+        *("config.json", "preprocessor_config.json", "pytorch_model.bin", RECORD)
+    }
+    fetch(hub, repo, with_code=True)
+    assert (path / "modeling_MERT.py").read_bytes() == b"modeling_MERT.py"
+    hub.add("some/text", "README.md", b"words", large=False)
+    with pytest.raises(ConfigError, match=r"lacks config\.json or weights"):
+        fetch(hub, "some/text")
+
+
+# ---------------------------------------------------------------- where files are
+
+
+def test_every_model_states_its_licence_and_is_told_where_it_is_expected(folder):
+    for name, model in PRETRAINED.items():
+        assert model.license
+        assert model.noncommercial == ("NC" in model.license)
+        with pytest.raises(DataNotFoundError) as raised:
+            locate(name)
+        assert str(folder / name) in str(raised.value)
+        assert f"stemsim models download {name}" in str(raised.value)
+        assert ("not for commercial use" in str(raised.value)) == model.noncommercial
+
+
+def test_a_slip_of_the_pen_is_answered_by_the_nearest_name():
+    with pytest.raises(DataNotFoundError, match=r"Did you mean htdemucs_6s\?.*Known models: 630k-audioset-best"):
+        locate("htdemucs6s")
+    with pytest.raises(ConfigError, match="Unknown model"):
+        download("htdemucs6s", announce=print)
+
+
+def test_paths_stand_for_themselves(tmp_path):
+    (tmp_path / "a.pt").write_bytes(b"x")
+    assert locate(tmp_path / "a.pt") == tmp_path / "a.pt"
+    assert locate_file(str(tmp_path), suffixes=(".safetensors", ".pt")) == tmp_path / "a.pt"
+    (tmp_path / "b.pt").write_bytes(b"x")
+    with pytest.raises(ConfigError, match=r"several models: a\.pt, b\.pt"):
+        locate_file(tmp_path, suffixes=(".pt",))
+    with pytest.raises(DataNotFoundError, match=r"expected a file \*\.bin"):
+        locate_file(tmp_path, suffixes=(".bin",))
+
+
+def test_what_upstreams_own_loaders_fetched_is_found(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    snapshot = tmp_path / "hub/models--lukewys--laion_clap/snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    for name in ("630k-audioset-best.pt", "630k-best.pt"):
+        (snapshot / name).write_bytes(b"x")
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs/main").write_text(COMMIT)
+    real = huggingface_hub.try_to_load_from_cache
+    monkeypatch.setattr(
+        huggingface_hub, "try_to_load_from_cache", lambda repo, name: real(repo, name, cache_dir=tmp_path / "hub")
+    )
+    assert locate("630k-audioset-best") == snapshot
+    assert locate_file("630k-audioset-best", suffixes=(".pt",)) == snapshot / "630k-audioset-best.pt"
+
+
+def test_the_folder_follows_the_environment(folder, monkeypatch):
+    assert pretrained_folder() == folder
+    monkeypatch.delenv("STEMSIM_PRETRAINED")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert pretrained_folder() == Path("/cache/stemsim/pretrained")
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+def test_a_training_checkpoint_is_unwrapped_and_its_import_is_the_same(tmp_path):
+    state = {
+        "a.weight": torch.randn(3, 2),
+        "b": torch.arange(4),
+        "half": torch.randn(2).half(),
+        "scalar": torch.tensor(2.0),
+    }
+    wrapped = {"epoch": 3, "best": np.float64(0.9), "state_dict": {f"module.{key}": state[key] for key in state}}
+    torch.save(wrapped, tmp_path / "clap.pt")
+    imported = import_checkpoint(tmp_path / "clap.pt")
+    assert imported == tmp_path / "clap.safetensors"
+    for path in (tmp_path / "clap.pt", imported):
+        seen = read_checkpoint(path).state
+        assert set(seen) == set(state)
+        assert all(torch.equal(seen[key], state[key]) and seen[key].dtype == state[key].dtype for key in state)
+        assert state_hash(seen) == state_hash(state)
+    with pytest.raises(ConfigError, match="is there already"):
+        import_checkpoint(tmp_path / "clap.pt")
+    import_checkpoint(tmp_path / "clap.pt", overwrite=True)
+
+
+def test_hashes_tell_names_types_shapes_and_contents_apart():
+    states = [
+        {"a": torch.zeros(4)},
+        {"b": torch.zeros(4)},
+        {"a": torch.zeros(2, 2)},
+        {"a": torch.zeros(2, dtype=torch.float64)},
+        {"a": torch.tensor([0.0, 0.0, 0.0, 1e-30])},
+    ]
+    assert len({state_hash(state) for state in states}) == len(states)
+    assert state_hash({"x": states[0]["a"], "y": states[2]["a"]}) == state_hash(
+        {"y": states[2]["a"], "x": states[0]["a"]}
+    )
+
+
+def test_arguments_with_fractions_and_shared_tensors_survive_safetensors(tmp_path):
+    shared = torch.randn(4)
+    kwargs = {"segment": Fraction(39, 5), "sources": ["a"], "nested": {"x": 1}}
+    written = Checkpoint(
+        {"a": shared, "b": shared, "c": torch.randn(4, 4).T}, {"klass": "k", "args": [1], "kwargs": kwargs}
+    )
+    write_checkpoint(tmp_path / "x.safetensors", written)
+    seen = read_checkpoint(tmp_path / "x.safetensors")
+    assert seen.metadata == {"klass": "k", "args": [1], "kwargs": kwargs}
+    assert all(torch.equal(seen.state[key], written.state[key]) for key in "abc")
+
+
+class Payload:
+    def __init__(self, witness):
+        self.witness = witness
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.witness),))
+
+
+def test_code_in_a_pickle_runs_only_where_it_is_allowed(tmp_path):
+    witness, file = tmp_path / "ran", tmp_path / "evil.pt"
+    torch.save({"state_dict": {"a": torch.zeros(2)}, "extra": Payload(witness)}, file)
+    for read in (read_checkpoint, import_checkpoint):
+        with pytest.raises(
+            CheckpointError, match=r"without running code that it holds \(posix\.mkdir\).*--allow-pickle"
+        ):
+            read(file)
+    assert not witness.exists()
+    assert not file.with_suffix(".safetensors").exists()
+    result = CliRunner().invoke(app, ["models", "import", str(file), "--allow-pickle"])
+    assert result.exit_code == 0, result.output
+    assert witness.exists()
+    assert set(read_checkpoint(file.with_suffix(".safetensors")).state) == {"a"}
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_pickles_that_the_safe_reader_does_not_know_are_explained(tmp_path, protocol):
+    torch.save({"a": torch.zeros(2)}, tmp_path / "new.pt", pickle_protocol=protocol)
+    try:
+        assert set(read_checkpoint(tmp_path / "new.pt").state) == {"a"}
+    except CheckpointError as error:
+        assert "--allow-pickle" in str(error)  # noqa: PT017 - either is right
+    assert set(read_checkpoint(tmp_path / "new.pt", allow_pickle=True).state) == {"a"}
+
+
+def test_files_that_are_no_checkpoints_are_named(tmp_path):
+    contents = {
+        "empty.pt": b"",
+        "page.pt": b"<html>404</html>",
+        "zip.pt": b"PK\x03\x04" + bytes(50),
+        "x.safetensors": b"{}",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CheckpointError, match="damaged, or no checkpoint"):
+            read_checkpoint(tmp_path / name)
+    for name, package in {"list.pt": [torch.zeros(1)], "numbers.pt": {"a": 1}, "none.pt": {}}.items():
+        torch.save(package, tmp_path / name)
+        with pytest.raises(CheckpointError, match=r"no checkpoint that we know|no tensors"):
+            read_checkpoint(tmp_path / name)
+    with pytest.raises(DataNotFoundError, match="No checkpoint at"):
+        read_checkpoint(tmp_path / "nowhere.pt")
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_what_was_there(tmp_path):
+    target = tmp_path / "x.safetensors"
+    target.write_bytes(b"before")
+    script = f"""
+        import resource, torch
+        from stemsim.errors import CheckpointError
+        from stemsim.pretrained.loading import Checkpoint, write_checkpoint
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            write_checkpoint({str(target)!r}, Checkpoint({{"a": torch.zeros(10_000)}}))
+        except CheckpointError as error:
+            print("error:", error)
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "cannot be written" in result.stdout
+    assert [path.read_bytes() for path in tmp_path.iterdir() if path.is_file()] == [b"before"]
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_the_list_says_what_is_here_and_what_it_may_be_used_for(hub, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    fetch(hub)
+    text = CliRunner().invoke(app, ["models"]).output
+    assert "music_audioset_epoch_15_esc_90.14" in text
+    assert "non-commercial" in text
+    listed = json.loads(CliRunner().invoke(app, ["models", "--json"]).output)
+    here = {model["name"]: model["folder"] for model in listed["models"]}
+    assert here["htdemucs"] == str(Path(listed["folder"]) / "htdemucs")
+    assert here["htdemucs_6s"] is None
+
+
+def test_the_command_downloads_and_fails_in_words(hub):
+    done = CliRunner().invoke(app, ["models", "download", "htdemucs", "--endpoint", hub.endpoint])
+    assert done.exit_code == 0, done.output
+    assert "3.0 MB from adefossez/HTDemucs" in done.output
+    refused = CliRunner().invoke(app, ["models", "download", "htdemucs_6s", "--offline"])
+    assert refused.exit_code == 2
+    assert "Offline, so htdemucs_6s is not fetched" in refused.output
