@@ -241,14 +241,14 @@ def test_batch_size_is_at_least_1(batch_size):
 
 def test_encoder_of_the_wrong_shape_is_named(songs, tmp_path):
     broken = embedder(tmp_path, encoder=WrongShapeEncoder())
-    with pytest.raises(EmbeddingError, match=r"returned shape \(18, 9\), expected \(18, 8\)"):
+    with pytest.raises(EmbeddingError, match=r"returned shape \((\d+), 9\), expected \(\1, 8\)"):
         broken.embed(windows(songs[:1]))
     assert len(broken.store) == 0
 
 
 def test_nan_is_an_error_and_only_the_batches_before_it_are_stored(songs, tmp_path):
     # Batches of two segments are 12 clips: song 0 lacks a stem, and so do the others.
-    broken = embedder(tmp_path, encoder=NanEncoder(sound=30), batch_size=2)
+    broken = embedder(tmp_path, encoder=NanEncoder(sound=30), batch_size=2, workers=1)
     segments = windows(songs)
     with pytest.raises(EmbeddingError, match="NaN or not of unit norm") as raised:
         broken.embed(segments)
@@ -317,7 +317,7 @@ def test_bad_file_in_the_middle_keeps_the_batches_before_it_and_is_resumed_once_
     content = bad.read_bytes()
     bad.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"la la la " * 50)
     encoder = CountingEncoder()
-    first = embedder(tmp_path / "store", encoder=encoder, batch_size=2)
+    first = embedder(tmp_path / "store", encoder=encoder, batch_size=2, workers=1)
     with pytest.raises(AudioError) as raised:
         first.embed(segments)
     assert str(bad) in str(raised.value)
@@ -357,7 +357,7 @@ class SlowEncoder(CountingEncoder):
         return super().forward(waveforms)
 
 segments = [s for song in SongFolder("songs").songs() for s in segment_windows(song.mix, duration=1.0)]
-StemEmbedder(Multitrack(), SlowEncoder(), store="store", batch_size=2, progress=False).embed(segments)
+StemEmbedder(Multitrack(), SlowEncoder(), store="store", batch_size=2, workers=1, progress=False).embed(segments)
 """
 
 

@@ -1,9 +1,9 @@
 """Separator x encoder: from segments to stem embeddings."""
 
 import logging
-from collections import defaultdict, deque
+import threading
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -22,9 +22,10 @@ from torch import Tensor
 
 from stemsim.audio import Segment, level_dbfs
 from stemsim.embedding.store import EmbeddingSpec, EmbeddingStore
+from stemsim.embedding.workers import default_workers, work
 from stemsim.encoders import Encoder
 from stemsim.errors import ConfigError, EmbeddingError
-from stemsim.separators import StemSource
+from stemsim.separators import Separator, StemSource
 from stemsim.similarity import StemEmbeddings
 from stemsim.stems import StemLayout
 
@@ -34,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 # Raise it whenever what happens between separator and encoder changes a number: old rows are then left aside.
 _PREPROCESSING: Final = "v1"
-_READ_AHEAD: Final = 2  # batches
+_BATCHES_PER_WORKER: Final = 4  # at least, where there is that much work: nobody waits long for the last one
 _UNIT_NORM_TOLERANCE: Final = 1e-3
 
 
@@ -49,8 +50,10 @@ class StemEmbedder:
         store: Folder of the embedding store; None computes everything anew.
         silence: Level in dBFS under which a stem is silent; None encodes every stem whatever its level, as the paper
             does.
-        batch_size: Segments separated, encoded and stored at once.
-        device: Where the encoder runs, e.g. `cpu` or `cuda`.
+        batch_size: Most segments separated, encoded and stored at once. Halved once when memory runs out.
+        device: Where separator and encoder compute, e.g. `cpu` or `cuda:0`.
+        workers: Batches in work at the same time. null: on a CPU one for each core, up to 8, which share the cores
+            evenly; on a GPU two, so that one reads audio while the other computes.
         progress: Show a progress bar on standard error.
     """
 
@@ -63,17 +66,21 @@ class StemEmbedder:
         silence: float | None = -60.0,
         batch_size: int = 16,
         device: str = "cpu",
+        workers: int | None = None,
         progress: bool = True,
     ) -> None:
-        if batch_size < 1:
-            msg = f"`batch_size` must be at least 1, got {batch_size}."
+        if batch_size < 1 or (workers is not None and workers < 1):
+            msg = f"`batch_size` and `workers` must be at least 1, got {batch_size} and {workers}."
             raise ConfigError(msg)
-        self.source = source
-        self.encoder = encoder.eval().to(device)
+        self.device = _checked_device(device)
+        self.source = source.to(self.device)
+        self.encoder = encoder.eval().to(self.device)
         self.silence = silence
         self.batch_size = batch_size
-        self.device = device
+        self.workers = workers or default_workers(self.device)
         self.progress = progress
+        self._memory = threading.Lock()
+        self._ran_out = False
         preprocessing = f"{_PREPROCESSING};silence={silence}"
         self.spec = EmbeddingSpec(source.identity, encoder.identity, preprocessing, source.stems, encoder.dim)
         self.store = None if store is None else EmbeddingStore(store, self.spec)
@@ -129,6 +136,38 @@ class StemEmbedder:
         """
         return self._encode(segments, self._read(segments))
 
+    def embed_waveforms(self, waveforms: Sequence[tuple[Tensor, int]]) -> StemEmbeddings:
+        """Return the stem embeddings of audio in memory, without the store.
+
+        Args:
+            waveforms: Pairs of a float waveform, `(time,)` or `(channel, time)`, and its sample rate in Hz; each has a
+                length of its own.
+
+        Returns:
+            Stem embeddings `(waveform, stem, dim)` on the CPU.
+
+        Raises:
+            ConfigError: If the stems come from files, so that there is nothing to separate a waveform with.
+            EmbeddingError: If a waveform is too short for the encoder.
+        """
+        if not isinstance(self.source, Separator):
+            msg = (
+                f"{self.source.identity} reads stems from files and cannot separate a waveform. Give the path of the "
+                "song's mix, or load the model with a separator (stemsim.separators.Demucs or Bands)."
+            )
+            raise ConfigError(msg)
+        if not waveforms:
+            return self._empty()
+        parts = []
+        for waveform, rate in waveforms:
+            segment = Segment(Path("waveform"), 0.0, waveform.shape[-1] / rate)
+            self._check_duration(segment)
+            with torch.inference_mode():
+                channels = waveform.reshape(1, -1, waveform.shape[-1]).float()
+                stems = self.source.separate(channels, rate, self.encoder.sample_rate)
+            parts.append(self._encode([segment], stems))
+        return StemEmbeddings(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
     def _fill(self, missing: dict[str, Segment]) -> Iterator[tuple[list[str], StemEmbeddings]]:
         """Embed and store what is missing, batch by batch."""
         if not missing:
@@ -144,8 +183,10 @@ class StemEmbedder:
         )
         with Progress(*columns, console=Console(stderr=True), disable=not self.progress) as bar:
             task = bar.add_task("Embedding segments", total=len(missing), rate="")
-            for keys, segments, stems in self._read_ahead(missing):
-                embeddings = self._encode(segments, stems)
+            batches = self._batches(missing)
+            for (keys, segments), embeddings in work(
+                lambda batch: self._embed_batch(batch[1]), batches, workers=self.workers, device=self.device
+            ):
                 if self.store is not None:
                     self.store.put(keys, segments, embeddings)
                 speed = bar.tasks[0].speed
@@ -154,41 +195,57 @@ class StemEmbedder:
         if self.store is not None:
             self.store.compact()
 
-    def _read_ahead(self, missing: dict[str, Segment]) -> Iterator[tuple[list[str], list[Segment], Tensor]]:
-        """Read and separate the coming batches in a thread while the encoder works on this one."""
-        pending: deque[tuple[list[str], list[Segment], Future[Tensor]]] = deque()
-        with ThreadPoolExecutor(max_workers=1) as reader:
-            try:
-                for keys, segments in self._batches(missing):
-                    pending.append((keys, segments, reader.submit(self._read, segments)))
-                    if len(pending) > _READ_AHEAD:
-                        ready_keys, ready_segments, stems = pending.popleft()
-                        yield ready_keys, ready_segments, stems.result()
-                while pending:
-                    ready_keys, ready_segments, stems = pending.popleft()
-                    yield ready_keys, ready_segments, stems.result()
-            finally:
-                reader.shutdown(cancel_futures=True)
-
     def _batches(self, missing: dict[str, Segment]) -> Iterator[tuple[list[str], list[Segment]]]:
         """Group segments by duration, in order of file and time, and cut the groups into batches."""
         groups: dict[float, list[tuple[Segment, str]]] = defaultdict(list)
         for key, segment in missing.items():
             groups[segment.duration].append((segment, key))
+        share = -(-len(missing) // (_BATCHES_PER_WORKER * self.workers))
         for group in groups.values():
             group.sort()
-            for start in range(0, len(group), self.batch_size):
-                batch = group[start : start + self.batch_size]
+            start = 0
+            while start < len(group):
+                batch = group[start : start + min(self.batch_size, share)]
+                start += len(batch)
                 yield [key for _, key in batch], [segment for segment, _ in batch]
 
-    def _read(self, segments: Sequence[Segment]) -> Tensor:
-        """Return stems `(segment, stem, time)` at the encoder's rate."""
-        if segments[0].duration < self.encoder.min_duration:
+    def _embed_batch(self, segments: Sequence[Segment]) -> StemEmbeddings:
+        """Embed a batch; where memory runs out, halve the batch once for all and say so."""
+        size = len(segments)
+        try:
+            return self.compute(segments)
+        except torch.OutOfMemoryError as error:
+            with self._memory:
+                again = self._ran_out and size <= self.batch_size
+                if not self._ran_out:
+                    self._ran_out = True
+                    self.batch_size = max(1, min(size, self.batch_size) // 2)
+            half = self.batch_size
+            if again or size == 1:
+                msg = (
+                    f"Out of memory on {self.device} with {size} segments at once, the batch having been halved "
+                    "already. What is stored stays stored. Set a smaller `embedding_batch`, `workers: 1`, a shorter "
+                    "segment, or `precision: bfloat16`."
+                )
+                raise EmbeddingError(msg) from error
+            message = str(error).splitlines()[0] if str(error) else "no details"
+        _log.warning("Out of memory on %s with %d segments at once (%s): now %d.", self.device, size, message, half)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        parts = [self._embed_batch(segments[start : start + half]) for start in range(0, size, half)]
+        return StemEmbeddings(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+    def _check_duration(self, segment: Segment) -> None:
+        if segment.duration < self.encoder.min_duration:
             msg = (
-                f"{segments[0]} is too short for the encoder {self.encoder.identity!r}, which needs "
+                f"{segment} is too short for the encoder {self.encoder.identity!r}, which needs "
                 f"{self.encoder.min_duration} s. Leave it out, or take a longer segment."
             )
             raise EmbeddingError(msg)
+
+    def _read(self, segments: Sequence[Segment]) -> Tensor:
+        """Return stems `(segment, stem, time)` at the encoder's rate."""
+        self._check_duration(segments[0])
         with torch.inference_mode():
             stems = self.source.read(segments, self.encoder.sample_rate)
         expected = (len(segments), len(self.stems), round(segments[0].duration * self.encoder.sample_rate))
@@ -234,3 +291,17 @@ class StemEmbedder:
     def _empty(self) -> StemEmbeddings:
         levels = torch.zeros(0, len(self.stems))
         return StemEmbeddings(torch.zeros(0, len(self.stems), self.encoder.dim), levels, levels.bool())
+
+
+def _checked_device(name: str) -> torch.device:
+    """Return a device that is there."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        msg = (
+            f"The device {name!r} cannot be used ({first}). Use cpu, or cuda:0 where a GPU and its torch are installed."
+        )
+        raise ConfigError(msg) from error
+    return device

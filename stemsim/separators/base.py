@@ -2,6 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -41,6 +43,11 @@ class StemSource(ABC):
         """Return a hash of all bytes that the stems of this segment depend on."""
         return segment.content_hash
 
+    def to(self, device: str | torch.device) -> Self:
+        """Move what computes to a device; sources that only read files, or are quick on a CPU, stay where they are."""
+        del device
+        return self
+
 
 class Separator(StemSource):
     """Separates waveforms `(batch, channel, time)` into stems `(batch, stem, channel, time)`.
@@ -70,9 +77,42 @@ class Separator(StemSource):
         """Read the segments, separate them in one batch, downmix and resample the stems."""
         rate = self.sample_rate or sample_rate
         waveforms = torch.stack([self._load(segment, rate) for segment in segments])
-        stems = self(waveforms)
-        expected = (len(segments), len(self.stems), waveforms.shape[-1])
-        if stems.ndim != waveforms.ndim + 1 or (*stems.shape[:2], stems.shape[-1]) != expected:
+        return self.to_mono(self(waveforms), rate, sample_rate, segments)
+
+    def separate(self, waveforms: Tensor, rate: int, sample_rate: int) -> Tensor:
+        """Return the stems of waveforms in memory.
+
+        Args:
+            waveforms: `(batch, channel, time)` at `rate`.
+            rate: Their sample rate in Hz.
+            sample_rate: Rate of the result in Hz.
+
+        Returns:
+            Mono stems `(batch, stem, time)` with `round(duration * sample_rate)` samples.
+        """
+        duration = waveforms.shape[-1] / rate
+        own = self.sample_rate or sample_rate
+        taken = fit_length(resample(self._with_channels(waveforms), rate, own), round(duration * own))
+        segment = Segment(Path("waveform"), 0.0, duration)  # for the length and for messages
+        return self.to_mono(self(taken), own, sample_rate, [segment] * len(waveforms))
+
+    def to_mono(self, stems: Tensor, rate: int, sample_rate: int, segments: Sequence[Segment]) -> Tensor:
+        """Verify what a separator gave, downmix and resample it.
+
+        Args:
+            stems: `(segment, stem, channel, time)` at `rate`.
+            rate: Sample rate of the stems in Hz.
+            sample_rate: Rate of the result in Hz.
+            segments: What was separated.
+
+        Returns:
+            Mono stems `(segment, stem, time)`.
+
+        Raises:
+            EmbeddingError: If the shape is another one, or a sample is not finite.
+        """
+        expected = (len(segments), len(self.stems), round(segments[0].duration * rate))
+        if stems.ndim != 4 or (*stems.shape[:2], stems.shape[-1]) != expected:  # noqa: PLR2004 - see `stems`
             msg = (
                 f"The separator {self.identity!r} returned shape {tuple(stems.shape)} for {expected[0]} segments, "
                 f"{expected[1]} stems and {expected[2]} samples. The first segment was {segments[0]}."
@@ -90,9 +130,12 @@ class Separator(StemSource):
     def _load(self, segment: Segment, rate: int) -> Tensor:
         """Return the segment's waveform `(channel, time)` as the separator takes it."""
         waveform, file_rate = read_audio(segment.path, segment.start, segment.duration)
-        channels = 1 if self.channels is None else self.channels  # stems are downmixed in the end
-        resampled = resample(to_channels(waveform, channels), file_rate, rate)
+        resampled = resample(self._with_channels(waveform), file_rate, rate)
         return fit_length(resampled, round(segment.duration * rate))
+
+    def _with_channels(self, waveform: Tensor) -> Tensor:
+        """Give a waveform the channels that the separator takes; stems are downmixed in the end."""
+        return to_channels(waveform, 1 if self.channels is None else self.channels)
 
 
 def fit_length(waveform: Tensor, time: int) -> Tensor:

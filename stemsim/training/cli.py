@@ -63,6 +63,15 @@ class StemsimCLI(LightningCLI):
         """Give the model the stem layout of the separator."""
         parser.link_arguments("data.stems", "model.stems", compute_fn=list, apply_on="instantiate")
 
+    def instantiate_classes(self) -> None:
+        """Build model and data; an error of ours comes out as it is, not as one of the parser."""
+        try:
+            super().instantiate_classes()
+        except (TypeError, ValueError) as error:  # what jsonargparse makes of any error in an optional class
+            if isinstance(error.__cause__, StemsimError):
+                raise error.__cause__ from None
+            raise
+
     def after_instantiate_classes(self) -> None:
         """Compare the checkpoint with the model before hours of embedding, not after."""
         if self._checkpoint is not None:

@@ -88,8 +88,9 @@ class TripletDataModule(lightning.LightningDataModule):
         encoder: Frozen encoder; null: Spectral, which needs no weights.
         store: Folder of the embedding store.
         silence: Level in dBFS under which a stem is silent and adds nothing; null encodes every stem.
-        embedding_batch: Segments separated and encoded at once.
-        device: Where the encoder runs, e.g. `cpu` or `cuda`.
+        embedding_batch: Most segments separated and encoded at once; halved once when memory runs out.
+        device: Where separator and encoder compute, e.g. `cpu` or `cuda:0`.
+        workers: Batches in work at the same time; null: as many as there are cores, up to 8, or two on a GPU.
         split: `stratified` (the paper) or `grouped`, so that no track is on both sides.
         val_fraction: Share of the triplets (grouped: of the tracks) for validation.
         test_fraction: Share for testing; the rest is trained on.
@@ -107,6 +108,7 @@ class TripletDataModule(lightning.LightningDataModule):
         silence: float | None = -60.0,
         embedding_batch: int = 16,
         device: str = "cpu",
+        workers: int | None = None,
         split: SplitKind = "stratified",
         val_fraction: float = 0.1,
         test_fraction: float = 0.3,
@@ -126,6 +128,7 @@ class TripletDataModule(lightning.LightningDataModule):
             silence=silence,
             batch_size=embedding_batch,
             device=device,
+            workers=workers,
             progress=progress,
         )
         self.split: SplitKind = split

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from rich.table import Table
 from stemsim.evaluation import PARTS, CrossValidation, agreement_credit
 from stemsim.evaluation.plots import plot_cross_validation, plot_weights, save_figure
 from stemsim.fusion import LinearFusion
+from stemsim.model import Agreement, StemSimilarity, write_model
 from stemsim.training.closed_form import ClosedFormCheck
 from stemsim.training.data import Part, TripletDataModule
 from stemsim.training.module import StemSimilarityModule
@@ -122,6 +124,8 @@ class ResultsReport(lightning.Callback):
             figure=plot_weights(frame, title),
             frames={"weights": frame},
         )
+        if trainer.is_global_zero:
+            _save_model(Path(trainer.default_root_dir) / "model", module.fusion.weight.detach().cpu(), data, results)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Show the agreement on the validation part, unless a fit only looks at it in passing."""
@@ -193,6 +197,26 @@ def predict(module: StemSimilarityModule, data: TripletDataModule, rows: torch.T
     with torch.no_grad():
         output = module.predict_step(move_data_to_device(data.batch(rows), module.device), 0)
     return prediction_frame(data, **{name: values.cpu() for name, values in output.items()})
+
+
+def _save_model(folder: Path, weight: torch.Tensor, data: TripletDataModule, results: Mapping[str, Any]) -> None:
+    """Write what `stemsim.load` reads: weights and a card that says where they come from."""
+    model = StemSimilarity(data.embedder, dict(zip(data.stems, weight.tolist(), strict=True)))
+    method = f"ridge, L2 {results['l2']:g} on the mean squared error" if results["l2"] else "least squares"
+    sizes = ", ".join(f"{(data.parts == index).sum()} {part}" for index, part in enumerate(PARTS))
+    card = replace(
+        model.card,
+        name=folder.parent.resolve().name,
+        fitted=f"{method} on {results['source']}, {data.split} split ({sizes})",
+        measured_on=f"{results['source']}, {data.split} split",
+        agreement=tuple(
+            Agreement(f"{part} part", round(100 * results["metrics"][f"{part}/agreement"], 2))
+            for part in ("train", "val")
+            if f"{part}/agreement" in results["metrics"]
+        ),
+    )
+    write_model(folder, card, weight)
+    Console().print(f'Load it: stemsim.load("{folder}")', soft_wrap=True, highlight=False)
 
 
 def prediction_frame(
