@@ -1,0 +1,159 @@
+"""What `StemSimilarity` takes: files, segments, waveforms and stem embeddings, one or many."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from stemsim.audio import Segment
+from stemsim.errors import AudioError, ConfigError, EmbeddingError
+from stemsim.similarity import StemEmbeddings
+from stemsim.stems import StemLayout
+
+__all__ = ["Input", "Inputs", "ParsedInputs", "Waveform", "parse_inputs"]
+
+Waveform = tuple[Tensor | npt.NDArray[np.floating[Any]], int]
+Input = str | Path | Segment | Waveform | StemEmbeddings
+Inputs = Input | Sequence[str] | Sequence[Path] | Sequence[Segment] | Sequence[Waveform]
+
+_EXPECTED: Final = (
+    "the path of an audio file, a Segment, a tuple (waveform, sample_rate), StemEmbeddings, or a list of one of the "
+    "first three"
+)
+_MATRIX: Final = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ParsedInputs:
+    """One argument, verified: of the three kinds, one is there.
+
+    Attributes:
+        single: Whether it was one input and no batch of them.
+        segments: Segments of audio files.
+        waveforms: `(channel, time)` float32 on the CPU with their sample rates in Hz.
+        embeddings: Stem embeddings, already computed.
+    """
+
+    single: bool
+    segments: tuple[Segment, ...] = ()
+    waveforms: tuple[tuple[Tensor, int], ...] = ()
+    embeddings: StemEmbeddings | None = None
+
+    def __len__(self) -> int:
+        """Return the number of inputs."""
+        if self.embeddings is not None:
+            return len(self.embeddings.vectors)
+        return len(self.segments) + len(self.waveforms)
+
+
+def parse_inputs(inputs: object, stems: StemLayout, dim: int) -> ParsedInputs:
+    """Verify one argument of `StemSimilarity`.
+
+    Args:
+        inputs: `Inputs`: one input or a list of them. A tuple that starts with a waveform is one input, and no batch.
+        stems: Stem layout that stem embeddings must have.
+        dim: Length that their vectors must have.
+
+    Returns:
+        What it is.
+
+    Raises:
+        ConfigError: If it is something else, or a list of several kinds.
+        AudioError: If a waveform has a wrong shape or type, is empty or not finite, or has no proper sample rate.
+        EmbeddingError: If stem embeddings are of another model.
+        DataNotFoundError: If a file is missing.
+    """
+    if isinstance(inputs, StemEmbeddings):
+        _check_embeddings(inputs, stems, dim)
+        return ParsedInputs(single=len(inputs.vectors) == 1, embeddings=inputs)
+    if _is_item(inputs):
+        return _parse_items([inputs], single=True)
+    if not isinstance(inputs, list | tuple):
+        hint = " A waveform needs its sample rate beside it." if isinstance(inputs, Tensor | np.ndarray) else ""
+        msg = f"Expected {_EXPECTED}; got {_kind(inputs)}.{hint}"
+        raise ConfigError(msg)
+    return _parse_items(inputs, single=False)
+
+
+def _is_item(value: object) -> bool:
+    return isinstance(value, str | Path | Segment) or _is_waveform(value)
+
+
+def _is_waveform(value: object) -> bool:
+    """Tell a tuple that starts with a waveform, whatever follows, from a tuple of several inputs."""
+    if not isinstance(value, tuple) or isinstance(value, StemEmbeddings) or not value:
+        return False
+    return isinstance(value[0], Tensor | np.ndarray)
+
+
+def _parse_items(items: Sequence[Any], *, single: bool) -> ParsedInputs:
+    """Turn items of one kind into segments or waveforms."""
+    if not all(map(_is_item, items)) or len(set(map(_is_waveform, items))) > 1:
+        kinds = ", ".join(dict.fromkeys(map(_kind, items)))
+        msg = f"Expected {_EXPECTED}; got a list of {kinds}. Embed each kind with `embed` and pass the embeddings."
+        raise ConfigError(msg)
+    if items and _is_waveform(items[0]):
+        return ParsedInputs(single, waveforms=tuple(map(_waveform, items)))
+    segments = (item if isinstance(item, Segment) else Segment.whole(Path(item)) for item in items)
+    return ParsedInputs(single, segments=tuple(segments))
+
+
+def _waveform(item: tuple[Any, ...]) -> tuple[Tensor, int]:
+    """Return a verified waveform `(channel, time)` and its sample rate."""
+    samples, *rates = item
+    if len(rates) != 1 or not _is_rate(rates[0]):
+        msg = f"A waveform comes as (waveform, sample_rate), the rate a positive integer in Hz; got {tuple(rates)}."
+        raise AudioError(msg)
+    floating = samples.is_floating_point() if isinstance(samples, Tensor) else samples.dtype.kind == "f"
+    if not floating:
+        msg = (
+            f"Expected a waveform of floats nominally in [-1, 1], got {samples.dtype}. Divide 16-bit integers by 32768."
+        )
+        raise AudioError(msg)
+    if isinstance(samples, Tensor):
+        waveform = samples.detach().to("cpu", torch.float32)
+    else:
+        waveform = torch.from_numpy(np.array(samples, dtype=np.float32, order="C"))
+    shape = tuple(waveform.shape)
+    waveform = waveform.unsqueeze(0) if waveform.ndim == 1 else waveform
+    if waveform.ndim != _MATRIX or not waveform.numel() or waveform.shape[0] > waveform.shape[1]:
+        msg = (
+            f"Expected a waveform (time,) or (channel, time) with at least one sample, got the shape {shape}. "
+            "Transpose one that is (time, channel), as soundfile reads it."
+        )
+        raise AudioError(msg)
+    if not torch.isfinite(waveform).all():
+        msg = f"A waveform of shape {shape} holds NaN or infinite samples. Render it again."
+        raise AudioError(msg)
+    return waveform, int(rates[0])
+
+
+def _check_embeddings(embeddings: StemEmbeddings, stems: StemLayout, dim: int) -> None:
+    """Verify that stem embeddings are of the model's stems and encoder, as far as one can see."""
+    batch = len(embeddings.vectors) if embeddings.vectors.ndim else 0
+    expected = ((batch, len(stems), dim), (batch, len(stems)), (batch, len(stems)))
+    seen = tuple(tuple(tensor.shape) for tensor in embeddings)
+    if seen != expected:
+        msg = (
+            f"Expected stem embeddings of {', '.join(stems)} with vectors (n, {len(stems)}, {dim}) and levels and "
+            f"present (n, {len(stems)}); got {', '.join(map(str, seen))}. Embed them with this model's `embed`."
+        )
+        raise EmbeddingError(msg)
+    if not torch.isfinite(embeddings.vectors).all():
+        msg = "Stem embeddings hold NaN or infinity. Embed them again."
+        raise EmbeddingError(msg)
+
+
+def _kind(value: object) -> str:
+    if _is_waveform(value):
+        return "waveforms with sample rates"
+    return type(value).__name__
+
+
+def _is_rate(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) > 0

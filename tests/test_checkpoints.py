@@ -1,0 +1,441 @@
+"""The ready-made models against the paper's table, and model files: round trips and whatever can be wrong with them."""
+
+import dataclasses
+import inspect
+import json
+import logging
+import shutil
+
+import pytest
+import torch
+import yaml
+from fakes import CountingEncoder, write_songs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import stemsim.encoders
+import stemsim.separators
+from stemsim.embedding import StemEmbedder
+from stemsim.encoders import Spectral
+from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError, StemMismatchError
+from stemsim.model import Agreement, ModelCard, Part, StemSimilarity, available_models, load, read_model, write_model
+from stemsim.model.loading import _checkpoints
+from stemsim.model.parts import _PACKAGES, _TABLE
+from stemsim.separators import Bands, MixOnly, Multitrack
+from stemsim.stems import LAYOUTS, STEMS
+
+# Table 4 of arXiv:2601.19109, as it stands there: bass, drums, guitar, piano, vocals, residuals, mix.
+TABLE_4 = {
+    "clap-4stem": (0.38, 0.37, None, None, 0.10, 1.42, 1.19),
+    "clap-6stem": (0.11, 0.41, 0.43, 0.10, 0.21, 0.57, 1.92),
+    "muq-4stem": (0.25, 0.78, None, None, 0.08, 0.86, 1.94),
+    "muq-6stem": (0.32, 0.83, 0.61, 0.27, 0.33, 1.27, 1.64),
+}
+TABLE_4 = {name: dict(zip(STEMS, row, strict=True)) for name, row in TABLE_4.items()}
+READY_MADE = {
+    **{name: {stem: w for stem, w in row.items() if w is not None} for name, row in TABLE_4.items()},
+    "clap-mix": {"mix": 1.0},
+    "muq-mix": {"mix": 1.0},
+}
+# Tables 2 and 3, the 6-stem models.
+REPORTED = {
+    "clap-6stem": [(83.6, 3.5), (83.2, 3.3), (85.4, 3.4), (84.6, 3.4), (84.6, None)],
+    "muq-6stem": [(90.1, 2.4), (90.4, 2.3), (87.3, 2.9), (87.4, 2.7), (86.8, None)],
+    "clap-4stem": [(None, None), (84.6, None)],
+    "muq-4stem": [(None, None), (86.8, None)],
+    "clap-mix": [(84.6, None)],
+    "muq-mix": [(86.8, None)],
+}
+
+
+def layout_of(name):
+    return "mix" if name.endswith("mix") else "6-stem" if "6" in name else "4-stem"
+
+
+def source_for(name):
+    return MixOnly() if name.endswith("mix") else Multitrack(layout_of(name))
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory):
+    """Mixes of three songs of 1 s. Not to be changed."""
+    return write_songs(tmp_path_factory.mktemp("songs"), 3, 1.0)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Folder of a model of classes that a card can name."""
+    embedder = StemEmbedder(Bands(crossover=150.0), Spectral(), progress=False, silence=-50.0)
+    StemSimilarity(embedder, {"bass": 0.1, "drums": 1 / 3, "residuals": -2.0, "mix": 1e-7}).save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+# ---------------------------------------------------------------- the ready-made models
+
+
+def test_the_ready_made_models_are_those_of_the_paper_and_its_baselines():
+    assert available_models() == sorted(READY_MADE)
+    assert stemsim.available_models() == sorted(READY_MADE)
+
+
+@pytest.mark.parametrize("name", READY_MADE)
+def test_a_ready_made_model_has_the_weights_of_the_table(name):
+    card, weights = read_model(_checkpoints() / name)
+    assert card.name == name
+    assert card.stems == LAYOUTS[layout_of(name)]
+    assert dict(zip(card.stems, weights.tolist(), strict=True)) == READY_MADE[name]
+    assert card.weights == tuple(READY_MADE[name].values())
+    assert weights.dtype == torch.float64
+    with safe_open(_checkpoints() / name / "weights.safetensors", "pt") as file:
+        assert tuple(json.loads(file.metadata()["stems"])) == card.stems
+        assert list(file.keys()) == ["weight"]
+
+
+@pytest.mark.parametrize("name", READY_MADE)
+def test_a_ready_made_card_tells_what_the_paper_reports_and_no_more(name):
+    card, _ = read_model(_checkpoints() / name)
+    assert [(entry.percent, entry.spread) for entry in card.agreement] == REPORTED[name]
+    assert card.silence is None
+    assert "2601.19109" in card.citation
+    assert ("CC BY-NC 4.0" in card.licence) == name.startswith("muq")
+    assert ("Table 4 does not say" in card.fitted) == (not name.endswith("mix"))
+    assert ("not available" in card.agreement[0].of) == ("4stem" in name)
+
+
+@pytest.mark.parametrize("name", READY_MADE)
+def test_a_ready_made_card_is_written_as_it_would_be_saved(name, tmp_path):
+    write_model(tmp_path, *read_model(_checkpoints() / name))
+    for file in ("card.yaml", "weights.safetensors"):
+        assert (tmp_path / file).read_bytes() == (_checkpoints() / name / file).read_bytes()
+
+
+@pytest.mark.parametrize("name", READY_MADE)
+def test_a_ready_made_model_loads_with_parts_that_are_passed(name, songs):
+    sim = load(name, encoder=CountingEncoder(), separator=source_for(name))
+    assert sim.weights == READY_MADE[name]
+    assert sim(songs[0], songs[0]) == pytest.approx(sum(READY_MADE[name].values()), abs=1e-5)  # silence is embedded
+    assert sim.prefer(songs[0], songs[0], songs[1]) > 0.0
+
+
+@pytest.mark.parametrize("name", READY_MADE)
+def test_a_ready_made_model_makes_the_parts_that_its_card_names(name, songs, monkeypatch, caplog):
+    made = {}
+
+    class Encoder(CountingEncoder):
+        def __init__(self, weights):
+            super().__init__()
+            made["encoder"] = weights
+
+    class Separator(Multitrack):
+        def __init__(self, model):
+            super().__init__(layout_of(name))
+            made["separator"] = model
+
+    Encoder.__name__ = "MuQMuLan" if name.startswith("muq") else "LaionClap"
+    Separator.__name__ = "Demucs"
+    monkeypatch.setattr(stemsim.encoders, Encoder.__name__, Encoder, raising=False)
+    monkeypatch.setattr(stemsim.separators, "Demucs", Separator, raising=False)
+    sim = stemsim.load(name, batch_size=2)
+    assert made.pop("encoder") == ("MuQ-MuLan-large" if name.startswith("muq") else "630k-audioset-best")
+    demucs = {"mix": None, "4-stem": "htdemucs", "6-stem": "htdemucs_6s"}[layout_of(name)]
+    assert made.get("separator") == demucs
+    assert sim.embedder.batch_size == 2
+    assert sim.embedder.silence is None
+    assert sim(songs[0], songs).shape == (3,)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, table in _TABLE.items() for name in table])
+def test_what_a_card_may_name_exists(kind, name):
+    class_name, options = _TABLE[kind][name]
+    module = stemsim.encoders if kind == "encoder" else stemsim.separators
+    assert module.__name__ == _PACKAGES[kind]
+    assert set(options) <= set(inspect.signature(getattr(module, class_name)).parameters)
+
+
+# ---------------------------------------------------------------- load
+
+
+@pytest.mark.parametrize(
+    ("typed", "first"), [("muq6stem", "muq-6stem"), ("clap4", "clap-4stem"), ("MUQ-mix", "muq-mix")]
+)
+def test_an_unknown_name_is_answered_with_the_closest_ones(typed, first):
+    with pytest.raises(ConfigError, match=f"No ready-made model '{typed}'.* one of {first}, ") as error:
+        load(typed)
+    assert all(name in str(error.value) for name in READY_MADE)
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "somewhere/else"])
+def test_a_missing_folder_is_an_error(name):
+    with pytest.raises(DataNotFoundError, match="No model at"):
+        load(name)
+
+
+def test_a_separator_must_have_the_stems_of_the_card():
+    with pytest.raises(StemMismatchError, match=r"Bands|bands") as error:
+        load("muq-4stem", separator=Bands(), encoder=CountingEncoder())
+    assert error.value.expected == LAYOUTS["4-stem"]
+    assert error.value.seen == Bands.stems
+    swapped = ["drums", "bass", "vocals", "residuals", "mix"]
+    with pytest.raises(StemMismatchError, match="The order counts"):
+        load("muq-4stem", separator=Multitrack(swapped), encoder=CountingEncoder())
+
+
+def test_another_encoder_is_warned_about(saved, caplog):
+    with caplog.at_level(logging.WARNING):
+        load(saved)
+        load(saved, encoder=Spectral())
+        assert not caplog.records
+        sim = load(saved, encoder=CountingEncoder())
+    assert "were fitted with the encoder spectral" in caplog.text
+    assert CountingEncoder().identity in caplog.text
+    assert sim.card.encoder == Part("encoder", identity=CountingEncoder().identity)
+
+
+def test_another_version_of_the_same_encoder_is_warned_about(saved, caplog):
+    text = (saved / "card.yaml").read_text().replace(Spectral().identity, "spectral-0")
+    (saved / "card.yaml").write_text(text)
+    load(saved)
+    assert "were fitted with the encoder" in caplog.text
+
+
+def test_embeddings_are_kept_in_the_store(songs, tmp_path):
+    for expected in (3, 0):
+        encoder = CountingEncoder()
+        sim = load("muq-mix", encoder=encoder, store=tmp_path / "store")
+        sim(songs[0], songs)
+        assert encoder.clips == expected
+
+
+# ---------------------------------------------------------------- save
+
+
+def test_a_saved_model_loads_as_it_was(saved):
+    sim = load(str(saved))
+    embedder = StemEmbedder(Bands(crossover=150.0), Spectral(), progress=False, silence=-50.0)
+    original = StemSimilarity(embedder, {"bass": 0.1, "drums": 1 / 3, "residuals": -2.0, "mix": 1e-7})
+    assert sim.weights == original.weights  # to the last bit: the tensor counts, not the digits of the card
+    assert sim.card == original.card
+    assert sim.embedder.source.crossover == 150.0
+    assert sim.embedder.silence == -50.0
+    tone = torch.sin(torch.arange(44_100) / 20), 44_100
+    noise = torch.rand(44_100, generator=torch.Generator().manual_seed(0)) - 0.5, 44_100
+    assert sim(tone, noise) == original(tone, noise)
+
+
+def test_a_ready_made_model_saved_and_loaded_is_the_same(songs, tmp_path):
+    parts = {"encoder": CountingEncoder(), "separator": Multitrack()}
+    sim = load("muq-6stem", **parts)
+    sim.save(tmp_path / "deep" / "copy")
+    again = load(tmp_path / "deep" / "copy", **parts)
+    assert again.card == sim.card
+    assert again(songs[0], songs[1]) == sim(songs[0], songs[1])
+    assert sorted(path.name for path in (tmp_path / "deep" / "copy").iterdir()) == ["card.yaml", "weights.safetensors"]
+
+
+def test_a_model_of_ones_own_parts_asks_for_them(songs, tmp_path, caplog):
+    embedder = StemEmbedder(Multitrack("4-stem"), CountingEncoder(), progress=False)
+    sim = StemSimilarity(embedder, dict.fromkeys(LAYOUTS["4-stem"], 0.5))
+    sim.save(tmp_path)
+    with pytest.raises(ConfigError, match=r"load\(..., separator=...\)"):
+        load(tmp_path)
+    with pytest.raises(ConfigError, match=r"load\(..., encoder=...\)"):
+        load(tmp_path, separator=Multitrack("4-stem"))
+    again = load(tmp_path, separator=Multitrack("4-stem"), encoder=CountingEncoder())
+    assert again(songs[0], songs[1]) == sim(songs[0], songs[1])
+    assert not caplog.records
+
+
+def test_saving_replaces_a_model_and_leaves_other_files(saved):
+    (saved / "notes.txt").write_text("mine")
+    StemSimilarity(StemEmbedder(MixOnly(), Spectral(), progress=False), {"mix": 3.0}).save(saved)
+    assert load(saved).weights == {"mix": 3.0}
+    assert (saved / "notes.txt").read_text() == "mine"
+    assert len(list(saved.iterdir())) == 3
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(saved):
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        load(saved).save(saved / "card.yaml")
+
+
+def test_weights_that_are_not_the_cards_are_not_written(saved, tmp_path):
+    card, weights = read_model(saved)
+    for wrong in (weights + 0.01, weights[:2], weights * torch.nan, weights.sum()):
+        with pytest.raises(CheckpointError, match="are not those of the card"):
+            write_model(tmp_path / "new", card, wrong)
+    assert not (tmp_path / "new").exists()
+
+
+finite = st.floats(-1e6, 1e6)
+
+
+@given(
+    weights=st.lists(finite, min_size=5, max_size=5),
+    silence=st.none() | st.floats(-120, 0),
+    text=st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=200),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_card_survives_its_file(tmp_path_factory, weights, silence, text):
+    folder = tmp_path_factory.mktemp("card")
+    card = ModelCard(
+        name="any",
+        stems=LAYOUTS["4-stem"],
+        weights=tuple(float(f"{weight:.6g}") for weight in weights),
+        encoder=Part("encoder", "laion-clap", {"weights": text}),
+        separator=Part("separator", identity="my own"),
+        silence=silence,
+        summary=text,
+        agreement=(Agreement(text, 90.0, 1.5), Agreement("b")),
+    )
+    write_model(folder, card, torch.tensor(weights, dtype=torch.float64))
+    seen, tensor = read_model(folder)
+    assert seen == card
+    assert tensor.tolist() == weights
+
+
+# ---------------------------------------------------------------- what can be wrong with a model
+
+
+def edit(folder, **changes):
+    card = yaml.safe_load((folder / "card.yaml").read_text())
+    card.update(changes)
+    (folder / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
+
+
+def drop(folder, key):
+    card = yaml.safe_load((folder / "card.yaml").read_text())
+    del card[key]
+    (folder / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
+
+
+def tensors(folder, stems=Bands.stems, **state):
+    save_file(state, folder / "weights.safetensors", metadata={"stems": json.dumps(stems)})
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+WEIGHT = torch.tensor([0.1, 1 / 3, -2.0, 1e-7], dtype=torch.float64)
+STEM_WEIGHTS = dict(zip(Bands.stems, WEIGHT.tolist(), strict=True))
+DAMAGE = {
+    "no folder": (shutil.rmtree, DataNotFoundError, "No model at"),
+    "no card": (lambda f: (f / "card.yaml").unlink(), DataNotFoundError, "card.yaml is missing"),
+    "no weights": (lambda f: (f / "weights.safetensors").unlink(), DataNotFoundError, "weights.safetensors is missing"),
+    "truncated weights": (lambda f: truncate(f / "weights.safetensors"), CheckpointError, "damaged"),
+    "empty weights": (lambda f: (f / "weights.safetensors").write_bytes(b""), CheckpointError, "damaged"),
+    "broken YAML": (lambda f: (f / "card.yaml").write_text("name: [a"), CheckpointError, "not the card of a model"),
+    "no YAML": (lambda f: (f / "card.yaml").write_bytes(b"\xff\xfe\x00"), CheckpointError, "not the card of a model"),
+    "empty card": (lambda f: (f / "card.yaml").write_text(""), CheckpointError, "got None"),
+    "card is a folder": (
+        lambda f: ((f / "card.yaml").unlink(), (f / "card.yaml").mkdir()),
+        CheckpointError,
+        "not the card of a model",
+    ),
+    "YAML tag that makes an object": (
+        lambda f: (f / "card.yaml").write_text("!!python/object/apply:os.system [exit]"),
+        CheckpointError,
+        "could not determine a constructor",
+    ),
+    "unknown key": (lambda f: edit(f, colour="red"), CheckpointError, "colour"),
+    "missing key": (lambda f: drop(f, "silence"), CheckpointError, "needed: .*silence"),
+    "name is no text": (lambda f: edit(f, name=3), CheckpointError, "`name` of a card is a text; got 3"),
+    "name is empty": (lambda f: edit(f, name=" "), CheckpointError, "needs a `name`"),
+    "weights are a list": (lambda f: edit(f, weights=[1.0]), CheckpointError, "`stem: weight` pairs"),
+    "weight NaN in the card": (
+        lambda f: edit(f, weights={**STEM_WEIGHTS, "mix": float("nan")}),
+        CheckpointError,
+        "finite weight",
+    ),
+    "weight is a text": (lambda f: edit(f, weights={**STEM_WEIGHTS, "mix": "1"}), CheckpointError, "finite weight"),
+    "unknown stem": (lambda f: edit(f, weights={**STEM_WEIGHTS, "choir": 1.0}), CheckpointError, "choir"),
+    "silence is a text": (lambda f: edit(f, silence="loud"), CheckpointError, "level in dBFS"),
+    "agreement is a number": (lambda f: edit(f, agreement=90), CheckpointError, "`agreement` is a list"),
+    "agreement above 100": (lambda f: edit(f, agreement=[{"of": "x", "percent": 101}]), CheckpointError, "0 and 100"),
+    "agreement of nothing": (lambda f: edit(f, agreement=[{"percent": 50}]), CheckpointError, "needed: of"),
+    "another weight in the card": (
+        lambda f: edit(f, weights={**STEM_WEIGHTS, "mix": 0.5}),
+        CheckpointError,
+        "are not those of the card",
+    ),
+    "NaN in the tensor": (lambda f: tensors(f, weight=WEIGHT * torch.nan), CheckpointError, "not those of the card"),
+    "too few in the tensor": (lambda f: tensors(f, weight=WEIGHT[:3].clone()), CheckpointError, "not those of"),
+    "a matrix": (lambda f: tensors(f, weight=WEIGHT[None].clone()), CheckpointError, "not those of the card"),
+    "single precision": (lambda f: tensors(f, weight=WEIGHT.float()), CheckpointError, "one float64 tensor"),
+    "another tensor": (lambda f: tensors(f, bias=WEIGHT), CheckpointError, "one float64 tensor `weight`"),
+    "no stems with the tensor": (
+        lambda f: save_file({"weight": WEIGHT}, f / "weights.safetensors"),
+        CheckpointError,
+        "which stems",
+    ),
+    "another order in the tensor": (
+        lambda f: tensors(f, stems=Bands.stems[::-1], weight=WEIGHT),
+        StemMismatchError,
+        r"has \(mix, residuals, drums, bass\), expected \(bass, drums, residuals, mix\)",
+    ),
+    "another order in the card": (
+        lambda f: edit(f, weights=dict(reversed(STEM_WEIGHTS.items()))),
+        StemMismatchError,
+        r"has \(bass, drums, residuals, mix\), expected \(mix, residuals, drums, bass\)",
+    ),
+    "a class path": (
+        lambda f: edit(f, encoder={"name": "os.system", "options": {"command": "exit"}}),
+        CheckpointError,
+        "Unknown encoder 'os.system'.* A card cannot name a class",
+    ),
+    "a class path of a separator": (
+        lambda f: edit(f, separator={"name": "stemsim.separators.Bands"}),
+        CheckpointError,
+        "cannot name a class",
+    ),
+    "a key for a class": (lambda f: edit(f, encoder={"class_path": "os.system"}), CheckpointError, "class_path"),
+    "an encoder as separator": (lambda f: edit(f, separator={"name": "spectral"}), CheckpointError, "bands, mix"),
+    "an unknown option": (
+        lambda f: edit(f, separator={"name": "bands", "options": {"trust_code": True}}),
+        CheckpointError,
+        "may set these options .* crossover",
+    ),
+    "an option that is a list": (
+        lambda f: edit(f, separator={"name": "bands", "options": {"crossover": [1]}}),
+        CheckpointError,
+        "texts, numbers, booleans or null",
+    ),
+    "options that are a list": (
+        lambda f: edit(f, separator={"name": "bands", "options": [1]}),
+        CheckpointError,
+        "`option: value` pairs",
+    ),
+    "a part without name and identity": (lambda f: edit(f, encoder={}), CheckpointError, "its `identity` alone"),
+    "a name that is no text": (lambda f: edit(f, encoder={"name": ["mix"]}), CheckpointError, "a text or null"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damaged_models_are_errors_of_ours(saved, case):
+    damage, kind, message = DAMAGE[case]
+    damage(saved)
+    with pytest.raises(kind, match=message) as error:
+        load(saved)
+    assert str(saved) in str(error.value)
+
+
+@pytest.mark.parametrize("value", [-5.0, "low"])
+def test_an_impossible_option_is_an_error(saved, value):
+    edit(saved, separator={"name": "bands", "options": {"crossover": value}})
+    with pytest.raises(ConfigError):
+        load(saved)
+
+
+def test_a_card_has_an_encoder_and_a_separator(saved):
+    card, _ = read_model(saved)
+    with pytest.raises(ConfigError, match="an encoder and a separator"):
+        dataclasses.replace(card, encoder=card.separator)
+
+
+def test_a_card_of_other_stems_does_not_fit_the_embedder(saved):
+    card, _ = read_model(saved)
+    with pytest.raises(StemMismatchError, match="the card of 'custom'"):
+        StemSimilarity(StemEmbedder(MixOnly(), Spectral(), progress=False), {"mix": 1.0}, card=card)
