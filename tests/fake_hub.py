@@ -1,10 +1,14 @@
-"""A Hugging Face hub on loopback that holds a few files, and can misbehave."""
+"""A Hugging Face hub on loopback that holds a few files, and can misbehave.
+
+As the real one does, it sends who wants a large file on to another server, whose own ETag is not the hub's hash.
+"""
 
 import hashlib
 import json
 import re
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -16,20 +20,34 @@ class Hub:
     Attributes:
         files: `(repo, name)` to content.
         cut_after: Bytes of a body after which the connection breaks; None for never.
+        stall_after: Bytes of a body after which nothing comes until `go_on` is set; None for never.
+        stalled: Set while a body waits.
+        ranges: Whether it can send a part of a file.
         corrupt: Serve other bytes than the hash is of.
         status: Status of every answer, if not the right one.
-        requests: `(method, path, range)` of every request.
+        page: What every answer is, as where a hotel wants a login.
+        delay: Seconds before every answer.
+        requests: `(method, path, authorization)` of every request.
+        bodies: `(name, range)` of every large file sent.
         served: Bytes of bodies sent.
     """
 
     def __init__(self):
         self.files = {}
         self.cut_after = None
+        self.stall_after = None
+        self.stalled = threading.Event()
+        self.go_on = threading.Event()
+        self.ranges = True
         self.corrupt = False
         self.status = None
+        self.page = None
+        self.delay = 0.0
         self.requests = []
+        self.bodies = []
         self.served = 0
         self.endpoint = ""
+        self.store = ""
 
     def add(self, repo, name, content, *, large=True):
         self.files[repo, name] = (content, large)
@@ -57,23 +75,36 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(body=True)
 
     def answer(self, *, body):
-        self.server.hub.requests.append((self.command, self.path, self.headers.get("Range")))
-        if self.server.hub.status is not None:
-            self.fail(self.server.hub.status)
-            return
-        if tree := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/main.*", self.path):
-            names = [name for repo, name in self.server.hub.files if repo == tree[1]]
+        hub = self.server.hub
+        hub.requests.append((self.command, self.path, self.headers.get("Authorization")))
+        time.sleep(hub.delay)
+        if hub.status is not None:
+            self.fail(hub.status)
+        elif hub.page is not None:
+            self.send(hub.page, "text/html", body=body)
+        elif listed := re.fullmatch(r"/api/models/([^/]+/[^/]+)", self.path):
+            names = [name for repo, name in hub.files if repo == listed[1]]
+            info = {"id": listed[1], "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
             if names:
-                self.send_json([{"type": "file", "path": name, "size": 1, "oid": "0" * 40} for name in names])
+                self.send(json.dumps(info).encode(), "application/json", body=body)
             else:
                 self.fail(404, "RepoNotFound")
-            return
-        found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/main/(.+)", self.path)
-        if found is None or (found[1], found[2]) not in self.server.hub.files:
-            known = found is not None and any(repo == found[1] for repo, _ in self.server.hub.files)
+        else:
+            self.answer_for_file(hub, body=body)
+
+    def answer_for_file(self, hub, *, body):
+        found = re.fullmatch(r"/([^/]+/[^/]+)/(resolve/main|store)/(.+)", self.path)
+        if found is None or (found[1], found[3]) not in hub.files:
+            known = found is not None and any(repo == found[1] for repo, _ in hub.files)
             self.fail(404, "EntryNotFound" if known else "RepoNotFound")
             return
-        self.send_file(*self.server.hub.files[found[1], found[2]], body=body)
+        content, large = hub.files[found[1], found[3]]
+        if large and found[2] != "store":
+            self.send_on(f"{hub.store}/{found[1]}/store/{found[3]}", content)
+            return
+        if body and large:
+            hub.bodies.append((found[3], self.headers.get("Range")))
+        self.send_file(content, large, body=body)
 
     def fail(self, status, code=""):
         self.send_response(status)
@@ -81,55 +112,76 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def send_json(self, value):
-        content = json.dumps(value).encode()
+    def send(self, content, kind, *, body):
         self.send_response(200)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        if body:
+            self.wfile.write(content)
+
+    def send_on(self, url, content):
+        self.send_response(302)
+        self.send_header("Location", url)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Linked-Size", str(len(content)))
+        self.send_header("X-Linked-Etag", f'"{etag(content, large=True)}"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def send_file(self, content, large, *, body):
         begin = 0
-        if body and (wanted := self.headers.get("Range")):
+        if body and self.server.hub.ranges and (wanted := self.headers.get("Range")):
             begin = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
         self.send_response(206 if begin else 200)
         if begin:
             self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
         self.send_header("Accept-Ranges", "bytes")
-        self.send_header("ETag", f'"{etag(content, large=large)}"')
-        self.send_header("X-Repo-Commit", COMMIT)
         if large:
-            self.send_header("X-Linked-Size", str(len(content)))
-            self.send_header("X-Linked-Etag", f'"{etag(content, large=large)}"')
+            self.send_header("ETag", '"of-the-store-2"')
+        else:
+            self.send_header("ETag", f'"{etag(content, large=False)}"')
+            self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("Content-Length", str(len(content) - begin))
         self.end_headers()
         if body:
-            rest = content[begin:]
-            if self.server.hub.corrupt:
-                rest = bytes(255 - byte for byte in rest)
-            if self.server.hub.cut_after is not None and len(rest) > self.server.hub.cut_after:
-                rest = rest[: self.server.hub.cut_after]
-                self.close_connection = True
-            self.server.hub.served += len(rest)
+            self.send_body(self.server.hub, content[begin:])
+
+    def send_body(self, hub, rest):
+        if hub.corrupt:
+            rest = rest[::-1]
+        if hub.cut_after is not None and len(rest) > hub.cut_after:
+            rest = rest[: hub.cut_after]
+            self.close_connection = True
+        hub.served += len(rest)
+        if hub.stall_after is not None and len(rest) > hub.stall_after:
+            self.wfile.write(rest[: hub.stall_after])
+            hub.stalled.set()
+            hub.go_on.wait()
+            rest = rest[hub.stall_after :]
+        with suppress(ConnectionError):  # who was killed takes no more
             self.wfile.write(rest)
-            if self.close_connection:
-                self.wfile.flush()
-                self.connection.close()
+        if self.close_connection:
+            self.wfile.flush()
+            self.connection.close()
 
 
 @contextmanager
 def fake_hub():
     """Serve a hub while the context lasts."""
     hub = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.hub = hub
-    server.daemon_threads = True
-    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(2)]
+    for server in servers:
+        server.hub = hub
+        server.daemon_threads = True
+        server.block_on_close = False
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    hub.endpoint = f"http://127.0.0.1:{servers[0].server_port}"
+    hub.store = f"http://localhost:{servers[1].server_port}"  # another name, or huggingface_hub takes it for the hub
     try:
         yield hub
     finally:
-        server.shutdown()
-        server.server_close()
+        hub.go_on.set()
+        for server in servers:
+            server.shutdown()
+            server.server_close()

@@ -51,8 +51,9 @@ def upstream(folder, name, waveform):
 @pytest.mark.parametrize("name", ["htdemucs", "htdemucs_6s"])
 def test_stems_are_upstreams(folder, name, seconds):
     separator = Demucs(str(folder / name))
-    waveforms = torch.from_numpy(np.stack([make_signal(seed, seconds, RATE, channels=2) for seed in range(2)]))
-    waveforms[1] *= 0.01  # normalised clip by clip
+    count = 2 if seconds < 6.0 else 1
+    waveforms = torch.from_numpy(np.stack([make_signal(seed, seconds, RATE, channels=2) for seed in range(count)]))
+    waveforms[1:] *= 0.01  # normalised clip by clip
     seen = separator(waveforms)
     for clip, stems in zip(waveforms, seen, strict=True):
         expected = upstream(folder, name, clip)

@@ -21,10 +21,12 @@ from stemsim.cli import app
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
 from stemsim.pretrained import PRETRAINED, is_offline, locate, locate_file, pretrained_folder
 from stemsim.pretrained.download import RECORD, download
+from stemsim.pretrained.folder import is_repository
 from stemsim.pretrained.importing import import_checkpoint
 from stemsim.pretrained.loading import Checkpoint, read_checkpoint, state_hash, write_checkpoint
 
 WEIGHTS = np.random.default_rng(0).bytes(3_000_000)
+LARGE = np.random.default_rng(1).bytes(12_000_000)
 BAG = b"models: ['955717e8']\n"
 
 
@@ -50,6 +52,27 @@ def fetch(hub, name="htdemucs", **options):
     return download(name, announce=lines.append, endpoint=hub.endpoint, **options), lines
 
 
+def start_fetching(hub, name="htdemucs", **environment):
+    """Download in another process, whose output is text."""
+    script = (
+        f"from stemsim.pretrained.download import download as d; d({name!r}, announce=print, endpoint={hub.endpoint!r})"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", script],
+        env={**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_until(condition, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
 # ---------------------------------------------------------------- downloads
 
 
@@ -60,12 +83,17 @@ def test_a_download_is_announced_complete_and_recorded(hub, folder):
     assert line == f"htdemucs: 3.0 MB from adefossez/HTDemucs to {path} (MIT)."
     record = json.loads((path / RECORD).read_text())
     assert record["repository"] == "adefossez/HTDemucs"
-    assert record["files"][1] == {
-        "name": "955717e8.safetensors",
-        "size": len(WEIGHTS),
-        "etag": hashlib.sha256(WEIGHTS).hexdigest(),
-        "commit": COMMIT,
-    }
+    assert record["license"] == "MIT"
+    assert record["files"] == [
+        {"name": name, "size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "commit": COMMIT}
+        for name, content in (("htdemucs.yaml", BAG), ("955717e8.safetensors", WEIGHTS))
+    ]
+
+
+def test_a_token_is_for_the_hub_and_not_for_the_server_that_it_sends_us_on_to(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    fetch(hub)
+    assert {"/store/" in path: token for _, path, token in hub.requests} == {False: "Bearer hf_secret", True: None}
 
 
 def test_what_is_there_and_sound_is_not_fetched_again(hub, folder):
@@ -83,30 +111,65 @@ def test_what_is_there_and_sound_is_not_fetched_again(hub, folder):
 
 
 def test_a_cut_connection_is_taken_up_where_it_broke(hub, folder):
-    content = np.random.default_rng(1).bytes(25_000_000)
-    hub.add("adefossez/HTDemucs", "955717e8.safetensors", content)
+    hub.add("adefossez/HTDemucs", "955717e8.safetensors", LARGE)
     hub.cut_after = 11_000_000  # huggingface_hub writes 10 MiB at a time
     fetch(hub)
-    assert (folder / "htdemucs/955717e8.safetensors").read_bytes() == content
-    ranges = [wanted for _, path, wanted in hub.requests if path.endswith("safetensors") and wanted]
-    assert ranges == [f"bytes={10 * 2**20}-", f"bytes={20 * 2**20}-"]
+    assert (folder / "htdemucs/955717e8.safetensors").read_bytes() == LARGE
+    assert hub.bodies == [("955717e8.safetensors", None), ("955717e8.safetensors", f"bytes={10 * 2**20}-")]
+    assert hub.served < 1.2 * len(LARGE)
 
 
 def test_a_killed_download_goes_on_in_another_process_and_no_part_has_the_name_of_the_file(hub, folder):
-    partial = folder / "htdemucs" / f".955717e8.safetensors.{hashlib.sha256(WEIGHTS).hexdigest()[:16]}.partial"
-    partial.parent.mkdir(parents=True)
-    partial.write_bytes(WEIGHTS[:1_234_567])
+    hub.add("adefossez/HTDemucs", "955717e8.safetensors", LARGE)
+    hub.stall_after = 11_000_000
+    outdated = folder / "htdemucs/.955717e8.safetensors.0123456789abcdef.partial"
+    outdated.parent.mkdir(parents=True)
+    outdated.write_bytes(b"of an older version")
+    (partial,) = [outdated.with_name(f".955717e8.safetensors.{hashlib.sha256(LARGE).hexdigest()[:16]}.partial")]
+    process = start_fetching(hub)
+    assert hub.stalled.wait(30)
+    wait_until(lambda: partial.is_file() and partial.stat().st_size)
+    process.kill()
+    process.communicate()
+    assert partial.stat().st_size == 10 * 2**20
+    assert not (folder / "htdemucs/955717e8.safetensors").exists()
     with pytest.raises(DataNotFoundError):
         locate("htdemucs")
+    hub.go_on.set()
+    fetch(hub)
+    assert (folder / "htdemucs/955717e8.safetensors").read_bytes() == LARGE
+    assert hub.bodies[1:] == [("955717e8.safetensors", f"bytes={10 * 2**20}-")]
+    assert not list((folder / "htdemucs").glob(".*.partial"))
+
+
+def test_of_two_processes_one_waits_and_the_file_is_fetched_once(hub, folder):
+    hub.stall_after = 1_000_000
+    first = start_fetching(hub)
+    assert hub.stalled.wait(30)
+    second = start_fetching(hub)
+    assert "htdemucs: 3.0 MB from" in second.stdout.readline()
+    assert "Another process fetches htdemucs; waiting for it." in second.stdout.readline()
+    hub.go_on.set()
+    for process in (first, second):
+        output, _ = process.communicate(timeout=30)
+        assert process.returncode == 0, output
+    assert (folder / "htdemucs/955717e8.safetensors").read_bytes() == WEIGHTS
+    assert len(hub.bodies) == 1
+
+
+def test_a_hub_that_knows_no_ranges_sends_the_file_anew(hub, folder):
+    partial = folder / "htdemucs" / f".955717e8.safetensors.{hashlib.sha256(WEIGHTS).hexdigest()[:16]}.partial"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(WEIGHTS[:1_000_000])
+    hub.ranges = False
     fetch(hub)
     assert (folder / "htdemucs/955717e8.safetensors").read_bytes() == WEIGHTS
-    assert any(wanted == "bytes=1234567-" for _, _, wanted in hub.requests)
-    assert not partial.exists()
 
 
 def test_other_bytes_than_the_hash_is_of_are_thrown_away(hub, folder):
     hub.corrupt = True
-    with pytest.raises(CheckpointError, match="another hash than the hub states"):
+    expected, seen = (hashlib.sha256(content).hexdigest() for content in (WEIGHTS, WEIGHTS[::-1]))
+    with pytest.raises(CheckpointError, match=f"another hash than the hub states.* expected {expected}, got {seen}"):
         fetch(hub)
     assert not [path for path in (folder / "htdemucs").iterdir() if path.name != RECORD]
     hub.corrupt = False
@@ -157,6 +220,60 @@ def test_offline_fails_at_once_and_names_files_and_folder(hub, folder, monkeypat
     assert not hub.requests
 
 
+def test_offline_is_content_with_what_is_there_and_names_the_parts_that_are_not(hub, folder):
+    fetch(hub)
+    asked = len(hub.requests)
+    path, (line,) = fetch(hub, offline=True)
+    assert path == folder / "htdemucs"
+    assert "already in" in line
+    assert "not compared with the hub" in line
+    assert len(hub.requests) == asked
+    whole = folder / "MuQ-MuLan-large"
+    whole.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (whole / name).write_bytes(b"x")
+    with pytest.raises(DataNotFoundError, match=rf"Expected config\.json in {folder / 'MuQ-large-msd-iter'}: copy"):
+        fetch(hub, "MuQ-MuLan-large", offline=True)
+
+
+@pytest.mark.parametrize("name", ["htdemucs", "nobody/nothing"])
+def test_a_hub_that_does_not_answer_is_given_up(hub, name):
+    hub.delay = 20.0
+    process = start_fetching(hub, name, HF_HUB_ETAG_TIMEOUT="1")
+    output, _ = process.communicate(timeout=15)
+    assert f"{PRETRAINED[name].repo if name in PRETRAINED else name} could not be fetched: " in output
+    assert "timed out" in output
+
+
+def test_what_is_no_hub_is_said_so_before_anything_is_fetched(hub):
+    hub.page = b"<html>Welcome to our hotel. Please log in.</html>"
+    with pytest.raises(DataNotFoundError, match=r"without the size and hash .* such as a login page"):
+        fetch(hub)
+    with pytest.raises(DataNotFoundError, match="could not be fetched"):
+        fetch(hub, "nobody/nothing")
+    for endpoint in ("http://127.0.0.1:not-a-port", "ftp://127.0.0.1"):
+        with pytest.raises(DataNotFoundError, match="could not be fetched"):
+            download("htdemucs", announce=print, endpoint=endpoint)
+
+
+def test_a_folder_that_may_not_be_written_is_named(hub, folder, monkeypatch):
+    monkeypatch.setenv("STEMSIM_PRETRAINED", "/proc/nowhere")
+    with pytest.raises((CheckpointError, DataNotFoundError), match="/proc/nowhere/htdemucs"):
+        fetch(hub)
+    assert not hub.bodies
+
+
+def test_without_huggingface_hub_downloads_say_what_to_install_and_the_rest_works(hub, folder, monkeypatch):
+    fetch(hub)
+    for name in ("huggingface_hub", "huggingface_hub.errors"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=r"pip install 'stemsim\[models\]'"):
+        fetch(hub)
+    assert locate("htdemucs") == folder / "htdemucs"
+    with pytest.raises(DataNotFoundError, match="stemsim models download htdemucs_6s"):
+        locate("htdemucs_6s")
+
+
 def test_no_network_no_repository_and_a_broken_hub_are_errors_within_seconds(hub):
     begin = time.monotonic()
     with pytest.raises(DataNotFoundError, match="could not be fetched"):
@@ -165,9 +282,13 @@ def test_no_network_no_repository_and_a_broken_hub_are_errors_within_seconds(hub
         fetch(hub, "MuQ-MuLan-large")
     with pytest.raises(DataNotFoundError, match="no repository nobody/nothing for you"):
         fetch(hub, "nobody/nothing")
-    hub.status = 503
-    with pytest.raises(DataNotFoundError, match="could not be fetched"):
-        fetch(hub)
+    for hub.status in (403, 503):
+        for name in ("htdemucs", "nobody/nothing"):
+            with pytest.raises(DataNotFoundError, match=f"could not be fetched.*{hub.status}"):
+                fetch(hub, name)
+    hub.status = 401
+    with pytest.raises(DataNotFoundError, match="hf auth login"):
+        fetch(hub, "nobody/nothing")
     assert time.monotonic() - begin < 10.0
 
 
@@ -218,6 +339,39 @@ def test_a_slip_of_the_pen_is_answered_by_the_nearest_name():
         locate("htdemucs6s")
     with pytest.raises(ConfigError, match="Unknown model"):
         download("htdemucs6s", announce=print)
+
+
+@pytest.mark.parametrize("name", ["data/my song.pt", "a/b..pt", "a/b--c", "-a/b", "a/b.git", "é/b", "a/" + 97 * "b"])
+def test_what_can_be_no_repository_is_no_path_and_no_model(name):
+    with pytest.raises(DataNotFoundError, match=r"No file or folder .* nor a model of that name"):
+        locate(name)
+    with pytest.raises(ConfigError, match="Unknown model"):
+        download(name, announce=print)
+
+
+def test_we_spell_repositories_as_huggingface_hub_does():
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    for name in (
+        "m-a-p/MERT-v1-95M",
+        "a_/b",
+        "a.b/c.d",
+        "a-/b",
+        "a/b-",
+        "_a/_b",
+        "a/b.gits",
+        "a/.b",
+        "a",
+        "a/b/c",
+        "a /b",
+    ):
+        try:
+            validate_repo_id(name)
+            right = name.count("/") == 1
+        except HFValidationError:
+            right = False
+        assert is_repository(name) == right, name
 
 
 def test_paths_stand_for_themselves(tmp_path):
@@ -303,6 +457,41 @@ def test_arguments_with_fractions_and_shared_tensors_survive_safetensors(tmp_pat
     seen = read_checkpoint(tmp_path / "x.safetensors")
     assert seen.metadata == {"klass": "k", "args": [1], "kwargs": kwargs}
     assert all(torch.equal(seen.state[key], written.state[key]) for key in "abc")
+
+
+def test_a_demucs_package_and_its_import_are_the_same(tmp_path):
+    from demucs.hf import load_safetensors_model
+    from demucs.htdemucs import HTDemucs
+
+    kwargs = {"sources": ["drums", "bass"], "segment": Fraction(39, 5), "channels": 8, "t_layers": 1, "t_heads": 2}
+    model = HTDemucs(**kwargs).eval()
+    package = {"klass": HTDemucs, "args": (), "kwargs": kwargs, "state": model.state_dict()}
+    torch.save(package, tmp_path / "x.th")
+    imported = import_checkpoint(tmp_path / "x.th")
+    for path in (tmp_path / "x.th", imported):
+        seen = read_checkpoint(path)
+        assert seen.metadata == {"klass": "demucs.htdemucs.HTDemucs", "args": [], "kwargs": kwargs}
+        assert list(seen.state) == list(model.state_dict()) or path.suffix == ".safetensors"  # which sorts them
+        assert seen.state.keys() == model.state_dict().keys()
+        assert all(torch.equal(seen.state[key], tensor) for key, tensor in model.state_dict().items())
+    upstream = load_safetensors_model(imported).state_dict()
+    assert all(torch.equal(upstream[key], tensor) for key, tensor in model.state_dict().items())
+
+
+def test_an_import_is_named_as_what_it_is_and_never_replaces_its_source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a": torch.zeros(2)}, "a.pt")
+    before = Path("a.pt").read_bytes()
+    with pytest.raises(ConfigError, match="read as such by its ending only"):
+        import_checkpoint("a.pt", output=Path("b.pt"))
+    imported = import_checkpoint("a.pt", output=Path("b.safetensors"))
+    with pytest.raises(ConfigError, match="onto itself"):
+        import_checkpoint(imported, output=tmp_path / imported, overwrite=True)
+    with pytest.raises(ConfigError, match="onto itself"):
+        import_checkpoint("a.pt", output=tmp_path / "a.pt", overwrite=True)
+    assert Path("a.pt").read_bytes() == before
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        import_checkpoint("a.pt", output=Path("no/such/folder/a.safetensors"))
 
 
 class Payload:
@@ -391,6 +580,18 @@ def test_the_list_says_what_is_here_and_what_it_may_be_used_for(hub, monkeypatch
     here = {model["name"]: model["folder"] for model in listed["models"]}
     assert here["htdemucs"] == str(Path(listed["folder"]) / "htdemucs")
     assert here["htdemucs_6s"] is None
+
+
+@pytest.mark.parametrize("command", ["models", "models --json", "models --help", "models download --help"])
+def test_neither_the_list_nor_a_help_text_needs_torch(command):
+    script = f"""
+        import sys
+        from stemsim.cli import app
+        app({command.split()!r}, standalone_mode=False)
+        print([name for name in ("torch", "numpy", "transformers") if name in sys.modules])
+    """
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_command_downloads_and_fails_in_words(hub):

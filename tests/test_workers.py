@@ -89,7 +89,7 @@ def test_when_memory_runs_out_the_batch_is_halved_once_and_it_says_so(segments, 
         seen = limited.embed(segments)
     assert torch.allclose(seen.vectors, expected.vectors, atol=1e-6)
     assert limited.batch_size == 2
-    (warning,) = [record.message for record in caplog.records]
+    (warning,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert "Out of memory on cpu with 4 segments at once (CUDA out of memory. Tried to allocate 2.00 GiB.): now 2." in (
         warning
     )
@@ -110,6 +110,20 @@ def test_several_workers_that_run_out_at_once_halve_once(segments):
     )
     assert len(limited.embed(segments).vectors) == len(segments)
     assert limited.batch_size == 2
+
+
+@pytest.mark.parametrize(("free", "batch"), [(10**9, 3), (10**5, 1), (10**12, 128)])
+def test_the_batch_is_fitted_to_the_memory_of_a_gpu(segments, monkeypatch, free, batch):
+    """What CUDA would answer is made up: no GPU is needed, and none is tested."""
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 50_000_000)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 150_000_000)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 2 * free))
+    fitted = embedder(source=MixOnly(), workers=2)
+    assert fitted.batch_size == 16
+    fitted._fits = False  # as on a GPU
+    fitted.embed(segments[:4])
+    assert fitted.batch_size == batch
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "quantum"])

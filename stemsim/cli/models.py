@@ -43,7 +43,7 @@ def download_command(
         bool, typer.Option("--with-code", help="Fetch the Python files of org/name too; some models need them.")
     ] = False,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Say at once which files are expected where, and touch no network.")
+        bool, typer.Option("--offline", help="Touch no network: say at once which files are missing, and where.")
     ] = False,
     endpoint: Annotated[
         str | None, typer.Option(help="Address of a mirror of the hub.", show_default="huggingface.co")
@@ -97,16 +97,26 @@ def _list(as_json: bool) -> None:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("model", "MB", "licence", "here"):
-        table.add_column(heading, justify="right" if heading == "MB" else "left", no_wrap=heading in {"MB", "here"})
+    for heading in ("model", "about MB", "licence", "here"):
+        table.add_column(heading, justify="right" if heading == "about MB" else "left", no_wrap=heading != "licence")
     for name, model in PRETRAINED.items():
         terms = f"[yellow]{model.license}\nnon-commercial[/yellow]" if model.noncommercial else model.license
         what = f"[bold]{name}[/bold]\n{model.summary}\n[dim]{model.repo}[/dim]"
-        table.add_row(what, f"{model.megabytes:,}", terms, "yes" if found[name] else "no", end_section=True)
+        table.add_row(what, f"{model.megabytes:,}" if model.megabytes else "<1", terms, _here(name, found[name]))
+        table.add_section()
     console = Console()
     console.print(table)
     console.print(f"Folder: {pretrained_folder()} (STEMSIM_PRETRAINED names another)", soft_wrap=True, highlight=False)
     console.print("Get one: stemsim models download NAME", highlight=False)
+
+
+def _here(name: str, folder: Path | None) -> str:
+    """Return whether a model is on this disk: in our folder, or where upstream's own loaders put it."""
+    from stemsim.pretrained.folder import folder_of
+
+    if folder is None:
+        return "no"
+    return "yes" if folder == folder_of(name) else "in HF cache"
 
 
 def _text(folder: Path | None) -> str | None:

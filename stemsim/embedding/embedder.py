@@ -35,6 +35,9 @@ _log = logging.getLogger(__name__)
 
 # Raise it whenever what happens between separator and encoder changes a number: old rows are then left aside.
 _PREPROCESSING: Final = "v1"
+_BATCH: Final = 16  # segments
+_LARGEST_BATCH: Final = 128
+_SHARE_OF_MEMORY: Final = 0.6  # of what a GPU has free: allocators waste some
 _BATCHES_PER_WORKER: Final = 4  # at least, where there is that much work: nobody waits long for the last one
 _UNIT_NORM_TOLERANCE: Final = 1e-3
 
@@ -50,7 +53,8 @@ class StemEmbedder:
         store: Folder of the embedding store; None computes everything anew.
         silence: Level in dBFS under which a stem is silent; None encodes every stem whatever its level, as the paper
             does.
-        batch_size: Most segments separated, encoded and stored at once. Halved once when memory runs out.
+        batch_size: Most segments separated, encoded and stored at once; halved once when memory runs out. null: 16 on a
+            CPU, and on a GPU as many as the first one shows to fit into its free memory.
         device: Where separator and encoder compute, e.g. `cpu` or `cuda:0`.
         workers: Batches in work at the same time. null: on a CPU one for each core, up to 8, which share the cores
             evenly; on a GPU two, so that one reads audio while the other computes.
@@ -64,20 +68,21 @@ class StemEmbedder:
         *,
         store: str | Path | None = None,
         silence: float | None = -60.0,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         device: str = "cpu",
         workers: int | None = None,
         progress: bool = True,
     ) -> None:
-        if batch_size < 1 or (workers is not None and workers < 1):
+        if any(count is not None and count < 1 for count in (batch_size, workers)):
             msg = f"`batch_size` and `workers` must be at least 1, got {batch_size} and {workers}."
             raise ConfigError(msg)
         self.device = _checked_device(device)
         self.source = source.to(self.device)
         self.encoder = encoder.eval().to(self.device)
         self.silence = silence
-        self.batch_size = batch_size
+        self.batch_size = batch_size or _BATCH
         self.workers = workers or default_workers(self.device)
+        self._fits = batch_size is not None or self.device.type != "cuda"
         self.progress = progress
         self._memory = threading.Lock()
         self._ran_out = False
@@ -173,6 +178,8 @@ class StemEmbedder:
         if not missing:
             return
         _log.info("Embedding %d segments: %s x %s.", len(missing), self.source.identity, self.encoder.identity)
+        if not self._fits:
+            self._fit_batch(max(missing.values(), key=lambda segment: segment.duration))
         columns = (
             TextColumn("[progress.description]{task.description}"),
             BarColumn(),
@@ -208,6 +215,26 @@ class StemEmbedder:
                 batch = group[start : start + min(self.batch_size, share)]
                 start += len(batch)
                 yield [key for _, key in batch], [segment for segment, _ in batch]
+
+    def _fit_batch(self, longest: Segment) -> None:
+        """Choose a batch that fits into the memory of the GPU, by what one segment takes there."""
+        before = torch.cuda.memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self.compute([longest])
+        taken = max(1, torch.cuda.max_memory_allocated(self.device) - before)
+        torch.cuda.empty_cache()
+        free, _ = torch.cuda.mem_get_info(self.device)
+        fitting = int(_SHARE_OF_MEMORY * free / (taken * self.workers))
+        self.batch_size = max(1, min(fitting, _LARGEST_BATCH))
+        self._fits = True
+        _log.info(
+            "One segment takes %.0f MB of %s, which has %.0f MB free: %d segments at once in each of %d workers.",
+            taken / 1e6,
+            self.device,
+            free / 1e6,
+            self.batch_size,
+            self.workers,
+        )
 
     def _embed_batch(self, segments: Sequence[Segment]) -> StemEmbeddings:
         """Embed a batch; where memory runs out, halve the batch once for all and say so."""

@@ -3,9 +3,12 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from typing import Final, TypeVar
 
 import torch
+
+from stemsim.embedding.allocator import kept_memory
 
 __all__ = ["default_workers", "work"]
 
@@ -57,8 +60,10 @@ def work(
     before = torch.get_num_threads()
     each = max(1, before // workers) if device.type == "cpu" else before
     pool = ThreadPoolExecutor(workers, "stemsim", initializer=torch.set_num_threads, initargs=(each,))
+    memory = kept_memory() if device.type == "cpu" else nullcontext()
     try:
-        yield from _completed(pool, attempt, iter(tasks), workers)
+        with memory:
+            yield from _completed(pool, attempt, iter(tasks), workers)
     finally:
         failed.set()
         pool.shutdown(cancel_futures=True)

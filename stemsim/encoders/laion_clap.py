@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -168,7 +169,10 @@ def _audio_branch(architecture: str) -> tuple[Any, int]:
     """Return an untrained HTS-AT and the length of what it gives."""
     htsat, folder = _upstream()
     config = json.loads((folder / "model_configs" / f"HTSAT-{architecture}.json").read_text(encoding="utf-8"))
-    branch = htsat.create_htsat_model(SimpleNamespace(**config["audio_cfg"]), enable_fusion=False, fusion_type="None")
+    with warnings.catch_warnings():  # of a default of `torch.meshgrid` that changes one day
+        warnings.simplefilter("ignore", UserWarning)
+        audio = SimpleNamespace(**config["audio_cfg"])
+        branch = htsat.create_htsat_model(audio, enable_fusion=False, fusion_type="None")
     return branch, int(config["embed_dim"])
 
 

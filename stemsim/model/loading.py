@@ -27,7 +27,7 @@ def load(
     separator: StemSource | None = None,
     store: str | Path | None = None,
     device: str = "cpu",
-    batch_size: int = 16,
+    batch_size: int | None = None,
     progress: bool = False,
 ) -> StemSimilarity:
     """Load a model.
@@ -40,7 +40,7 @@ def load(
             card names.
         store: Folder of the embedding store, which spares what was embedded before; None computes everything anew.
         device: Where separator and encoder compute, e.g. `cpu` or `cuda:0`.
-        batch_size: Inputs separated and encoded at once.
+        batch_size: Most inputs separated and encoded at once; None: 16 on a CPU, as many as fit on a GPU.
         progress: Show a progress bar on standard error.
 
     Returns:

@@ -4,18 +4,21 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
 
+from filelock import FileLock, Timeout
+
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
-from stemsim.pretrained.folder import folder_of, is_offline
-from stemsim.pretrained.registry import PRETRAINED
+from stemsim.pretrained.folder import find, folder_of, is_offline, is_repository
+from stemsim.pretrained.registry import PRETRAINED, Pretrained
 
 __all__ = ["RECORD", "download"]
 
@@ -24,8 +27,10 @@ RECORD: Final = "SOURCE.json"
 
 _WANTED: Final = ("*.json", "*.txt", "*.model", "*.yaml")
 _WEIGHTS: Final = (("*.safetensors",), ("pytorch_model*.bin",))  # of an unknown repository, the best kind first
+_HASH: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's SHA-1 of small files, SHA-256 of large ones
 _SHA256_DIGITS: Final = 64
 _NO_ROOM: Final = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_NO_PERMISSION: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 _MARGIN: Final = 50_000_000  # bytes of the disk that stay free
 
 
@@ -51,14 +56,15 @@ def download(
     """Fetch a pretrained model, and the parts that it needs, from the Hugging Face hub.
 
     A file that is there and whose hash is that of the hub is not fetched again. An interrupted download is taken up
-    where it stopped. Nothing incomplete ever has the name of a complete file.
+    where it stopped. Nothing incomplete ever has the name of a complete file, and of two processes that want the same
+    model one waits for the other.
 
     Args:
         name: A name of `PRETRAINED`, or `org/name` of any repository with a `config.json`.
         announce: Called with a line on what is about to be fetched, before it is.
         with_code: Fetch the Python files of a repository too. Nothing runs them before an encoder is told to.
         endpoint: Address of the hub, if it is another than usual.
-        offline: Fail instead of touching the network, as with `STEMSIM_OFFLINE`.
+        offline: Do not touch the network, as with `STEMSIM_OFFLINE`: fail where something is missing.
 
     Returns:
         The folder with the files.
@@ -69,17 +75,12 @@ def download(
         CheckpointError: If a file does not have its hash, or there is no room for it.
     """
     known = PRETRAINED.get(name)
-    if known is None and (name.count("/") != 1 or name.startswith((".", "/"))):
+    if known is None and not is_repository(name):
         msg = f"Unknown model {name!r}; expected one of {', '.join(PRETRAINED)}, or org/name of a repository."
         raise ConfigError(msg)
-    folder = folder_of(name)
     if offline or is_offline():
-        files = "its config.json and weights" if known is None else ", ".join(known.files).replace("|", " or ")
-        msg = (
-            f"Offline, so {name} is not fetched. Expected {files} in {folder}: copy them there, or go online (without "
-            "--offline, STEMSIM_OFFLINE and HF_HUB_OFFLINE)."
-        )
-        raise DataNotFoundError(msg)
+        return _without_network(name, known, announce)
+    folder = folder_of(name)
     for part in known.needs if known else ():
         download(part, announce=announce, endpoint=endpoint)
     repo = name if known is None else known.repo
@@ -94,18 +95,61 @@ def download(
             return folder
         announce(f"{name}: {size / 1e6:,.1f} MB from {repo} to {folder} ({terms}).")
         folder.mkdir(parents=True, exist_ok=True)
-        _check_room(folder, size, missing)
-        for file in missing:
-            _fetch(folder, file)
-    _write_record(folder, repo, remote)
+        with _alone(folder, announce):
+            missing = [file for file in missing if not _is_there(folder, file)]  # we may have waited for them
+            _check_room(folder, missing)
+            for file in missing:
+                _fetch(folder, file)
+            _write_record(folder, repo, None if known is None else known.license, remote)
     return folder
+
+
+def _without_network(name: str, known: Pretrained | None, announce: Callable[[str], None]) -> Path:
+    """Return the folder of a model if all of it is there; otherwise say which files are expected where."""
+    if known is None:
+        folder = folder_of(name)
+        complete = (folder / RECORD).is_file()
+        expected = f"its config.json and weights in {folder}"
+    else:
+        models = [known, *(PRETRAINED[part] for part in known.needs)]
+        places = [find(model) for model in models]
+        folder = places[0] or folder_of(name)
+        complete = None not in places
+        expected = ", and ".join(
+            f"{', '.join(model.files).replace('|', ' or ')} in {folder_of(model.name)}"
+            for model, place in zip(models, places, strict=True)
+            if place is None
+        )
+    if complete:
+        announce(f"{name}: already in {folder}; offline, so it was not compared with the hub.")
+        return folder
+    msg = (
+        f"Offline, so {name} is not fetched. Expected {expected}: copy them there, or go online (without "
+        "--offline, STEMSIM_OFFLINE and HF_HUB_OFFLINE)."
+    )
+    raise DataNotFoundError(msg)
+
+
+@contextmanager
+def _alone(folder: Path, announce: Callable[[str], None]) -> Iterator[None]:
+    """Keep other processes out: two that append to one file spoil it, even after one of them has given it its name."""
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        held = lock.acquire(blocking=False)
+    except Timeout:
+        announce(f"Another process fetches {folder.name}; waiting for it.")
+        held = lock.acquire()
+    with held:
+        yield
 
 
 def _files_of(repo: str, with_code: bool, endpoint: str | None) -> list[tuple[str, ...]]:
     """Return the files of a repository that a model needs."""
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
 
-    names = [name for name in HfApi(endpoint=endpoint).list_repo_files(repo) if "/" not in name]
+    # Not list_repo_files: it waits forever for a hub that does not answer.
+    info = HfApi(endpoint=endpoint).model_info(repo, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    names = [file.rfilename for file in info.siblings or () if "/" not in file.rfilename]
     weights = next((found for kinds in _WEIGHTS if (found := [n for n in names if _matches(n, kinds)])), [])
     if "config.json" not in names or not weights:
         msg = f"The repository {repo} is no model that can be used: it lacks config.json or weights; it has {names}."
@@ -129,7 +173,13 @@ def _first_there(repo: str, names: Sequence[str], endpoint: str | None) -> _Remo
             metadata = get_hf_file_metadata(url, endpoint=endpoint)
         except EntryNotFoundError:
             continue
-        return _RemoteFile(name, url, metadata.size or 0, metadata.etag or "", metadata.commit_hash or "")
+        if metadata.size is None or not _HASH.fullmatch(metadata.etag or ""):
+            msg = (
+                f"{url} came without the size and hash that the Hugging Face hub states, so it could not be checked: "
+                "not fetched. Is something in between, such as a login page or an incomplete mirror?"
+            )
+            raise DataNotFoundError(msg)
+        return _RemoteFile(name, url, metadata.size, metadata.etag, metadata.commit_hash or "")
     msg = f"The repository {repo} has no file {' or '.join(names)}. Upgrade stemsim, or tell its authors."
     raise DataNotFoundError(msg)
 
@@ -137,22 +187,24 @@ def _first_there(repo: str, names: Sequence[str], endpoint: str | None) -> _Remo
 def _is_there(folder: Path, file: _RemoteFile) -> bool:
     """Tell whether a file is there with the size and the hash that the hub states."""
     path = folder / file.name
-    return path.is_file() and path.stat().st_size == file.size and _has_hash(path, file.etag)
+    return path.is_file() and path.stat().st_size == file.size and _hash(path, file.etag) == file.etag
 
 
-def _has_hash(path: Path, etag: str) -> bool:
-    """Compare a file with its hash: SHA-256 of large files, git's SHA-1 of small ones."""
-    kind = "sha256" if len(etag) == _SHA256_DIGITS else "sha1"
-    digest = hashlib.new(kind, usedforsecurity=False)
-    if kind == "sha1":
-        digest.update(f"blob {path.stat().st_size}\0".encode())
-    with path.open("rb") as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest() == etag
+def _hash(path: Path, etag: str) -> str:
+    """Return the hash of a file, of the kind that the hub states: SHA-256 of large files, git's SHA-1 of small ones."""
+    if len(etag) == _SHA256_DIGITS:
+        return _sha256(path)
+    content = path.read_bytes()
+    return hashlib.sha1(f"blob {len(content)}\0".encode() + content, usedforsecurity=False).hexdigest()
 
 
-def _check_room(folder: Path, size: int, missing: Sequence[_RemoteFile]) -> None:
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_room(folder: Path, missing: Sequence[_RemoteFile]) -> None:
+    size = sum(file.size for file in missing)
     begun = sum(path.stat().st_size for file in missing if (path := _partial(folder, file)).is_file())
     free = shutil.disk_usage(folder).free
     if size - begun + _MARGIN > free:
@@ -176,33 +228,49 @@ def _fetch(folder: Path, file: _RemoteFile) -> None:
     partial = _partial(folder, file)
     with partial.open("ab") as growing:
         begun = growing.tell()
-        if begun < file.size or not file.size:
+        if begun < file.size:
             headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
             http_get(
                 file.url,
                 growing,
                 resume_size=begun,
                 headers=headers,
-                expected_size=file.size or None,
+                expected_size=file.size,
                 displayed_filename=file.name,
             )
-    if not _has_hash(partial, file.etag):
+        growing.flush()
+        os.fsync(growing.fileno())  # or the name may outlive a power cut, and the content not
+    seen = _hash(partial, file.etag)
+    if seen != file.etag:
         partial.unlink()
         msg = (
-            f"{file.name} came with another hash than the hub states ({file.etag}), so it was thrown away. Try again; "
-            "if it happens again, something between you and the hub changes files."
+            f"{file.name} came with another hash than the hub states, so it was thrown away: expected {file.etag}, got "
+            f"{seen}. Try again; if it happens again, something between you and the hub changes files."
         )
         raise CheckpointError(msg)
     os.replace(partial, folder / file.name)  # noqa: PTH105 - the atomic one, by its usual name
+    for outdated in folder.glob(f".{file.name}.*.partial"):  # of a version that the hub has replaced
+        outdated.unlink()
 
 
-def _write_record(folder: Path, repo: str, files: Sequence[_RemoteFile]) -> None:
+def _write_record(folder: Path, repo: str, terms: str | None, files: Sequence[_RemoteFile]) -> None:
     record: dict[str, Any] = {
         "repository": repo,
+        "license": terms,
         "date": datetime.now(UTC).date().isoformat(),
-        "files": [{key: value for key, value in asdict(file).items() if key != "url"} for file in files],
+        "files": [
+            {
+                "name": file.name,
+                "size": file.size,
+                "sha256": file.etag if len(file.etag) == _SHA256_DIGITS else _sha256(folder / file.name),
+                "commit": file.commit,
+            }
+            for file in files
+        ],
     }
-    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    partial = folder / f".{RECORD}.partial"
+    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, folder / RECORD)  # noqa: PTH105 - the atomic one, by its usual name
 
 
 @contextmanager
@@ -224,9 +292,12 @@ def _readable_errors(repo: str, folder: Path) -> Iterator[None]:
         if error.errno in _NO_ROOM:
             msg = f"No room left in {folder} ({error.strerror}). What was fetched is kept: make room. {again}"
             raise CheckpointError(msg) from error
+        if error.errno in _NO_PERMISSION:
+            msg = f"{folder} cannot be written ({error.strerror}). Choose another folder by STEMSIM_PRETRAINED."
+            raise CheckpointError(msg) from error
         msg = f"{repo} could not be fetched ({_first_line(error)}). {again}"
         raise DataNotFoundError(msg) from error
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL, json.JSONDecodeError) as error:
         msg = f"{repo} could not be fetched: {_first_line(error)}. Check the network. {again}"
         raise DataNotFoundError(msg) from error
 

@@ -1,16 +1,19 @@
 """Where pretrained files lie on this disk. Nothing here touches the network."""
 
 import os
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Final
 
 from stemsim.errors import ConfigError, DataNotFoundError
 from stemsim.pretrained.registry import PRETRAINED, Pretrained
 
-__all__ = ["find", "folder_of", "is_offline", "locate", "locate_file", "pretrained_folder"]
+__all__ = ["find", "folder_of", "is_offline", "is_repository", "locate", "locate_file", "pretrained_folder"]
 
-_TRUE = ("1", "true", "yes", "on")
+_TRUE: Final = ("1", "true", "yes", "on")
+_REPOSITORY: Final = re.compile(r"(?!.*(?:--|\.\.))\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b(?<!\.git)", re.ASCII)
 
 
 def pretrained_folder() -> Path:
@@ -24,6 +27,11 @@ def pretrained_folder() -> Path:
 def is_offline() -> bool:
     """Tell whether `STEMSIM_OFFLINE` or `HF_HUB_OFFLINE` forbids the network."""
     return any(os.environ.get(name, "").lower() in _TRUE for name in ("STEMSIM_OFFLINE", "HF_HUB_OFFLINE"))
+
+
+def is_repository(name: str) -> bool:
+    """Tell whether `org/name` of a repository may be spelled so; huggingface_hub raises a ValueError on others."""
+    return _REPOSITORY.fullmatch(name) is not None
 
 
 def folder_of(name: str) -> Path:
@@ -64,7 +72,7 @@ def locate(model: str | Path) -> Path:
         raise _not_found(known)
     if (path := Path(model).expanduser()).exists():
         return path
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    if is_repository(name):
         repository = folder_of(name)
         if (repository / "config.json").is_file():
             return repository

@@ -25,12 +25,18 @@ def import_checkpoint(
         The file written.
 
     Raises:
-        ConfigError: If the file to write is there already, or is the checkpoint itself.
+        ConfigError: If the file to write is there already, is the checkpoint itself, or is not named as safetensors.
         CheckpointError: If the checkpoint cannot be read without running code, is damaged, or there is no room.
     """
     file = Path(file)
     target = output or file.with_suffix(".safetensors")
-    if target == file or (target.exists() and not overwrite):
+    if target.resolve() == file.resolve():
+        msg = f"{file} would be written onto itself. Name another file by --output; safetensors need no import."
+        raise ConfigError(msg)
+    if target.suffix != ".safetensors":
+        msg = f"What is written is safetensors, and is read as such by its ending only; --output was {target}."
+        raise ConfigError(msg)
+    if target.exists() and not overwrite:
         msg = f"{target} is there already. Name another file by --output, or replace it by --overwrite."
         raise ConfigError(msg)
     write_checkpoint(target, read_checkpoint(file, allow_pickle=allow_pickle))

@@ -88,7 +88,8 @@ class TripletDataModule(lightning.LightningDataModule):
         encoder: Frozen encoder; null: Spectral, which needs no weights.
         store: Folder of the embedding store.
         silence: Level in dBFS under which a stem is silent and adds nothing; null encodes every stem.
-        embedding_batch: Most segments separated and encoded at once; halved once when memory runs out.
+        embedding_batch: Most segments separated and encoded at once; halved once when memory runs out. null: 16 on a
+            CPU, and as many as fit on a GPU.
         device: Where separator and encoder compute, e.g. `cpu` or `cuda:0`.
         workers: Batches in work at the same time; null: as many as there are cores, up to 8, or two on a GPU.
         split: `stratified` (the paper) or `grouped`, so that no track is on both sides.
@@ -106,7 +107,7 @@ class TripletDataModule(lightning.LightningDataModule):
         encoder: Encoder | None = None,
         store: str = "runs/embeddings",
         silence: float | None = -60.0,
-        embedding_batch: int = 16,
+        embedding_batch: int | None = None,
         device: str = "cpu",
         workers: int | None = None,
         split: SplitKind = "stratified",
@@ -144,14 +145,14 @@ class TripletDataModule(lightning.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Embed and store what the store lacks."""
-        self.embedder.embed(self._read().segments)
+        self.embedder.embed(self.read().segments)
 
     def setup(self, stage: str) -> None:
         """Read triplets and embeddings, and split."""
         del stage
         if self.triplets is not None:
             return
-        triplets = self._read()
+        triplets = self.read()
         self.embeddings = self.embedder.embed(triplets.segments)
         self.parts = split_triplets(triplets, self.fractions, kind=self.split, seed=self.seed)[0]
         self.triplets = triplets
@@ -161,8 +162,13 @@ class TripletDataModule(lightning.LightningDataModule):
             "%s: %s triplets, %s split %s, %d dropped.", triplets.source, len(triplets), self.split, sizes, dropped
         )
 
-    def _read(self) -> Triplets:
-        """Read the table, and keep the triplets that have a majority."""
+    def read(self) -> Triplets:
+        """Read the table, and keep the triplets that have a majority.
+
+        Raises:
+            SplitError: If none are left.
+            ConfigError: If listeners heard another stem than the model weighs.
+        """
         everything = self.reader.read(self.embedder)
         triplets = everything.filter()
         if len(triplets) < len(everything):

@@ -1,0 +1,5 @@
+"""`python -m stemsim.cli`: the command `stemsim`, where it is not on the path."""
+
+from stemsim.cli import app
+
+app()
