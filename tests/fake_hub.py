@@ -23,7 +23,7 @@ class Hub:
         stall_after: Bytes of a body after which nothing comes until `go_on` is set; None for never.
         stalled: Set while a body waits.
         ranges: Whether it can send a part of a file.
-        corrupt: Serve other bytes than the hash is of.
+        corrupt: Name of a file that comes with other bytes than its hash is of.
         status: Status of every answer, if not the right one.
         page: What every answer is, as where a hotel wants a login.
         delay: Seconds before every answer.
@@ -39,7 +39,7 @@ class Hub:
         self.stalled = threading.Event()
         self.go_on = threading.Event()
         self.ranges = True
-        self.corrupt = False
+        self.corrupt = None
         self.status = None
         self.page = None
         self.delay = 0.0
@@ -148,7 +148,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_body(self.server.hub, content[begin:])
 
     def send_body(self, hub, rest):
-        if hub.corrupt:
+        if hub.corrupt is not None and self.path.endswith(hub.corrupt):
             rest = rest[::-1]
         if hub.cut_after is not None and len(rest) > hub.cut_after:
             rest = rest[: hub.cut_after]

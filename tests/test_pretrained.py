@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fake_hub import COMMIT, fake_hub
+from fake_hub import COMMIT, etag, fake_hub
 from typer.testing import CliRunner
 
 from stemsim.cli import app
@@ -125,20 +125,21 @@ def test_a_killed_download_goes_on_in_another_process_and_no_part_has_the_name_o
     outdated = folder / "htdemucs/.955717e8.safetensors.0123456789abcdef.partial"
     outdated.parent.mkdir(parents=True)
     outdated.write_bytes(b"of an older version")
-    (partial,) = [outdated.with_name(f".955717e8.safetensors.{hashlib.sha256(LARGE).hexdigest()[:16]}.partial")]
+    partial = outdated.with_name(f".955717e8.safetensors.{hashlib.sha256(LARGE).hexdigest()[:16]}.partial")
     process = start_fetching(hub)
     assert hub.stalled.wait(30)
     wait_until(lambda: partial.is_file() and partial.stat().st_size)
     process.kill()
     process.communicate()
-    assert partial.stat().st_size == 10 * 2**20
+    kept = partial.stat().st_size  # it may die in the middle of a write
+    assert 0 < kept <= 10 * 2**20
     assert not (folder / "htdemucs/955717e8.safetensors").exists()
     with pytest.raises(DataNotFoundError):
         locate("htdemucs")
     hub.go_on.set()
     fetch(hub)
     assert (folder / "htdemucs/955717e8.safetensors").read_bytes() == LARGE
-    assert hub.bodies[1:] == [("955717e8.safetensors", f"bytes={10 * 2**20}-")]
+    assert hub.bodies[1:] == [("955717e8.safetensors", f"bytes={kept}-")]
     assert not list((folder / "htdemucs").glob(".*.partial"))
 
 
@@ -166,14 +167,18 @@ def test_a_hub_that_knows_no_ranges_sends_the_file_anew(hub, folder):
     assert (folder / "htdemucs/955717e8.safetensors").read_bytes() == WEIGHTS
 
 
-def test_other_bytes_than_the_hash_is_of_are_thrown_away(hub, folder):
-    hub.corrupt = True
-    expected, seen = (hashlib.sha256(content).hexdigest() for content in (WEIGHTS, WEIGHTS[::-1]))
-    with pytest.raises(CheckpointError, match=f"another hash than the hub states.* expected {expected}, got {seen}"):
+@pytest.mark.parametrize(("name", "content"), [("htdemucs.yaml", BAG), ("955717e8.safetensors", WEIGHTS)])
+def test_other_bytes_than_the_hash_is_of_are_thrown_away(hub, folder, name, content):
+    hub.corrupt = name
+    expected, seen = (etag(served, large=content is WEIGHTS) for served in (content, content[::-1]))
+    message = f"{name} came with another hash than the hub states.* expected {expected}, got {seen}"
+    with pytest.raises(CheckpointError, match=message):
         fetch(hub)
-    assert not [path for path in (folder / "htdemucs").iterdir() if path.name != RECORD]
-    hub.corrupt = False
+    assert not list((folder / "htdemucs").glob(f"*{name}*"))
+    assert not (folder / "htdemucs" / RECORD).exists()
+    hub.corrupt = None
     fetch(hub)
+    assert (folder / "htdemucs" / name).read_bytes() == content
 
 
 def test_a_disk_that_fills_up_in_mid_download_is_an_error_and_the_rest_comes_later(hub, folder):
@@ -256,9 +261,10 @@ def test_what_is_no_hub_is_said_so_before_anything_is_fetched(hub):
             download("htdemucs", announce=print, endpoint=endpoint)
 
 
-def test_a_folder_that_may_not_be_written_is_named(hub, folder, monkeypatch):
-    monkeypatch.setenv("STEMSIM_PRETRAINED", "/proc/nowhere")
-    with pytest.raises((CheckpointError, DataNotFoundError), match="/proc/nowhere/htdemucs"):
+def test_a_folder_that_cannot_be_made_is_named(hub, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("STEMSIM_PRETRAINED", str(tmp_path / "file"))
+    with pytest.raises(CheckpointError, match=r"file/htdemucs cannot be written.*STEMSIM_PRETRAINED"):
         fetch(hub)
     assert not hub.bodies
 
@@ -282,13 +288,11 @@ def test_no_network_no_repository_and_a_broken_hub_are_errors_within_seconds(hub
         fetch(hub, "MuQ-MuLan-large")
     with pytest.raises(DataNotFoundError, match="no repository nobody/nothing for you"):
         fetch(hub, "nobody/nothing")
-    for hub.status in (403, 503):
+    for status, advice in ((401, "hf auth login"), (403, "hf auth login"), (503, "goes on where it stopped")):
+        hub.status = status
         for name in ("htdemucs", "nobody/nothing"):
-            with pytest.raises(DataNotFoundError, match=f"could not be fetched.*{hub.status}"):
+            with pytest.raises(DataNotFoundError, match=f"{status}.*{advice}"):
                 fetch(hub, name)
-    hub.status = 401
-    with pytest.raises(DataNotFoundError, match="hf auth login"):
-        fetch(hub, "nobody/nothing")
     assert time.monotonic() - begin < 10.0
 
 

@@ -7,6 +7,7 @@ import typer
 
 from stemsim.cli.embed import embed_command
 from stemsim.cli.models import models_app
+from stemsim.cli.tables import tables_command
 from stemsim.cli.votes import votes_command
 
 __all__ = ["app"]
@@ -18,6 +19,7 @@ app = typer.Typer(
 )
 app.command("embed", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(embed_command)
 app.command("votes")(votes_command)
+app.command("tables")(tables_command)
 app.add_typer(models_app, name="models")
 
 

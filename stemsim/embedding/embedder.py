@@ -38,7 +38,7 @@ _PREPROCESSING: Final = "v1"
 _BATCH: Final = 16  # segments
 _LARGEST_BATCH: Final = 128
 _SHARE_OF_MEMORY: Final = 0.6  # of what a GPU has free: allocators waste some
-_BATCHES_PER_WORKER: Final = 4  # at least, where there is that much work: nobody waits long for the last one
+_BATCHES_PER_WORKER: Final = 16  # at least, where there is that much work: nobody waits long for the last one
 _UNIT_NORM_TOLERANCE: Final = 1e-3
 
 

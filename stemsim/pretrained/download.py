@@ -30,7 +30,7 @@ _WEIGHTS: Final = (("*.safetensors",), ("pytorch_model*.bin",))  # of an unknown
 _HASH: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's SHA-1 of small files, SHA-256 of large ones
 _SHA256_DIGITS: Final = 64
 _NO_ROOM: Final = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-_NO_PERMISSION: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FORBIDDEN: Final = (401, 403)
 _MARGIN: Final = 50_000_000  # bytes of the disk that stay free
 
 
@@ -278,21 +278,25 @@ def _readable_errors(repo: str, folder: Path) -> Iterator[None]:
     """Turn what the hub's library and the disk raise into errors that say what to do."""
     try:
         import httpx
-        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+        from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
     except ImportError as error:
         msg = "Downloads need the package huggingface_hub: pip install 'stemsim[models]'."
         raise ConfigError(msg) from error
     again = "Run the command again: it goes on where it stopped."
     try:
         yield
-    except (GatedRepoError, RepositoryNotFoundError) as error:
-        msg = f"The hub has no repository {repo} for you. Check the name; if it is private or gated: `hf auth login`."
+    except HfHubHTTPError as error:
+        if isinstance(error, RepositoryNotFoundError) or error.response.status_code in _FORBIDDEN:
+            msg = f"The hub has no repository {repo} for you ({_first_line(error)}). Check the name; if it is private "
+            msg += "or gated: ask for access on its page, then `hf auth login`."
+        else:
+            msg = f"{repo} could not be fetched ({_first_line(error)}). {again}"
         raise DataNotFoundError(msg) from error
     except OSError as error:
         if error.errno in _NO_ROOM:
             msg = f"No room left in {folder} ({error.strerror}). What was fetched is kept: make room. {again}"
             raise CheckpointError(msg) from error
-        if error.errno in _NO_PERMISSION:
+        if error.errno is not None:  # of the disk: httpx and huggingface_hub wrap what comes from the network
             msg = f"{folder} cannot be written ({error.strerror}). Choose another folder by STEMSIM_PRETRAINED."
             raise CheckpointError(msg) from error
         msg = f"{repo} could not be fetched ({_first_line(error)}). {again}"
