@@ -9,10 +9,10 @@ import torch
 import yaml
 from random_models import FOUR, SIX, SMALL_DEMUCS, write_htdemucs
 from signals import CLIPS, make_signal
-from stemsim.pretrained.importing import import_checkpoint
 
 from stemsim.audio import Segment, level_dbfs
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
+from stemsim.pretrained.importing import import_checkpoint
 from stemsim.separators import Demucs
 from stemsim.stems import LAYOUTS
 
