@@ -109,6 +109,15 @@ def test_fit_reaches_the_closed_form_and_recovers_simulated_weights(fitted):
     assert (folder / "fit.png").stat().st_size > 5000
 
 
+def test_cross_validation_says_in_words_what_it_found(small_demo, tmp_path):
+    run("crossval", "demo.yaml", tmp_path, *small_demo, "--splits", "20")
+    first, second = read(tmp_path / "crossval.json")["verdicts"]
+    assert "ridge" in first
+    assert "mix cosine" in first
+    assert "95 % interval" in first
+    assert second.endswith(".")
+
+
 def test_fitted_weights_are_those_of_an_independent_least_squares(fitted):
     _, cli = fitted
     rows = cli.datamodule.rows("train")

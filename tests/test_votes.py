@@ -30,7 +30,14 @@ def invoke(*arguments):
 def cells(output, instrument, test_type):
     """Return the numbers in a row of the table."""
     (line,) = [line for line in output.splitlines() if line.split()[:2] == [instrument, test_type]]
-    return [float(cell) if cell != "-" else None for cell in line.split()[2:]]
+    *numbers, interval = line.split()[2:]
+    ceiling = numbers[-1]
+    if ceiling == "-":
+        assert interval == "-"
+    else:
+        lower, upper = map(float, interval.split("-"))
+        assert 0.0 <= lower <= float(ceiling) <= upper <= 100.0
+    return [float(cell) if cell != "-" else None for cell in numbers]
 
 
 class TestDescription:

@@ -35,12 +35,19 @@ def votes_command(
     ] = 0.8,
     min_votes: Annotated[int, typer.Option(help="Retain triplets with at least this many votes.")] = 1,
     screen: Annotated[bool, typer.Option("--screen", help="Leave out the listeners who failed a dummy check.")] = False,
+    perspective: Annotated[
+        str, typer.Option(help="overall, timbre, rhythm or melody: what the listeners were asked to attend to.")
+    ] = "overall",
+    pool: Annotated[
+        bool, typer.Option("--pool", help="Count the same question in both runs of the test as one triplet.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
     """Count the votes of the listening test Inst-Sim-ABX, and say how far its listeners agree.
 
     The ceiling is how often one listener's answer to the retained triplets agrees with the majority of the other
-    listeners, a tie among them counting 0.5: what a model can be measured against.
+    listeners, a tie among them counting 0.5: what a model can be measured against. Its 95 % interval is about other
+    listeners and other triplets (pigeonhole bootstrap over both).
     """
     with readable_errors():
         from stemsim.evaluation.listening_test import describe_listening_test
@@ -52,6 +59,8 @@ def votes_command(
             min_agreement=min_agreement,
             min_votes=min_votes,
             screen=screen,
+            perspective=perspective,
+            pool=pool,
         )
     if as_json:
         import json
@@ -68,11 +77,21 @@ def _print(test: "ListeningTest") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), title="Votes in Inst-Sim-ABX", title_justify="left")
+    about = "" if test.perspective == "overall" else f", {test.perspective}"
+    title = f"Votes in Inst-Sim-ABX{about}{', both runs pooled' if test.pooled else ''}"
+    table = Table(box=box.SIMPLE_HEAD, padding=0, title=title, title_justify="left")
     for heading in ("instrument", "test"):
         table.add_column(heading, no_wrap=True)
     retained = f"retained\nat {test.min_agreement:g}"
-    for heading in ("triplets", retained, "answers", "votes,\nmedian", "chose\nfirst, %", "human\nceiling, %"):
+    for heading in (
+        "triplets",
+        retained,
+        "answers",
+        "votes,\nmedian",
+        "chose\nfirst, %",
+        "human\nceiling, %",
+        "95 %\ninterval",
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     for count in test.counts:
         table.add_row(*_cells(count), end_section=count is test.counts[-1])
@@ -82,9 +101,9 @@ def _print(test: "ListeningTest") -> None:
     console.print(table)
     total, wrong = test.total, test.wrong_dummies
     console.print(
-        f"In all: {total.triplets} triplets ({total.distinct} distinct, as both runs of the test asked about the same "
-        f"stems), {total.answers} answers, {test.subjects} listeners; {test.dummy_checks} dummy checks, "
-        f"{len(wrong)} wrong.",
+        f"In all: {total.triplets} triplets ({total.distinct} distinct"
+        f"{'' if test.pooled else ', as both runs of the test asked about the same stems; see --pool'}), "
+        f"{total.answers} answers, {test.subjects} listeners; {test.dummy_checks} dummy checks, {len(wrong)} wrong.",
         highlight=False,
     )
     for check in wrong:
@@ -104,6 +123,7 @@ def _cells(count: "VoteCount") -> tuple[str, ...]:
         "-" if count.median_votes is None else f"{count.median_votes:g}",
         _percent(count.chose_first),
         _percent(count.ceiling),
+        "-" if (ends := count.ceiling_interval) is None else f"{_percent(ends[0])}-{_percent(ends[1])}",
     )
 
 

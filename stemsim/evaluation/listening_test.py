@@ -1,6 +1,5 @@
 """What a listening test holds: triplets, answers, position bias, and how far its listeners agree."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stemsim.errors import ConfigError
-from stemsim.evaluation.agreement import human_ceiling
+from stemsim.evaluation.ceiling import Interval, ceiling_of
 from stemsim.triplets import TEST_TYPES, Triplets
 from stemsim.triplets.inst_sim_abx_answers import INSTRUMENTS, Answers, DummyCheck, read_answers
 
@@ -20,7 +19,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class VoteCount:
-    """Votes on the triplets of one instrument and test type, or of several.
+    """Votes on the triplets of one instrument and test type, or of several, about one perspective.
 
     Attributes:
         instrument: What was heard; `all` in a total.
@@ -33,6 +32,7 @@ class VoteCount:
         chose_first: Share of all answers that chose the candidate presented first; None where there is none.
         ceiling: How often one answer to the retained triplets agrees with the majority of the others, a tie among
             these counting 0.5; None where no triplet has two answers.
+        ceiling_interval: 95 % interval of the ceiling, with other listeners and other triplets.
     """
 
     instrument: str
@@ -44,6 +44,7 @@ class VoteCount:
     median_votes: float | None
     chose_first: float | None
     ceiling: float | None
+    ceiling_interval: Interval | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class ListeningTest:
         dummy_checks: Number of answers to dummy checks, before screening.
         wrong_dummies: Those that were wrong.
         screened: Whether the listeners who gave a wrong one were left out.
+        perspective: What the answers are about: `overall`, `timbre`, `rhythm` or `melody`.
+        pooled: Whether the same question in both runs of the test counts as one triplet.
         min_agreement: Least share of votes of a retained triplet's majority.
         min_votes: Least number of votes of a retained triplet.
     """
@@ -69,6 +72,8 @@ class ListeningTest:
     dummy_checks: int
     wrong_dummies: tuple[DummyCheck, ...]
     screened: bool
+    perspective: str
+    pooled: bool
     min_agreement: float
     min_votes: int
 
@@ -81,6 +86,9 @@ def describe_listening_test(
     min_agreement: float = 0.8,
     min_votes: int = 1,
     screen: bool = False,
+    perspective: str = "overall",
+    pool: bool = False,
+    replicates: int = 1000,
 ) -> ListeningTest:
     """Count the votes of Inst-Sim-ABX; no audio is needed.
 
@@ -91,33 +99,39 @@ def describe_listening_test(
         min_agreement: Least share of votes that the majority of a retained triplet must have.
         min_votes: Least number of votes of a retained triplet.
         screen: Leave out the listeners who failed a dummy check.
+        perspective: Answers about what: `overall`, `timbre`, `rhythm` or `melody`; those who gave none do not count.
+        pool: Count the same question in both runs of the test as one triplet.
+        replicates: Number of bootstrap replicates of the ceiling's interval.
 
     Returns:
         The counts by instrument and test type, over all of those chosen, and over the whole test.
 
     Raises:
-        ConfigError: If there is no such instrument or test type.
+        ConfigError: If there is no such instrument, test type or perspective.
         DataNotFoundError: If a file is missing.
         TripletError: If a file is not as published, or a threshold is out of range.
     """
     instruments = _choose(instrument, INSTRUMENTS, "instrument")
     test_types = _choose(test_type, TEST_TYPES, "test type")
     everything = read_answers(root)
-    answers = everything.screened() if screen else everything
+    listeners = everything.screened() if screen else everything
+    answers = (listeners.pooled() if pool else listeners).about(perspective)
     votes = answers.count()
-    retained = votes.filter(min_agreement=min_agreement, min_votes=min_votes)  # verifies the thresholds
+    retained = votes.retained(min_agreement=min_agreement, min_votes=min_votes)  # verifies the thresholds
 
     def count(heard: Sequence[str], asked: Sequence[str]) -> VoteCount:
-        return _count(answers, votes, retained, heard, asked)
+        return _count(answers, votes, retained, _mask(votes, heard, asked), (heard, asked), replicates)
 
     return ListeningTest(
         counts=tuple(count([name], [test]) for name in instruments for test in test_types),
         chosen=count(instruments, test_types),
         total=count(INSTRUMENTS, TEST_TYPES),
-        subjects=len({*answers.subject.tolist(), *(check.subject for check in answers.dummies)}),
+        subjects=len({*listeners.subject.tolist(), *(check.subject for check in listeners.dummies)}),
         dummy_checks=len(everything.dummies),
         wrong_dummies=everything.wrong_dummies,
         screened=screen,
+        perspective=perspective,
+        pooled=pool,
         min_agreement=min_agreement,
         min_votes=min_votes,
     )
@@ -140,21 +154,27 @@ def _mask(triplets: Triplets, instruments: Sequence[str], test_types: Sequence[s
 
 
 def _count(
-    answers: Answers, votes: Triplets, retained: Triplets, instruments: Sequence[str], test_types: Sequence[str]
+    answers: Answers,
+    votes: Triplets,
+    retained: BoolArray,
+    asked: BoolArray,
+    what: tuple[Sequence[str], Sequence[str]],
+    replicates: int,
 ) -> VoteCount:
-    """Count the votes on triplets with one of the instruments and of the test types."""
-    asked = _mask(votes, instruments, test_types)
-    kept = retained.votes[_mask(retained, instruments, test_types)]
+    """Count the votes on the triplets that were asked about instruments and test types."""
     first = answers.chose_first[asked[answers.triplet]]
     heard = zip(votes.x[asked], votes.a[asked], votes.b[asked], votes.instrument[asked], strict=True)
+    found = ceiling_of(answers, asked & retained, replicates=replicates)
+    instrument, test_type = (names[0] if len(names) == 1 else "all" for names in what)
     return VoteCount(
-        instrument=instruments[0] if len(instruments) == 1 else "all",
-        test_type=test_types[0] if len(test_types) == 1 else "all",
+        instrument=instrument,
+        test_type=test_type,
         triplets=int(asked.sum()),
         distinct=len(set(heard)),
-        retained=len(kept),
+        retained=int((asked & retained).sum()),
         answers=len(first),
         median_votes=float(np.median(votes.votes[asked].sum(axis=1))) if asked.any() else None,
         chose_first=float(first.mean()) if len(first) else None,
-        ceiling=None if math.isnan(ceiling := human_ceiling(kept)) else ceiling,
+        ceiling=None if found is None else found.value,
+        ceiling_interval=None if found is None else found.interval,
     )

@@ -9,17 +9,20 @@ import numpy.typing as npt
 import pandas as pd
 
 from stemsim.evaluation.crossval import CrossValidation
+from stemsim.evaluation.inference import WeightIntervals
+from stemsim.evaluation.penalty import WeightPath
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_cross_validation", "plot_weights", "save_figure"]
+__all__ = ["plot_cross_validation", "plot_intervals", "plot_ridge_path", "plot_weights", "save_figure"]
 
 FloatArray = npt.NDArray[np.float64]
 
 _BLUE, _GREY, _GREEN, _ORANGE = "#2f6fb0", "#9aa5b1", "#3c8d5a", "#d9822b"
 _SERIES = (_BLUE, _GREEN, _ORANGE)
+_STEM_COLORS = (_BLUE, _ORANGE, _GREEN, "#b5484b", "#7b5ea7", "#8a6d4b", "#333f4a")
 
 
 def plot_weights(frame: pd.DataFrame, title: str) -> "Figure":
@@ -73,6 +76,63 @@ def plot_cross_validation(result: CrossValidation) -> "Figure":
         fontsize=10,
         wrap=True,
     )
+    return figure
+
+
+def plot_intervals(intervals: Sequence[WeightIntervals], title: str) -> "Figure":
+    """Draw the intervals of the weights, one row a stem and one line a method.
+
+    Args:
+        intervals: Of one stem layout, by different methods.
+        title: Title of the picture.
+
+    Returns:
+        The figure; an interval without end is left out.
+    """
+    stems = intervals[0].stems
+    figure, axes = _new_figure(7.0, 1.2 + 0.55 * len(stems))
+    colors = (_BLUE, _GREEN, _ORANGE, _GREY)
+    for index, one in enumerate(intervals):
+        known = np.isfinite(one.lower) & np.isfinite(one.upper)
+        places = np.arange(len(stems))[known] + (index - (len(intervals) - 1) / 2) * 0.7 / len(intervals)
+        middle = one.estimate[known]
+        reach = np.stack([middle - one.lower[known], one.upper[known] - middle]).clip(min=0.0)
+        color = colors[index % len(colors)]
+        axes.errorbar(
+            middle, places, xerr=reach, fmt="o", color=color, markersize=4, capsize=3, lw=1.4, label=one.method
+        )
+    axes.set_yticks(range(len(stems)), list(stems))
+    axes.set_ylim(len(stems) - 0.5, -0.5)  # the first stem on top
+    axes.axvline(0.0, color="black", lw=0.8)
+    axes.set_xlabel(f"weight, {100 * intervals[0].level:g} % interval")
+    axes.set_title(title, fontsize=9)
+    figure.legend(frameon=False, fontsize=8, ncols=len(intervals), loc="outside lower center")
+    return figure
+
+
+def plot_ridge_path(path: WeightPath, title: str) -> "Figure":
+    """Draw ridge weights as functions of the penalty, and the leave-one-out error beside them.
+
+    Args:
+        path: Weights of all penalties, which are positive.
+        title: Title of the picture.
+
+    Returns:
+        The figure; a line marks the penalty of least leave-one-out error.
+    """
+    figure, (left, right) = _new_figure(10.0, 3.8, columns=2)
+    for index, stem in enumerate(path.stems):
+        left.plot(path.alphas, path.weights[:, index], color=_STEM_COLORS[index % len(_STEM_COLORS)], label=stem)
+    left.axhline(0.0, color="black", lw=0.8)
+    left.set_ylabel("weight")
+    left.legend(frameon=False, fontsize=8)
+    right.plot(path.alphas, path.left_out_error, color=_BLUE)
+    right.set_ylabel("mean squared error on left-out triplets")
+    for panel in (left, right):
+        panel.set_xscale("log")
+        panel.set_xlabel("ridge penalty alpha")
+        panel.axvline(path.best_alpha, color=_GREY, lw=1.0, ls="--")
+    figure.suptitle(f"{title}; dashed: least error, alpha = {path.best_alpha:.3g}", fontsize=10, wrap=True)
     return figure
 
 

@@ -37,6 +37,7 @@ def publish(
     results: Mapping[str, Any],
     *,
     tables: Sequence[Table] = (),
+    notes: Sequence[str] = (),
     figure: "Figure | None" = None,
     frames: Mapping[str, pd.DataFrame] | None = None,
 ) -> None:
@@ -47,6 +48,7 @@ def publish(
         name: What the results are of, e.g. `fit` or `crossval`.
         results: Numbers, strings, lists and dictionaries.
         tables: Tables for the terminal.
+        notes: Sentences below them.
         figure: A picture.
         frames: Tables for files and W&B, by name.
     """
@@ -54,11 +56,7 @@ def publish(
         return
     console, folder = Console(), Path(trainer.default_root_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    for table in tables:
-        if table.title:  # as lines of its own: a title above a narrow table would be broken
-            console.print(f"\n{table.title}", highlight=False, style="bold", soft_wrap=True)
-            table.title = None
-        console.print(table)
+    _show(console, tables, notes)
     path = folder / f"{name}.json"
     path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     written = [path]
@@ -76,6 +74,16 @@ def publish(
             if figure is not None:
                 logger.log_image(name, [str(folder / f"{name}.png")])
             logger.experiment.summary.update({name: results})
+
+
+def _show(console: Console, tables: Sequence[Table], notes: Sequence[str]) -> None:
+    for table in tables:
+        if table.title:  # as lines of its own: a title above a narrow table would be broken
+            console.print(f"\n{table.title}", highlight=False, style="bold", soft_wrap=True)
+            table.title = None
+        console.print(table)
+    for note in notes:
+        console.print(note, highlight=False, soft_wrap=True)
 
 
 class ResultsReport(lightning.Callback):
@@ -254,20 +262,22 @@ def prediction_frame(
     return pd.DataFrame(columns)
 
 
-def report_cross_validation(trainer: lightning.Trainer, result: CrossValidation) -> None:
+def report_cross_validation(trainer: lightning.Trainer, result: CrossValidation, verdicts: Sequence[str] = ()) -> None:
     """Show and keep the result of a cross-validation.
 
     Args:
         trainer: Knows the run's folder and the loggers.
         result: The result.
+        verdicts: What it says, in sentences.
     """
     columns = {m.name: m.weights.mean(axis=0) for m in result.models if m.weights is not None}
     weights = pd.DataFrame({"stem": result.stems, **columns, "ridge on all": result.path.weights})
     publish(
         trainer,
         "crossval",
-        result.to_dict(),
+        {**result.to_dict(), "verdicts": list(verdicts)},
         tables=crossval_tables(result),
+        notes=verdicts,
         figure=plot_cross_validation(result),
         frames={"crossval_weights": weights},
     )

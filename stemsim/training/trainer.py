@@ -3,6 +3,8 @@
 import lightning
 
 from stemsim.evaluation import CrossValidation, SplitKind, cross_validate
+from stemsim.evaluation.collinearity import collinearity
+from stemsim.evaluation.comparison import compare_fits
 from stemsim.evaluation.crossval import ALPHAS
 from stemsim.training.data import TripletDataModule
 from stemsim.training.module import StemSimilarityModule
@@ -52,7 +54,7 @@ class StemTrainer(lightning.Trainer):
             seed=seed,
         )
         self._log_scores(result)
-        report_cross_validation(self, result)
+        report_cross_validation(self, result, _verdicts(result, datamodule))
         return result
 
     def _log_scores(self, result: CrossValidation) -> None:
@@ -69,3 +71,12 @@ class StemTrainer(lightning.Trainer):
         for logger in self.loggers:
             logger.log_metrics(metrics)
             logger.save()
+
+
+def _verdicts(result: CrossValidation, datamodule: TripletDataModule) -> list[str]:
+    """Say whether the fitted weights beat the mix alone, and whether the stems can be told apart."""
+    deltas, verdicts = datamodule.deltas(), []
+    if "mix" in result.stems and len(result.stems) > 1 and len(result.test_size) > 1:
+        verdicts.append(compare_fits(result, ("ridge", "mix cosine"), deltas, datamodule.table()).verdict)
+    verdicts.append(collinearity(deltas, result.stems).sentence)
+    return verdicts

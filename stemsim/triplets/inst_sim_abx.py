@@ -40,6 +40,8 @@ class InstSimABX(TripletReader):
         min_agreement: Least share of votes that the majority must have, in [0, 1] (the paper: 0.75 and 0.8).
         min_votes: Least number of votes.
         screen: Leave out all answers of listeners who failed a check, in which one candidate is the reference itself.
+        pool: Add up the votes of the two runs of the test where they asked the same; the paper does not, and otherwise
+            the same question may be both trained on and tested. Mixes were asked about in one run only.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class InstSimABX(TripletReader):
         min_agreement: float = 0.8,
         min_votes: int = 1,
         screen: bool = False,
+        pool: bool = False,
     ) -> None:
         if instrument not in (None, *INSTRUMENTS) or test_type not in (None, *TEST_TYPES):
             msg = (
@@ -65,6 +68,7 @@ class InstSimABX(TripletReader):
         self.min_agreement = min_agreement
         self.min_votes = min_votes
         self.screen = screen
+        self.pool = pool
 
     def read(self, embedder: StemEmbedder) -> Triplets:
         """Count the votes, keep the triplets asked for, and find their tracks; nothing is embedded for it."""
@@ -73,7 +77,8 @@ class InstSimABX(TripletReader):
         for check in answers.wrong_dummies:
             fate = "all answers of this listener are left out" if self.screen else "`screen` would leave them out"
             _log.info("%s answered %s where %s is the reference; %s", check.subject, check.answer, check.expected, fate)
-        counted = (answers.screened() if self.screen else answers).count()
+        answers = answers.screened() if self.screen else answers
+        counted = (answers.pooled() if self.pool else answers).count()
         kept = counted.filter(
             instrument=self.instrument,
             test_type=self.test_type,

@@ -9,19 +9,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from stemsim.errors import DataNotFoundError, TripletError
+from stemsim.errors import ConfigError, DataNotFoundError, TripletError
 from stemsim.triplets.inst_sim_abx_samples import REPOSITORY, ROLES, SampleTable, read_samples
 from stemsim.triplets.table import PERSPECTIVES, Triplets
 
-__all__ = ["ANSWERS_FILE", "INSTRUMENTS", "Answers", "DummyCheck", "read_answers"]
+__all__ = ["ANSWERS_FILE", "INSTRUMENTS", "QUESTIONS", "Answers", "DummyCheck", "read_answers"]
 
 ANSWERS_FILE: Final = "csvs/inst_sim_abx_answers.csv"
 INSTRUMENTS: Final = ("bass", "drums", "guitar", "piano", "residuals", "mix")
 """What the listeners heard: single stems, or whole recordings."""
 
-_QUESTIONS: Final = ("total", *PERSPECTIVES)
+QUESTIONS: Final = ("overall", *PERSPECTIVES)
+"""What the listeners were asked about every triplet."""
+
 _PRESENTED: Final = ("reference", "sample_a", "sample_b")
-_ANSWERS: Final = tuple(f"answer_{question}" for question in _QUESTIONS)
+_ANSWERS: Final = tuple(f"answer_{question}" for question in ("total", *PERSPECTIVES))
 _COLUMNS: Final = ("ex_name", "subject_id", *_PRESENTED, *_ANSWERS)
 _CHOICES: Final = {"A+": 1, "A-": 1, "B+": -1, "B-": -1}  # + is sure, - is a little; both are a choice
 _NOT_ASKED: Final = "NA"
@@ -64,7 +66,8 @@ class Answers:
     """The answers of the listening test in canonical order: candidate A or Y first, B or C second.
 
     A triplet is what one run of the test asked. The second run (`ex202407`) asked anew, of the same segments, all that
-    the first one had asked, and more; these count as two triplets, and no listener answered both.
+    the first one had asked, and more; these count as two triplets, and no listener answered both. `pooled` makes them
+    one.
 
     Attributes:
         table: The triplets that were asked, without votes; their segments' paths are relative to a Slakh2100 folder.
@@ -109,6 +112,37 @@ class Answers:
             choices=self.choices[keep],
             swapped=self.swapped[keep],
             dummies=tuple(check for check in self.dummies if check.subject not in failed),
+        )
+
+    def pooled(self) -> Self:
+        """Return the answers with identical questions of the two runs made one triplet; no answer is lost."""
+        table = self.table
+        names = np.unique(np.char.add(table.test_type, table.instrument), return_inverse=True)[1]
+        asked = np.stack([table.x, table.a, table.b, names.reshape(-1)], axis=1)
+        _, first, question = np.unique(asked, axis=0, return_index=True, return_inverse=True)
+        order = np.argsort(first)  # triplets stay in the order in which they come first
+        place = np.argsort(order)[question.reshape(-1)]
+        return replace(self, table=table.select(first[order]), triplet=place[self.triplet].astype(np.int64))
+
+    def about(self, question: str) -> Self:
+        """Return the answers to one question in place of those over all, without the listeners who gave none.
+
+        Votes, majorities and position bias of what is returned are then about this question.
+
+        Args:
+            question: `overall`, `timbre`, `rhythm` or `melody`.
+
+        Raises:
+            ConfigError: If there is no such question.
+        """
+        if question not in QUESTIONS:
+            msg = f"Listeners were asked about {', '.join(QUESTIONS)}; got {question!r}. Choose one of these."
+            raise ConfigError(msg)
+        chosen = self.choices[:, QUESTIONS.index(question)]
+        said = chosen != 0
+        choices = np.concatenate([chosen[:, None], self.choices[:, 1:]], axis=1)[said]
+        return replace(
+            self, triplet=self.triplet[said], subject=self.subject[said], choices=choices, swapped=self.swapped[said]
         )
 
     def count(self) -> Triplets:

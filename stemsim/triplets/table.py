@@ -170,16 +170,29 @@ class Triplets:
         Raises:
             TripletError: If a condition is out of range.
         """
-        if not 0.0 <= min_agreement <= 1.0 or min_votes < 0:
-            msg = (
-                f"`min_agreement` lies in [0, 1] and `min_votes` is not negative; got {min_agreement} and {min_votes}."
-            )
-            raise TripletError(msg)
-        keep = (self.preference != 0) & (self.votes.sum(axis=1) >= min_votes)
-        # Shares are ratios of small integers: 4 of 5 votes must count as 0.8 whatever its last bit.
-        keep &= self.majority_share >= min_agreement - 1e-9
+        keep = self.retained(min_agreement=min_agreement, min_votes=min_votes)
         if instrument is not None:
             keep &= self.instrument == instrument
         if test_type is not None:
             keep &= self.test_type == test_type
         return self.select(keep)
+
+    def retained(self, *, min_agreement: float = 0.0, min_votes: int = 1) -> BoolArray:
+        """Return which triplets `(triplet,)` have a majority, votes enough, and agreement enough.
+
+        Args:
+            min_agreement: Least share of votes that the majority must have, in [0, 1].
+            min_votes: Least number of votes.
+
+        Raises:
+            TripletError: If a condition is out of range.
+        """
+        if not 0.0 <= min_agreement <= 1.0 or min_votes < 0:
+            msg = (
+                f"`min_agreement` lies in [0, 1] and `min_votes` is not negative; got {min_agreement} and {min_votes}."
+            )
+            raise TripletError(msg)
+        # Shares are ratios of small integers: 4 of 5 votes must count as 0.8 whatever its last bit.
+        enough = self.majority_share >= min_agreement - 1e-9
+        retained: BoolArray = (self.preference != 0) & (self.votes.sum(axis=1) >= min_votes) & enough
+        return retained

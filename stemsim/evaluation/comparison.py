@@ -1,0 +1,256 @@
+"""Paired comparison of two models on the same splits, with a verdict in words."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.stats import binomtest
+from scipy.stats import t as student_t
+
+from stemsim.errors import ConfigError, SplitError
+from stemsim.evaluation.agreement import agreement_credit
+from stemsim.evaluation.crossval import CrossValidation
+from stemsim.evaluation.splits import PARTS, split_triplets
+from stemsim.triplets import Triplets
+
+__all__ = [
+    "Comparison",
+    "PairedDifference",
+    "SignTest",
+    "compare_fits",
+    "compare_models",
+    "corrected_resampled_t_test",
+    "format_p",
+    "sign_test",
+]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class PairedDifference:
+    """Mean of paired differences over resampled splits.
+
+    Attributes:
+        mean: Mean difference; positive where the first model agrees more often.
+        standard_error: Its standard error, corrected for the overlap of the splits.
+        lower: Lower end of the interval.
+        upper: Upper end of the interval.
+        p_value: Two-sided, of no difference.
+        level: Coverage of the interval.
+        splits: Number of splits.
+    """
+
+    mean: float
+    standard_error: float
+    lower: float
+    upper: float
+    p_value: float
+    level: float
+    splits: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignTest:
+    """Exact sign test on triplets (for one fixed pair of predictions: McNemar's exact test).
+
+    Attributes:
+        for_first: Triplets on which the first model does better.
+        for_second: Triplets on which the second one does.
+        p_value: Two-sided, of the two being equally likely.
+    """
+
+    for_first: int
+    for_second: int
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two models on the same splits.
+
+    Attributes:
+        first: Name of the first model.
+        second: Name of the second one.
+        agreement: Mean test agreement of both.
+        difference: First minus second, over the splits.
+        signs: The same by triplets, each counting once.
+    """
+
+    first: str
+    second: str
+    agreement: tuple[float, float]
+    difference: PairedDifference
+    signs: SignTest
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether the corrected t-test calls the difference significant."""
+        return self.difference.p_value < 1.0 - self.difference.level
+
+    @property
+    def verdict(self) -> str:
+        """What the comparison says, in one sentence."""
+        gap = self.difference
+        names, sides = (self.first, self.second), (self.signs.for_first, self.signs.for_second)
+        points = (gap.mean, gap.lower, gap.upper)
+        if gap.mean < 0.0:  # the better one is named first
+            names, sides, points = names[::-1], sides[::-1], (-gap.mean, -gap.upper, -gap.lower)
+        mean, lower, upper = (100.0 * value + 0.0 for value in points)
+        figures = (
+            f"{mean:+.1f} points, {100 * gap.level:g} % interval [{lower:.1f}, {upper:.1f}], p {format_p(gap.p_value)}"
+        )
+        counts = f"{sides[0]} triplets for {names[0]}, {sides[1]} for {names[1]}"
+        by_sign = f"sign test p {format_p(self.signs.p_value)}"
+        if not self.told_apart:
+            return f"No difference between {names[0]} and {names[1]} can be told: {figures} ({counts}; {by_sign})."
+        confirmed = self.signs.p_value < 1.0 - gap.level and sides[0] > sides[1]
+        doubt = "" if confirmed else ", which does not confirm it"
+        return f"{names[0]} agrees more often than {names[1]}: {figures} ({counts}; {by_sign}{doubt})."
+
+
+def corrected_resampled_t_test(
+    differences: FloatArray, test_train_ratio: float, *, level: float = 0.95
+) -> PairedDifference:
+    """Test whether paired differences over random splits have mean 0.
+
+    Splits share triplets, so their differences are correlated and the usual standard error s / sqrt(J) over J splits
+    is far too small. Nadeau and Bengio ("Inference for the generalization error", Machine Learning 52, 2003, equation
+    9) take sqrt((1 / J + n_test / n_train) s^2) instead, and Student's t with J - 1 degrees of freedom.
+
+    Args:
+        differences: `(split,)` agreement of one model minus that of the other; NaN where a split has no value.
+        test_train_ratio: Size of the test parts over that of the train parts, in what was drawn: triplets or tracks.
+        level: Coverage of the interval.
+
+    Returns:
+        Mean, interval and p-value.
+
+    Raises:
+        ConfigError: If the ratio or the level is out of range.
+        SplitError: If fewer than two splits have a value.
+    """
+    if not test_train_ratio > 0.0 or not 0.0 < level < 1.0:
+        msg = f"The test/train ratio is positive and the level in (0, 1); got {test_train_ratio} and {level}."
+        raise ConfigError(msg)
+    known = differences[~np.isnan(differences)]
+    splits = len(known)
+    if splits < 2:  # noqa: PLR2004 - a spread needs two
+        msg = f"A paired comparison needs at least 2 splits with a value; got {splits}. Ask for more splits."
+        raise SplitError(msg)
+    mean = float(known.mean())
+    error = float(np.sqrt((1.0 / splits + test_train_ratio) * known.var(ddof=1)))
+    if error <= 1e-12 * max(1.0, abs(mean)):  # the same difference everywhere, up to rounding
+        return PairedDifference(mean, 0.0, mean, mean, float(abs(mean) <= 1e-12), level, splits)  # noqa: PLR2004
+    reach = float(student_t.ppf(0.5 + 0.5 * level, splits - 1)) * error
+    p_value = float(2.0 * student_t.sf(abs(mean) / error, splits - 1))
+    return PairedDifference(mean, error, mean - reach, mean + reach, p_value, level, splits)
+
+
+def sign_test(first: FloatArray, second: FloatArray) -> SignTest:
+    """Test whether two models do better on equally many triplets, exactly.
+
+    Args:
+        first: `(triplet,)` what the first model earned on each triplet: 1, 0 or a mean over splits; NaN: not tested.
+        second: `(triplet,)` what the second one did.
+
+    Returns:
+        The discordant triplets, and the two-sided binomial probability; 1 where there are none.
+    """
+    # Means of equal credits may differ in their last bit.
+    for_first, for_second = int((first > second + 1e-9).sum()), int((second > first + 1e-9).sum())
+    discordant = for_first + for_second
+    p_value = float(binomtest(for_first, discordant).pvalue) if discordant else 1.0
+    return SignTest(for_first, for_second, p_value)
+
+
+def compare_models(
+    names: tuple[str, str],
+    preferences: tuple[FloatArray, FloatArray],
+    majority: IntArray,
+    test: BoolArray,
+    *,
+    test_train_ratio: float,
+    level: float = 0.95,
+) -> Comparison:
+    """Compare two models, of any kind, that were fitted and tested on the same splits.
+
+    Args:
+        names: What the verdict calls them.
+        preferences: Of each, `(split, triplet)` predicted preference, or `(1, triplet)` if the same on every split.
+        majority: `(triplet,)` the majority choice, +1 = A or -1 = B.
+        test: `(split, triplet)` True where a triplet is tested.
+        test_train_ratio: Size of the test parts over that of the train parts, in what was drawn: triplets or tracks.
+        level: Coverage of the interval.
+
+    Returns:
+        Both tests and a verdict.
+    """
+    size, times = test.sum(axis=1), test.sum(axis=0)
+    by_split, by_triplet = [], []
+    for preference in preferences:
+        credit = np.where(test, agreement_credit(preference, majority), 0.0)
+        by_split.append(_ratio(credit.sum(axis=1), size))
+        by_triplet.append(_ratio(credit.sum(axis=0), times))
+    return Comparison(
+        first=names[0],
+        second=names[1],
+        agreement=(float(np.nanmean(by_split[0])), float(np.nanmean(by_split[1]))),
+        difference=corrected_resampled_t_test(by_split[0] - by_split[1], test_train_ratio, level=level),
+        signs=sign_test(*by_triplet),
+    )
+
+
+def compare_fits(
+    result: CrossValidation,
+    names: tuple[str, str],
+    deltas: torch.Tensor,
+    triplets: Triplets,
+    *,
+    level: float = 0.95,
+) -> Comparison:
+    """Compare two models of a cross-validation, whose splits are drawn again from their seed.
+
+    Args:
+        result: A cross-validation.
+        names: Two of its models that have weights, such as `ridge` and `mix cosine`.
+        deltas: `(triplet, stem)` the stem features that were cross-validated.
+        triplets: Their triplets.
+        level: Coverage of the interval.
+
+    Returns:
+        Both tests and a verdict.
+
+    Raises:
+        ConfigError: If there is no such model, or the triplets are not those of the result.
+    """
+    weights = {model.name: model.weights for model in result.models if model.weights is not None}
+    if not set(names) <= set(weights) or len(triplets) != result.triplets:
+        msg = (
+            f"Expected two of {', '.join(weights)} and the {result.triplets} triplets that were cross-validated; got "
+            f"{' and '.join(names)}, and {len(triplets)} triplets."
+        )
+        raise ConfigError(msg)
+    fraction, count = result.train_fraction, len(result.test_size)
+    parts = split_triplets(triplets, (fraction, 0.0, 1.0 - fraction), kind=result.kind, count=count, seed=result.seed)
+    features = deltas.double().numpy()
+    return compare_models(
+        names,
+        (weights[names[0]] @ features.T, weights[names[1]] @ features.T),
+        triplets.preference,
+        parts == PARTS.index("test"),
+        test_train_ratio=(1.0 - fraction) / fraction,
+        level=level,
+    )
+
+
+def format_p(p_value: float) -> str:
+    """Write a p-value with its relation: `= 0.02` or `< 0.001`."""
+    return "< 0.001" if p_value < 0.001 else f"= {p_value:.2g}"  # noqa: PLR2004
+
+
+def _ratio(numerator: FloatArray, denominator: IntArray) -> FloatArray:
+    return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator > 0)

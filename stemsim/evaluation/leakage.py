@@ -1,0 +1,166 @@
+"""How much of an agreement comes from tracks that are on both sides of a split."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from torch import Tensor
+
+from stemsim.evaluation.crossval import ALPHAS, CrossValidation, cross_validate
+from stemsim.evaluation.splits import PARTS, SplitKind, split_triplets
+from stemsim.stems import StemLayout
+from stemsim.triplets import TEST_TYPES, Triplets
+
+__all__ = ["Leakage", "LeakageRow", "leakage"]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class LeakageRow:
+    """Mean test agreement of one model by both kinds of split; test types count as in the whole table.
+
+    Attributes:
+        model: Its name.
+        stratified: On random splits, which share tracks.
+        matched: On random splits with as few triplets to train on as the grouped ones have.
+        grouped: On splits that share no track.
+        grouped_std: Standard deviation of the last over the splits that test every type.
+    """
+
+    model: str
+    stratified: float
+    matched: float
+    grouped: float
+    grouped_std: float
+
+    @property
+    def difference(self) -> float:
+        """Stratified minus grouped: what a random split promises too much."""
+        return self.stratified - self.grouped
+
+    @property
+    def from_less_data(self) -> float:
+        """The part of the difference that is there because grouped splits train on fewer triplets."""
+        return self.stratified - self.matched
+
+    @property
+    def leak(self) -> float:
+        """The rest: what is there because tracks are shared."""
+        return self.matched - self.grouped
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Leakage:
+    """Cross-validations by both kinds of split, side by side.
+
+    Attributes:
+        rows: One a model.
+        stratified: The cross-validation by random splits.
+        grouped: The one by splits that share no track.
+        train_size: Mean number of triplets trained on, stratified and grouped.
+    """
+
+    rows: tuple[LeakageRow, ...]
+    stratified: CrossValidation
+    grouped: CrossValidation
+    train_size: tuple[float, float]
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row a model, in shares of 1."""
+        names = ("model", "stratified", "matched", "grouped", "grouped_std", "difference", "from_less_data", "leak")
+        return pd.DataFrame([[getattr(row, name) for name in names] for row in self.rows], columns=list(names))
+
+    @property
+    def sentence(self) -> str:
+        """What the fitted models owe to shared tracks, in plain words."""
+        said = [
+            f"{row.model}: {100 * row.stratified:.1f} % on random splits, {100 * row.grouped:.1f} % where no track is "
+            f"shared; of the {100 * row.difference:+.1f} points, {100 * row.from_less_data:+.1f} come from less to "
+            f"train on and {100 * row.leak:+.1f} from shared tracks."
+            for row in self.rows
+            if row.model in {"OLS", "ridge"}
+        ]
+        return " ".join(said)
+
+
+def leakage(
+    deltas: Tensor,
+    triplets: Triplets,
+    stems: StemLayout,
+    *,
+    count: int = 100,
+    train_fraction: float = 0.7,
+    alphas: Sequence[float] = ALPHAS,
+    seed: int = 0,
+) -> Leakage:
+    """Cross-validate by random splits and by splits that share no track, and say what the difference is made of.
+
+    Two things besides leakage would set them apart. A grouped split keeps a triplet only if all its tracks are on one
+    side: XYC triplets, of two tracks, stay more often than XAB triplets, of three, and are easier; so agreement is
+    averaged within each test type, and the types are weighed as in the whole table. And fewer triplets are left to
+    train on; so there are also random splits with as few.
+
+    Args:
+        deltas: `(triplet, stem)` stem features.
+        triplets: The triplets, each with a majority.
+        stems: Stem layout of `deltas`.
+        count: Number of splits of each kind.
+        train_fraction: Share of the triplets, or tracks, to train on; the rest is tested.
+        alphas: Ridge penalties to choose from.
+        seed: Seed of the splits.
+
+    Returns:
+        Agreement of every model by both kinds of split. Models without a fit should show no leak.
+
+    Raises:
+        SplitError: If a split leaves its train or test part empty.
+    """
+    fractions = (train_fraction, 0.0, 1.0 - train_fraction)
+
+    def validate(kind: SplitKind, fraction: float) -> CrossValidation:
+        return cross_validate(
+            deltas,
+            triplets,
+            stems,
+            count=count,
+            train_fraction=fraction,
+            kind=kind,
+            alphas=alphas,
+            seed=seed,
+        )
+
+    stratified, grouped = validate("stratified", train_fraction), validate("grouped", train_fraction)
+    parts = split_triplets(triplets, fractions, kind="grouped", count=count, seed=seed)
+    trained = float((parts == PARTS.index("train")).sum(axis=1).mean())
+    matched = validate("stratified", trained / len(triplets))
+    share = np.array([(triplets.test_type == kind).mean() for kind in TEST_TYPES])
+    rows = tuple(
+        LeakageRow(
+            first.name,
+            _standardised(first.agreement, share),
+            _standardised(second.agreement, share),
+            _standardised(third.agreement, share),
+            _spread(third.agreement, share),
+        )
+        for first, second, third in zip(stratified.models, matched.models, grouped.models, strict=True)
+    )
+    return Leakage(rows, stratified, grouped, (train_fraction * len(triplets), trained))
+
+
+def _standardised(agreement: FloatArray, share: FloatArray) -> float:
+    """Return the mean over the splits within each test type, the types weighed by their share of the triplets."""
+    columns, present = agreement[:, 1:], share > 0
+    known = ~np.isnan(columns)
+    means = np.where(known, columns, 0.0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
+    return float((means[present] * share[present]).sum())
+
+
+def _spread(agreement: FloatArray, share: FloatArray) -> float:
+    """Return the standard deviation over the splits that test all types."""
+    present = share > 0
+    values = agreement[:, 1:][:, present] @ share[present]
+    known = values[~np.isnan(values)]
+    return float(known.std()) if len(known) else float("nan")
