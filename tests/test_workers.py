@@ -82,6 +82,13 @@ def test_after_an_error_what_the_other_workers_had_in_hand_is_stored(segments, t
     assert len(filled.store) == 1
 
 
+@pytest.fixture
+def full_batches(monkeypatch):
+    """Let batches be as large as they may, however few there are."""
+    monkeypatch.setattr("stemsim.embedding.embedder._BATCHES_PER_WORKER", 1)
+
+
+@pytest.mark.usefixtures("full_batches")
 def test_when_memory_runs_out_the_batch_is_halved_once_and_it_says_so(segments, caplog):
     expected = embedder(source=MixOnly()).embed(segments)
     limited = embedder(source=MixOnly(), encoder=LimitedEncoder(2), workers=1, batch_size=4)
@@ -95,6 +102,7 @@ def test_when_memory_runs_out_the_batch_is_halved_once_and_it_says_so(segments, 
     )
 
 
+@pytest.mark.usefixtures("full_batches")
 def test_when_memory_runs_out_again_it_is_an_error_that_keeps_what_is_stored(segments, tmp_path):
     embedder(tmp_path, source=MixOnly()).embed(segments[:3])
     limited = embedder(tmp_path, source=MixOnly(), encoder=LimitedEncoder(1), workers=1, batch_size=4)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -74,7 +75,7 @@ def _load(kind: Any, folder: Path, trust_code: bool) -> Any:
     """Load a part of a model from its folder, never from the network."""
     try:
         return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_code)
-    except (OSError, ValueError, RuntimeError, ImportError, AttributeError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError, ImportError, AttributeError, KeyError) as error:
         hint = "" if trust_code else " If the model comes with Python files that you trust, set `trust_code: true`."
         first = (str(error).splitlines() or [repr(error)])[0]
         msg = f"{folder} cannot be loaded by {kind.__name__} ({first}).{hint}"
