@@ -20,11 +20,11 @@ from stemsim.evaluation.agreement import agreement, human_ceiling
 from stemsim.evaluation.crossval import CrossValidation, cross_validate
 from stemsim.separators import MixOnly, Multitrack, StemSource
 from stemsim.similarity import stem_deltas
-from stemsim.stems import STEMS
+from stemsim.stems import LAYOUTS, STEMS
 from stemsim.triplets import TEST_TYPES, InstSimABX, Triplets
 from stemsim.triplets.inst_sim_abx_answers import read_answers
 
-__all__ = ["Cell", "PaperTables", "Study", "paper_tables", "published"]
+__all__ = ["Cell", "PaperTables", "Study", "paper_tables", "pivot", "published"]
 
 _log = logging.getLogger(__name__)
 
@@ -318,10 +318,9 @@ def _table_4(results: Mapping[tuple[str, str, str], CrossValidation | None]) -> 
     """Yield the weights, averaged over the splits, of both fits."""
     for (name, layout, separation), result in results.items():
         figures = published()["table4"].get(name, {}).get(layout, {})
-        stems = [stem for stem in STEMS if layout == "6-stem" or stem not in {"guitar", "piano"}]
         fitted = {} if result is None else {model.name: model.weights for model in result.models}
         for fit in ("OLS", "ridge"):
-            for stem in stems:
+            for stem in LAYOUTS[layout]:
                 weights = fitted.get(fit)
                 column = None if weights is None or result is None else weights[:, result.stems.index(stem)]
                 yield Cell(
