@@ -2,6 +2,13 @@
 
 import csv
 import json
+import shutil
+
+import numpy as np
+import pandas as pd
+
+from stemsim.triplets import TEST_TYPES
+from stemsim.triplets.inst_sim_abx_answers import ANSWERS_FILE
 
 COLUMNS = (
     "",
@@ -95,4 +102,31 @@ def write_fake_inst_sim_abx(root, rows=ROWS, *, configs=None, columns=COLUMNS):
     for run, config in (configs or {run: sample_config(run) for run in RUNS}).items():
         path = root / "sample_configs" / f"dict_triplet_{run.removeprefix('ex')}.json"
         path.write_text(json.dumps(config), encoding="utf-8")
+    return root
+
+
+def write_part_of_inst_sim_abx(source, root, *, instruments, each, kinds=TEST_TYPES):
+    """Write the first `each` triplets of the real listening test of both kinds, as the repository has it; return it.
+
+    Args:
+        source: Folder of the real one.
+        root: Folder to write to.
+        instruments: What was heard.
+        kinds: Test types.
+        each: Number of triplets of each test type and instrument that at least 80 % agree on.
+    """
+    frame = pd.read_csv(source / ANSWERS_FILE, dtype=str, keep_default_na=False, index_col=0)
+    heard = frame["reference"].str.split("/").str[2].isin(instruments)
+    pair = [tuple(sorted(files)) for files in zip(frame["sample_a"], frame["sample_b"], strict=True)]
+    frame = frame.assign(pair=pair)[heard]
+    frame["chosen"] = np.where(frame["answer_total"].str[0] == "A", frame["sample_a"], frame["sample_b"])
+    asked = frame.groupby(["ex_name", "reference", "pair"], sort=False)
+    agreed = asked.filter(lambda rows: rows["chosen"].value_counts(normalize=True).iloc[0] >= 0.8)
+    kind = agreed["sample_a"].str.contains("/[YC]_", regex=True).map({True: "XYC", False: "XAB"})
+    agreed, kind = agreed[kind.isin(kinds)], kind[kind.isin(kinds)] + agreed["reference"].str.split("/").str[2]
+    question = agreed[["ex_name", "reference", "pair"]].apply(tuple, axis=1)
+    order = question.groupby(kind, sort=False).transform(lambda values: pd.factorize(values)[0])
+    (root / "csvs").mkdir(parents=True)
+    agreed[order < each].drop(columns=["pair", "chosen"]).to_csv(root / ANSWERS_FILE)
+    shutil.copytree(source / "sample_configs", root / "sample_configs")
     return root

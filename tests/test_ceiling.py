@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from stemsim.cli.votes import votes_command
 from stemsim.errors import ConfigError, TripletError
-from stemsim.evaluation import agreement, ceiling_credit, human_ceiling
+from stemsim.evaluation import agreement, agreement_credit, ceiling_credit, human_ceiling
 from stemsim.evaluation.ceiling import answer_credit, ceiling, ceiling_of, ceiling_table, share_of_ceiling
 from stemsim.evaluation.listening_test import describe_listening_test
 from stemsim.triplets.inst_sim_abx_answers import read_answers
@@ -109,7 +109,7 @@ class TestShare:
         rng = np.random.default_rng(0)
         votes = np.stack([rng.integers(3, 6, 80), rng.integers(0, 3, 80)], axis=1)
         preference = rng.normal(0.8, 1.0, size=80)
-        found = share_of_ceiling(preference, votes)
+        found = share_of_ceiling(agreement_credit(preference, np.ones(len(votes))), votes)
         assert found.agreement == pytest.approx(agreement(preference, np.ones(80)))
         assert found.ceiling == pytest.approx(human_ceiling(votes))
         assert found.share == pytest.approx(found.agreement / found.ceiling)
@@ -119,7 +119,7 @@ class TestShare:
         rng = np.random.default_rng(1)
         votes = np.stack([rng.integers(3, 6, 40), rng.integers(0, 3, 40)], axis=1)
         preference = rng.normal(0.8, 1.0, size=40)
-        found = share_of_ceiling(preference, votes, replicates=60, seed=5)
+        found = share_of_ceiling(agreement_credit(preference, np.ones(len(votes))), votes, replicates=60, seed=5)
         shares = []
         for draw in np.random.default_rng(5).multinomial(40, np.full(40, 1 / 40), size=60):
             rows = np.repeat(np.arange(40), draw)
@@ -130,9 +130,9 @@ class TestShare:
     def test_sentences(self, right, place):
         votes = np.tile([[5, 0], [4, 1], [3, 2]], (60, 1))
         preference = np.where(np.arange(180) < right * 180, 1.0, -1.0)[np.random.default_rng(0).permutation(180)]
-        share = share_of_ceiling(preference, votes)
+        share = share_of_ceiling(agreement_credit(preference, np.ones(len(votes))), votes)
         if right == 0.85:
-            share = share_of_ceiling(np.where(np.arange(180) % 30 < 21, 1.0, -1.0), votes)
+            share = share_of_ceiling(np.where(np.arange(180) % 30 < 21, 1.0, 0.0), votes)
         assert share.sentence.endswith(f": {place} it.")
         assert "of the human ceiling of" in share.sentence
 

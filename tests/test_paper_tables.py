@@ -2,11 +2,15 @@
 
 import itertools
 import json
+from collections import defaultdict
 
 import numpy as np
 import pytest
 import torch
+from fake_inst_sim_abx import write_part_of_inst_sim_abx
+from fake_slakh import STEMS, write_fake_slakh
 from fakes import CountingEncoder
+from random_models import write_pretrained
 from typer.testing import CliRunner
 
 from stemsim.cli import app
@@ -14,6 +18,8 @@ from stemsim.errors import DataNotFoundError
 from stemsim.evaluation.paper_tables import Study, paper_tables, published
 from stemsim.separators import Separator
 from stemsim.stems import LAYOUTS
+from stemsim.triplets import TEST_TYPES
+from stemsim.triplets.inst_sim_abx_answers import read_answers
 
 HEARD = ("drums", "mix")
 
@@ -38,11 +44,28 @@ def missing():
     raise DataNotFoundError(msg)
 
 
+def write_few(source, root, *, instruments, each, kinds=TEST_TYPES):
+    """Write a few triplets of the real listening test, and a fake Slakh2100 with their tracks; return both folders."""
+    abx = write_part_of_inst_sim_abx(source, root / "abx", instruments=instruments, each=each, kinds=kinds)
+    table = read_answers(abx).table
+    needed = defaultdict(float)
+    for segment, track in zip(table.segments, table.tracks, strict=True):
+        number = int(track.removeprefix("Track"))
+        needed[number] = max(needed[number], segment.start + segment.duration)
+    write_fake_slakh(root / "slakh", sorted(needed), seconds=dict(needed), seed=0, stems=STEMS[:3])
+    return abx, root / "slakh"
+
+
 @pytest.fixture(scope="module")
-def study(inst_sim_abx, slakh, tmp_path_factory):
+def few(inst_sim_abx, tmp_path_factory):
+    return write_few(inst_sim_abx, tmp_path_factory.mktemp("few"), instruments=HEARD, each=5)
+
+
+@pytest.fixture(scope="module")
+def study(few, tmp_path_factory):
     return Study(
-        abx=inst_sim_abx,
-        slakh=slakh,
+        abx=few[0],
+        slakh=few[1],
         encoders={"CLAP": CountingEncoder, "MuQ-MuLan": missing},
         separators={layout: (lambda layout=layout: Slices(layout)) for layout in ("4-stem", "6-stem")},
         store=tmp_path_factory.mktemp("tables") / "store",
@@ -84,7 +107,10 @@ def test_what_is_missing_is_named_and_never_made_up(tables):
     assert all(cell.ours is not None for cell in tables.cells if cell.row.startswith("CLAP"))
 
 
-def test_counts_and_ceilings_are_those_of_the_answers(tables):
+def test_counts_and_ceilings_are_those_of_the_answers(inst_sim_abx, tmp_path):
+    tables = paper_tables(
+        Study(inst_sim_abx, None, {"CLAP": CountingEncoder}, {}, tmp_path, instruments=("mix",), progress=False)
+    )
     (xab,) = cells(tables, "1", row="CLAP-cosine, XAB, at least 80", column="mix")
     (xyc,) = cells(tables, "1", row="CLAP-cosine, XYC, at least 80", column="mix")
     assert (xab.triplets, xyc.triplets) == (127, 204)
@@ -97,13 +123,29 @@ def test_the_cosine_of_the_mix_is_the_same_in_tables_1_and_2(tables):
     total = sum(cell.ours * cell.triplets for cell in parts) / sum(cell.triplets for cell in parts)
     found = [cell.ours for cell in cells(tables, "2-3", row="CLAP", column="mix cosine")]
     assert np.ptp(found) < 1e-9  # the same splits, whatever the stems
-    assert abs(found[0] - total) < 6.0  # 5 test parts of a third of them
+    assert abs(found[0] - total) < 30.0  # 5 test parts of 5 triplets
 
 
 def test_a_second_run_takes_everything_from_the_store(study, tables, monkeypatch):
     monkeypatch.setattr(CountingEncoder, "forward", lambda *_: pytest.fail("embedded again"))
     again = paper_tables(study)
     assert again.cells == tables.cells
+
+
+def test_the_command_runs_on_demucs_and_muq_mulan(inst_sim_abx, tmp_path, monkeypatch):
+    """Small random models of the real architectures, where a download would put the real ones; CLAP is not there."""
+    monkeypatch.setenv("STEMSIM_PRETRAINED", str(write_pretrained(tmp_path / "pretrained")))
+    abx, slakh = write_few(inst_sim_abx, tmp_path, instruments=["mix"], each=3, kinds=["XYC"])
+    given = ["--slakh", str(slakh), "--instruments", "mix", "--splits", "4", "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, ["tables", str(abx), *given, "--no-progress"])
+    assert result.exit_code == 0, result.output
+    assert "skipped: CLAP: " in result.output
+    document = json.loads((tmp_path / "out/tables.json").read_text())
+    computed = {cell["row"] for cell in document["cells"] if cell["ours"] is not None}
+    stems = [f"{layout}, {kind} stems" for layout in ("4-stem", "6-stem") for kind in ("demucs", "true")]
+    assert {f"MuQ-MuLan, {name.replace(',', ' + mix,')}" for name in stems} < computed
+    assert {f"MuQ-MuLan, {name}, {fit}" for name in stems for fit in ("OLS", "ridge")} < computed
+    assert not any(row.startswith("CLAP") for row in computed)
 
 
 def test_without_slakh_the_ceilings_and_the_published_figures_remain(inst_sim_abx, tmp_path):

@@ -111,11 +111,15 @@ def test_fit_reaches_the_closed_form_and_recovers_simulated_weights(fitted):
 
 def test_cross_validation_says_in_words_what_it_found(small_demo, tmp_path):
     run("crossval", "demo.yaml", tmp_path, *small_demo, "--splits", "20")
-    first, second = read(tmp_path / "crossval.json")["verdicts"]
-    assert "ridge" in first
-    assert "mix cosine" in first
-    assert "95 % interval" in first
-    assert second.endswith(".")
+    compared, of_ceiling, told_apart, penalty = read(tmp_path / "crossval.json")["verdicts"]
+    assert "ridge" in compared
+    assert "mix cosine" in compared
+    assert "95 % interval" in compared
+    assert "% of the simulated ceiling of" in of_ceiling
+    assert "told apart" in told_apart
+    assert penalty.startswith("Penalty within the train parts: median alpha")
+    for picture in ("crossval", "crossval_intervals", "crossval_ridge_path"):
+        assert (tmp_path / f"{picture}.png").stat().st_size > 10_000
 
 
 def test_fitted_weights_are_those_of_an_independent_least_squares(fitted):

@@ -1,7 +1,7 @@
 """`stemsim tables`: the paper's tables, ours beside the published figures."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +29,9 @@ def tables_command(
         Path | None, typer.Option(envvar="SLAKH2100", help="Folder of Slakh2100.", show_default="none")
     ] = None,
     encoders: Annotated[str, typer.Option(help="Encoders apart by commas: clap, muq, spectral.")] = "clap,muq",
+    instruments: Annotated[
+        str, typer.Option(help="What listeners heard, for Table 1, apart by commas.")
+    ] = "drums,bass,guitar,piano,residuals,mix",
     output: Annotated[Path, typer.Option(help="Folder for tables.md, .csv, .json and one picture a table.")] = Path(
         "runs/tables"
     ),
@@ -55,6 +58,7 @@ def tables_command(
             slakh=slakh,
             encoders=_encoders(encoders),
             separators=_separators(),
+            instruments=_instruments(instruments),
             store=store or output / "embeddings",
             splits=splits,
             seed=seed,
@@ -70,18 +74,30 @@ def tables_command(
 def _encoders(names: str) -> "dict[str, Callable[[], Encoder]]":
     """Return what makes each encoder, by the paper's name of it."""
     from stemsim.encoders import LaionClap, MuQMuLan, Spectral
-    from stemsim.errors import ConfigError
 
     known: dict[str, tuple[str, Callable[[], Encoder]]] = {
         "clap": ("CLAP", LaionClap),
         "muq": ("MuQ-MuLan", MuQMuLan),
         "spectral": ("Spectral", Spectral),
     }
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    return dict(known[name] for name in _chosen("--encoders", names, known))
+
+
+def _instruments(names: str) -> tuple[str, ...]:
+    from stemsim.evaluation.paper_tables import INSTRUMENTS
+
+    return _chosen("--instruments", names, INSTRUMENTS)
+
+
+def _chosen(option: str, names: str, known: "Collection[str]") -> tuple[str, ...]:
+    """Return the names in an option, each once."""
+    from stemsim.errors import ConfigError
+
+    wanted = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     if not wanted or not set(wanted) <= set(known):
-        msg = f"--encoders names some of {', '.join(known)}, apart by commas; got {names!r}."
+        msg = f"{option} names some of {', '.join(known)}, apart by commas; got {names!r}."
         raise ConfigError(msg)
-    return dict(known[name] for name in wanted)
+    return wanted
 
 
 def _separators() -> "dict[str, Callable[[], StemSource]]":
@@ -92,16 +108,16 @@ def _separators() -> "dict[str, Callable[[], StemSource]]":
     return {"4-stem": partial(Demucs, "htdemucs"), "6-stem": partial(Demucs, "htdemucs_6s")}
 
 
-def _text(cell: "Cell") -> str:
-    """Return ours, the paper's and the difference in one line."""
+def _text(cell: "Cell", between: str = " / ") -> str:
+    """Return ours, the paper's and the difference; where there is no figure of ours, the paper's alone stands."""
     digits = 2 if cell.table == "4" else 1
     spread = "" if cell.spread is None else f" ± {cell.spread:.{digits}f}"
     ours = "-" if cell.ours is None else f"{cell.ours:.{digits}f}{spread}"
     paper = "-" if cell.published is None else f"{cell.published:.{digits}f}"
     if cell.published_spread is not None:
         paper += f" ± {cell.published_spread:.{digits}f}"
-    difference = "" if cell.difference is None else f" ({cell.difference:+.{digits}f})"
-    return f"{ours} / {paper}{difference}"
+    difference = "" if cell.difference is None else f"{between.rstrip('/ ')} ({cell.difference:+.{digits}f})"
+    return f"{ours}{between}{paper}{difference}"
 
 
 def _of(tables: "PaperTables", table: str) -> "list[Cell]":
@@ -126,17 +142,21 @@ def _print(tables: "PaperTables") -> None:
     console = Console()
     for name, title in _TITLES.items():
         cells = _of(tables, name)
-        frame = pivot(cells, _text)
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        table.add_column("ours / paper (difference)", no_wrap=True)
+        frame = pivot(cells, _lines)
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_lines=True)
+        table.add_column("ours\npaper\n(difference)", max_width=24)
         for column in frame.columns:
-            table.add_column(str(column))
+            table.add_column(str(column), justify="right", no_wrap=True)
         for row, texts in zip(frame.index, frame.to_numpy().tolist(), strict=True):
             table.add_row(str(row), *texts)
         console.print(f"[bold]{title}[/bold]  {_ceilings(cells)}", highlight=False)
         console.print(table)
     for reason in tables.skipped:
         console.print(f"[yellow]skipped:[/yellow] {reason}", highlight=False, soft_wrap=True)
+
+
+def _lines(cell: "Cell") -> str:
+    return _text(cell, "\n")
 
 
 def _write(tables: "PaperTables", folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import beta
 
 from stemsim.errors import ConfigError, TripletError
-from stemsim.evaluation.agreement import TIE, agreement_credit, ceiling_credit
+from stemsim.evaluation.agreement import TIE, ceiling_credit
 from stemsim.evaluation.pigeonhole import replicate_weights, shared_variance
 from stemsim.triplets import TEST_TYPES
 from stemsim.triplets.inst_sim_abx_answers import INSTRUMENTS, QUESTIONS, Answers
@@ -71,6 +71,7 @@ class CeilingShare:
             listener.
         interval: Of the share, with other triplets.
         level: Nominal coverage.
+        simulated: Whether the listeners were simulated.
     """
 
     agreement: float
@@ -78,6 +79,7 @@ class CeilingShare:
     share: float
     interval: Interval
     level: float
+    simulated: bool = False
 
     @property
     def sentence(self) -> str:
@@ -85,7 +87,8 @@ class CeilingShare:
         lower, upper = (100.0 * end for end in self.interval)
         place = "below" if self.interval[1] < 1.0 else "above" if self.interval[0] > 1.0 else "not told apart from"
         return (
-            f"Agreement {100 * self.agreement:.1f} % is {100 * self.share:.1f} % of the human ceiling of "
+            f"Agreement {100 * self.agreement:.1f} % is {100 * self.share:.1f} % of the "
+            f"{'simulated' if self.simulated else 'human'} ceiling of "
             f"{100 * self.ceiling:.1f} % ({100 * self.level:g} % interval [{lower:.1f}, {upper:.1f}]): {place} it."
         )
 
@@ -224,9 +227,10 @@ def ceiling_of(
 
 
 def share_of_ceiling(
-    preference: FloatArray,
+    credit: FloatArray,
     votes: IntArray,
     *,
+    simulated: bool = False,
     replicates: int = 2000,
     level: float = 0.95,
     seed: int = 0,
@@ -234,8 +238,10 @@ def share_of_ceiling(
     """Return a model's agreement as a share of the human ceiling on the same triplets.
 
     Args:
-        preference: `(triplet,)` what the model predicts; not on triplets that it was fitted to.
+        credit: `(triplet,)` the model's credit (`agreement_credit`) on triplets that it was not fitted to, or the mean
+            of it over splits.
         votes: `(triplet, 2)` votes for A and for B, with a majority.
+        simulated: Whether the listeners were simulated, for the sentence.
         replicates: Number of bootstrap replicates.
         level: Nominal coverage of the interval.
         seed: Seed of the draws.
@@ -255,7 +261,6 @@ def share_of_ceiling(
             "table first (Triplets.filter)."
         )
         raise TripletError(msg)
-    credit = agreement_credit(preference, majority)
     agreed, human = float(credit.mean()), float(earned.sum() / answers.sum())
     if human == 0.0:
         msg = (
@@ -270,7 +275,7 @@ def share_of_ceiling(
         shares.append(model[usable] * total[usable] / listeners[usable])
     tail = 0.5 - 0.5 * level
     lower, upper = np.quantile(np.concatenate(shares), [tail, 1.0 - tail])
-    return CeilingShare(agreed, human, agreed / human, (float(lower), float(upper)), level)
+    return CeilingShare(agreed, human, agreed / human, (float(lower), float(upper)), level, simulated)
 
 
 def _drawn_means(

@@ -10,7 +10,7 @@ from scipy.stats import t as student_t
 
 from stemsim.errors import ConfigError, SplitError
 from stemsim.evaluation.agreement import agreement_credit
-from stemsim.evaluation.crossval import CrossValidation
+from stemsim.evaluation.crossval import CrossValidation, ModelScores
 from stemsim.evaluation.splits import PARTS, split_triplets
 from stemsim.triplets import Triplets
 
@@ -22,6 +22,7 @@ __all__ = [
     "compare_models",
     "corrected_resampled_t_test",
     "format_p",
+    "held_out_credit",
     "sign_test",
 ]
 
@@ -216,7 +217,7 @@ def compare_fits(
 
     Args:
         result: A cross-validation.
-        names: Two of its models that have weights, such as `ridge` and `mix cosine`.
+        names: Two of its models that predict, such as `ridge` and `mix cosine`.
         deltas: `(triplet, stem)` the stem features that were cross-validated.
         triplets: Their triplets.
         level: Coverage of the interval.
@@ -227,29 +228,67 @@ def compare_fits(
     Raises:
         ConfigError: If there is no such model, or the triplets are not those of the result.
     """
-    weights = {model.name: model.weights for model in result.models if model.weights is not None}
-    if not set(names) <= set(weights) or len(triplets) != result.triplets:
+    models = {model.name: model for model in result.models[1:]}  # the first is the ceiling
+    if not set(names) <= set(models) or len(triplets) != result.triplets:
         msg = (
-            f"Expected two of {', '.join(weights)} and the {result.triplets} triplets that were cross-validated; got "
+            f"Expected two of {', '.join(models)} and the {result.triplets} triplets that were cross-validated; got "
             f"{' and '.join(names)}, and {len(triplets)} triplets."
         )
         raise ConfigError(msg)
-    fraction, count = result.train_fraction, len(result.test_size)
-    parts = split_triplets(triplets, (fraction, 0.0, 1.0 - fraction), kind=result.kind, count=count, seed=result.seed)
-    features = deltas.double().numpy()
+    fraction, features = result.train_fraction, deltas.double().numpy()
     return compare_models(
         names,
-        (weights[names[0]] @ features.T, weights[names[1]] @ features.T),
+        (_predicted(models[names[0]], features), _predicted(models[names[1]], features)),
         triplets.preference,
-        parts == PARTS.index("test"),
+        _tested(result, triplets),
         test_train_ratio=(1.0 - fraction) / fraction,
         level=level,
     )
 
 
+def held_out_credit(
+    result: CrossValidation, model: ModelScores, deltas: torch.Tensor, triplets: Triplets
+) -> tuple[FloatArray, BoolArray]:
+    """Return a model's credit on each triplet, averaged over the splits that tested it.
+
+    Args:
+        result: A cross-validation.
+        model: One of its models that predict.
+        deltas: `(triplet, stem)` the stem features that were cross-validated.
+        triplets: Their triplets.
+
+    Returns:
+        `(triplet,)` mean credit, and which triplets `(triplet,)` were ever tested; the credit of the others is NaN.
+    """
+    test = _tested(result, triplets)
+    credit = agreement_credit(_predicted(model, deltas.double().numpy()), triplets.preference)
+    times = test.sum(axis=0)
+    return _ratio(np.where(test, credit, 0.0).sum(axis=0), times), times > 0
+
+
 def format_p(p_value: float) -> str:
     """Write a p-value with its relation: `= 0.02` or `< 0.001`."""
     return "< 0.001" if p_value < 0.001 else f"= {p_value:.2g}"  # noqa: PLR2004
+
+
+def _predicted(model: ModelScores, features: FloatArray) -> FloatArray:
+    """Return what a model predicts of every triplet on every split, `(split, triplet)`."""
+    if model.preference is not None:
+        return model.preference
+    if model.weights is None:
+        msg = f"{model.name!r} predicts nothing. Compare models that do."
+        raise ConfigError(msg)
+    predicted: FloatArray = model.weights @ features.T
+    return predicted
+
+
+def _tested(result: CrossValidation, triplets: Triplets) -> BoolArray:
+    """Return which triplets each split tested, `(split, triplet)`; the splits are drawn again from their seed."""
+    fractions, count = (result.train_fraction, 0.0, 1.0 - result.train_fraction), len(result.test_size)
+    tested: BoolArray = split_triplets(triplets, fractions, kind=result.kind, count=count, seed=result.seed) == (
+        PARTS.index("test")
+    )
+    return tested
 
 
 def _ratio(numerator: FloatArray, denominator: IntArray) -> FloatArray:

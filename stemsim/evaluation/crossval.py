@@ -1,6 +1,6 @@
 """The paper's protocol: agreement over many random splits, from sufficient statistics, without a loop over splits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,9 +18,11 @@ from stemsim.triplets import TEST_TYPES, Triplets
 
 __all__ = [
     "ALPHAS",
+    "Challenger",
     "CrossValidation",
     "ModelScores",
     "RidgePath",
+    "SplitFits",
     "cross_validate",
     "leave_one_out_alpha",
     "ridge_path",
@@ -36,6 +38,25 @@ _ELEMENTS_AT_ONCE: Final = 2_000_000  # of float64: 16 MB, which is faster than 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class SplitFits:
+    """A model fitted to the train part of every split.
+
+    Attributes:
+        preference: `(split, triplet)` what each split's fit predicts of every triplet.
+        weights: `(split, stem)` stem weights; None where the model is not linear.
+        alphas: `(split,)` ridge penalties chosen; None where there are none.
+    """
+
+    preference: FloatArray
+    weights: FloatArray | None = None
+    alphas: FloatArray | None = None
+
+
+Challenger = Callable[[BoolArray], Mapping[str, SplitFits]]
+"""Fits models to the train parts `(split, triplet)` of all splits, and names them for the table."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ModelScores:
     """How one model did on the test parts.
 
@@ -43,14 +64,16 @@ class ModelScores:
         name: What the table calls it.
         agreement: `(split, 1 + test type)` test agreement over all triplets, then by test type; NaN where a test part
             has none of a type.
-        weights: `(split, stem)` its weights; None where there are none (the human ceiling).
+        weights: `(split, stem)` its weights; None where there are none (the human ceiling, nonlinear fusions).
         alphas: `(split,)` ridge penalties chosen; None where there are none.
+        preference: `(split, triplet)` what it predicts, where that does not follow from weights; otherwise None.
     """
 
     name: str
     agreement: FloatArray
     weights: FloatArray | None = None
     alphas: FloatArray | None = None
+    preference: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,6 +121,12 @@ class CrossValidation:
     models: tuple[ModelScores, ...]
     path: RidgePath
 
+    def share_of_ceiling(self, model: ModelScores) -> float:
+        """Return a model's mean agreement over that of the listeners on the same test parts; NaN without answers."""
+        ceiling = self.models[0].agreement[:, 0]
+        known = ceiling[~np.isnan(ceiling)]
+        return float(np.nanmean(model.agreement[:, 0]) / known.mean()) if len(known) and known.any() else float("nan")
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as numbers, strings and lists, ready for JSON; NaN becomes None."""
         return {
@@ -124,6 +153,7 @@ class CrossValidation:
         entry: dict[str, Any] = {
             "agreement": {name: _mean_and_deviation(values) for name, values in columns.items()},
             "agreement_by_split": _nan_to_none(columns["all"]),
+            "share_of_ceiling": _nan_to_none(np.array([self.share_of_ceiling(model)]))[0],
         }
         if model.weights is not None:
             entry["weights"] = {
@@ -144,6 +174,7 @@ def cross_validate(
     kind: SplitKind = "stratified",
     alphas: Sequence[float] = ALPHAS,
     seed: int = 0,
+    challengers: Sequence[Challenger] = (),
 ) -> CrossValidation:
     """Fit and test stem weights over many random splits (paper, section 4).
 
@@ -159,9 +190,10 @@ def cross_validate(
         kind: `stratified` as in the paper, or `grouped` so that no track is on both sides.
         alphas: Ridge penalties to choose from.
         seed: Seed of the splits.
+        challengers: Further models, fitted to the same splits: nonlinear fusions, other losses.
 
     Returns:
-        Agreement and weights of every model on every split.
+        Agreement and weights of every model on every split; the ceiling comes first.
 
     Raises:
         ConfigError: If the settings are out of range.
@@ -194,6 +226,8 @@ def cross_validate(
     models.append(scorer.model("uniform weights", np.ones((1, len(stems)))))
     models.append(scorer.model("OLS", ols.numpy()))
     models.append(scorer.model("ridge", ridge.numpy(), ridge_alphas.numpy()))
+    for challenger in challengers:
+        models += [scorer.fits(name, fits) for name, fits in challenger(train).items()]
     return CrossValidation(
         stems=tuple(stems),
         source=triplets.source,
@@ -290,10 +324,18 @@ class _Scorer:
 
     def model(self, name: str, weights: FloatArray, alphas: FloatArray | None = None) -> ModelScores:
         """Score weights `(split, stem)`, or `(1, stem)` that are the same on every split."""
-        credit = agreement_credit(weights @ self.deltas.T, self.triplets.preference)  # (split or 1, triplet)
-        agreement = _ratio((self.masks * credit).sum(axis=2), self.masks.sum(axis=2))
+        agreement = self._agreement(weights @ self.deltas.T)  # (split or 1, triplet)
         splits = self.masks.shape[1]
-        return ModelScores(name, agreement.T, np.broadcast_to(weights, (splits, weights.shape[1])), alphas)
+        return ModelScores(name, agreement, np.broadcast_to(weights, (splits, weights.shape[1])), alphas)
+
+    def fits(self, name: str, fits: SplitFits) -> ModelScores:
+        """Score what a challenger predicts."""
+        preference = fits.preference if fits.weights is None else None
+        return ModelScores(name, self._agreement(fits.preference), fits.weights, fits.alphas, preference)
+
+    def _agreement(self, preference: FloatArray) -> FloatArray:
+        credit = agreement_credit(preference, self.triplets.preference)
+        return _ratio((self.masks * credit).sum(axis=2), self.masks.sum(axis=2)).T
 
     def ceiling(self) -> ModelScores:
         """Score the listeners against each other."""

@@ -233,7 +233,9 @@ def _table_1(
                 for threshold in study.thresholds:
                     chosen = (triplets.test_type == test_type) & (triplets.majority_share >= threshold - 1e-9)
                     votes = triplets.votes[chosen]
-                    ours = None if signs is None else agreement(signs[chosen], triplets.preference[chosen])
+                    ours = None  # as where there is no such triplet
+                    if signs is not None and chosen.any():
+                        ours = agreement(signs[chosen], triplets.preference[chosen])
                     yield Cell(
                         "1",
                         f"{model}, {test_type}, at least {100 * threshold:g} %",
@@ -281,7 +283,7 @@ def _crossval(
         source = _made(f"{layout} separator", study.separators[layout], skipped)
     if source is None:
         return None
-    _log.info("%s.", what.capitalize())
+    _log.info("Computing %s.", what)
     try:
         triplets = questions.triplets("mix", max(study.thresholds))
         deltas = _deltas(study, source, encoder, triplets)

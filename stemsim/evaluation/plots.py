@@ -125,7 +125,7 @@ def plot_ridge_path(path: WeightPath, title: str) -> "Figure":
         left.plot(path.alphas, path.weights[:, index], color=_STEM_COLORS[index % len(_STEM_COLORS)], label=stem)
     left.axhline(0.0, color="black", lw=0.8)
     left.set_ylabel("weight")
-    left.legend(frameon=False, fontsize=8)
+    figure.legend(frameon=False, fontsize=8, ncols=len(path.stems), loc="outside lower center")
     right.plot(path.alphas, path.left_out_error, color=_BLUE)
     right.set_ylabel("mean squared error on left-out triplets")
     for panel in (left, right):

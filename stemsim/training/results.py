@@ -17,7 +17,14 @@ from rich.console import Console
 from rich.table import Table
 
 from stemsim.evaluation import PARTS, CrossValidation, agreement_credit
-from stemsim.evaluation.plots import plot_cross_validation, plot_weights, save_figure
+from stemsim.evaluation.plots import (
+    plot_cross_validation,
+    plot_intervals,
+    plot_ridge_path,
+    plot_weights,
+    save_figure,
+)
+from stemsim.evaluation.weight_report import WeightReport
 from stemsim.fusion import LinearFusion
 from stemsim.model import Agreement, StemSimilarity, write_model
 from stemsim.training.closed_form import ClosedFormCheck
@@ -38,10 +45,10 @@ def publish(
     *,
     tables: Sequence[Table] = (),
     notes: Sequence[str] = (),
-    figure: "Figure | None" = None,
+    figures: "Mapping[str, Figure] | None" = None,
     frames: Mapping[str, pd.DataFrame] | None = None,
 ) -> None:
-    """Print tables, write `NAME.json`, `NAME.png` and one CSV a frame into the run's folder, and log them to W&B.
+    """Print tables, write `NAME.json`, a PNG a figure and a CSV a frame into the run's folder, and log them to W&B.
 
     Args:
         trainer: Knows the run's folder and the loggers.
@@ -49,7 +56,7 @@ def publish(
         results: Numbers, strings, lists and dictionaries.
         tables: Tables for the terminal.
         notes: Sentences below them.
-        figure: A picture.
+        figures: Pictures, by name.
         frames: Tables for files and W&B, by name.
     """
     if not trainer.is_global_zero:
@@ -60,8 +67,8 @@ def publish(
     path = folder / f"{name}.json"
     path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     written = [path]
-    if figure is not None:
-        written.append(folder / f"{name}.png")
+    for title, figure in (figures or {}).items():
+        written.append(folder / f"{title}.png")
         save_figure(figure, written[-1])
     for title, frame in (frames or {}).items():
         written.append(folder / f"{title}.csv")
@@ -71,8 +78,8 @@ def publish(
         if isinstance(logger, WandbLogger):
             for title, frame in (frames or {}).items():
                 logger.log_table(title, dataframe=frame)
-            if figure is not None:
-                logger.log_image(name, [str(folder / f"{name}.png")])
+            for title in figures or {}:
+                logger.log_image(title, [str(folder / f"{title}.png")])
             logger.experiment.summary.update({name: results})
 
 
@@ -129,7 +136,7 @@ class ResultsReport(lightning.Callback):
             "fit",
             results,
             tables=[weights_table(frame, title)],
-            figure=plot_weights(frame, title),
+            figures={"fit": plot_weights(frame, title)},
             frames={"weights": frame},
         )
         if trainer.is_global_zero:
@@ -262,24 +269,30 @@ def prediction_frame(
     return pd.DataFrame(columns)
 
 
-def report_cross_validation(trainer: lightning.Trainer, result: CrossValidation, verdicts: Sequence[str] = ()) -> None:
+def report_cross_validation(trainer: lightning.Trainer, result: CrossValidation, report: WeightReport) -> None:
     """Show and keep the result of a cross-validation.
 
     Args:
         trainer: Knows the run's folder and the loggers.
         result: The result.
-        verdicts: What it says, in sentences.
+        report: How sure the weights are, and what they are worth.
     """
     columns = {m.name: m.weights.mean(axis=0) for m in result.models if m.weights is not None}
     weights = pd.DataFrame({"stem": result.stems, **columns, "ridge on all": result.path.weights})
+    figures = {
+        "crossval": plot_cross_validation(result),
+        "crossval_ridge_path": plot_ridge_path(report.path, f"Ridge on all triplets: {result.source}"),
+    }
+    if report.intervals:
+        figures["crossval_intervals"] = plot_intervals(report.intervals, f"Weights on all triplets: {result.source}")
     publish(
         trainer,
         "crossval",
-        {**result.to_dict(), "verdicts": list(verdicts)},
-        tables=crossval_tables(result),
-        notes=verdicts,
-        figure=plot_cross_validation(result),
-        frames={"crossval_weights": weights},
+        {**result.to_dict(), **report.to_dict()},
+        tables=crossval_tables(result, report),
+        notes=report.sentences,
+        figures=figures,
+        frames={"crossval_weights": weights, "crossval_stems": report.frame()},
     )
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from rich.table import Table
 
 from stemsim.evaluation import CrossValidation
+from stemsim.evaluation.weight_report import WeightReport
 from stemsim.triplets import TEST_TYPES
 
 __all__ = ["agreement_table", "crossval_tables", "scale_truth", "weights_table"]
@@ -74,6 +75,9 @@ def agreement_table(metrics: Mapping[str, float], part: str, size: int, *, title
     table = Table(title=title, title_justify="left")
     table.add_column(f"{part}: {size} triplets")
     table.add_column("agreement, %", justify="right")
+    ceiling = metrics.get(f"{part}/human_ceiling")
+    if ceiling:
+        table.add_column("of ceiling, %", justify="right")
     for row, name in _ROWS:
         label = f"simulated {row.removeprefix('human ')}" if simulated and name == "human_ceiling" else row
         value = metrics.get(f"{part}/{name}")
@@ -85,15 +89,18 @@ def agreement_table(metrics: Mapping[str, float], part: str, size: int, *, title
             text = f"[bold]{100 * value:.1f} ± {100 * (share * (1.0 - share) / (size + 4.0)) ** 0.5:.1f}[/bold]"
         else:
             text = f"{100 * value:.1f}"
-        table.add_row(label, text)
+        # The ceiling is over both test types; those of one type have another.
+        of_ceiling = "" if value is None or not ceiling or row.startswith(" ") else f"{100 * value / ceiling:.1f}"
+        table.add_row(label, text, *([of_ceiling] if ceiling else []))
     return table
 
 
-def crossval_tables(result: CrossValidation) -> list[Table]:
-    """Show agreement and weights over all splits.
+def crossval_tables(result: CrossValidation, report: WeightReport) -> list[Table]:
+    """Show agreement and weights over all splits, and how sure the weights are.
 
     Args:
         result: A cross-validation.
+        report: How sure its weights are.
 
     Returns:
         A table of test agreement by test type, and one of weights.
@@ -102,20 +109,53 @@ def crossval_tables(result: CrossValidation) -> list[Table]:
     title = f"{result.source}\n{result.triplets} triplets, {splits}, {result.test_size.mean():.0f} tested on average"
     scores = Table(title=title, title_justify="left", caption="mean ± standard deviation over the splits")
     scores.add_column("model")
-    for name in ("agreement, %", *TEST_TYPES):
+    for name in ("agreement, %", *TEST_TYPES, "of ceiling, %", "alpha"):
         scores.add_column(name, justify="right")
-    scores.add_column("median alpha", justify="right")
     for model in result.models:
         alpha = "" if model.alphas is None else f"{np.median(model.alphas):.3g}"
-        scores.add_row(model.name, *(_spread(100 * column, 1) for column in model.agreement.T), alpha)
+        share = result.share_of_ceiling(model)
+        scores.add_row(
+            model.name,
+            *(_spread(100 * column, 1) for column in model.agreement.T),
+            "-" if np.isnan(share) else f"{100 * share:.1f}",
+            alpha,
+        )
+    return [scores, _stem_table(result, report)]
+
+
+def _stem_table(result: CrossValidation, report: WeightReport) -> Table:
+    """Show the weights of each stem, its interval, what is lost without it, and its variance inflation."""
     fits = [model for model in result.models if model.name in {"OLS", "ridge"} and model.weights is not None]
-    weights = Table(caption="mean ± standard deviation of the weights over the splits")
-    for name in ("stem", *(model.name for model in fits), f"ridge on all, alpha {result.path.best_alpha:.3g}"):
-        weights.add_column(name, justify="left" if name == "stem" else "right")
+    said = ["weights: mean ± standard deviation over the splits"]
+    names = ["stem", *(model.name for model in fits)]
+    if report.intervals:
+        first = report.intervals[0]
+        names.append(f"{100 * first.level:g} % interval")
+        said.append(f"interval: OLS on all triplets, {first.method}")
+    if report.importance is not None:
+        names.append("worth")
+        said.append("worth: agreement lost without the stem, in points (* told from 0)")
+    names.append("VIF")
+    said.append("VIF: variance inflation; 10 or more: not told apart from other stems")
+    table = Table(caption="\n".join(said), caption_justify="left")
+    for name in names:
+        table.add_column(name, justify="left" if name == "stem" else "right", no_wrap=True)
     for row, stem in enumerate(result.stems):
-        spreads = (_spread(model.weights[:, row], 2) for model in fits if model.weights is not None)
-        weights.add_row(stem, *spreads, _fixed(result.path.weights[row], 2))
-    return [scores, weights]
+        cells = [_spread(model.weights[:, row], 2) for model in fits if model.weights is not None]
+        if report.intervals:
+            cells.append(_interval(report.intervals[0].lower[row], report.intervals[0].upper[row]))
+        if report.importance is not None:
+            drop = report.importance.agreement_drop[row]
+            cells.append(f"{_fixed(100 * drop.mean, 1)}{'*' if drop.p_value < 1.0 - drop.level else ' '}")
+        inflation = report.collinearity.inflation[row]
+        cells.append("silent" if np.isnan(inflation) else f"{inflation:.1f}")
+        table.add_row(stem, *cells)
+    return table
+
+
+def _interval(lower: float, upper: float) -> str:
+    """Write an interval; one without ends says nothing about the weight."""
+    return f"[{_fixed(lower, 2)}, {_fixed(upper, 2)}]" if np.isfinite(lower) and np.isfinite(upper) else "open"
 
 
 def _spread(values: FloatArray, digits: int) -> str:

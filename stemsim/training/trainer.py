@@ -3,9 +3,8 @@
 import lightning
 
 from stemsim.evaluation import CrossValidation, SplitKind, cross_validate
-from stemsim.evaluation.collinearity import collinearity
-from stemsim.evaluation.comparison import compare_fits
 from stemsim.evaluation.crossval import ALPHAS
+from stemsim.evaluation.weight_report import weight_report
 from stemsim.training.data import TripletDataModule
 from stemsim.training.module import StemSimilarityModule
 from stemsim.training.results import report_cross_validation
@@ -43,6 +42,7 @@ class StemTrainer(lightning.Trainer):
         del model
         datamodule.prepare_data()
         datamodule.setup("crossval")
+        penalties = ALPHAS if alphas is None else alphas
         result = cross_validate(
             datamodule.deltas(),
             datamodule.table(),
@@ -50,11 +50,12 @@ class StemTrainer(lightning.Trainer):
             count=splits,
             train_fraction=train_fraction,
             kind=kind,
-            alphas=ALPHAS if alphas is None else alphas,
+            alphas=penalties,
             seed=seed,
         )
         self._log_scores(result)
-        report_cross_validation(self, result, _verdicts(result, datamodule))
+        report = weight_report(result, datamodule.deltas(), datamodule.table(), alphas=penalties)
+        report_cross_validation(self, result, report)
         return result
 
     def _log_scores(self, result: CrossValidation) -> None:
@@ -71,12 +72,3 @@ class StemTrainer(lightning.Trainer):
         for logger in self.loggers:
             logger.log_metrics(metrics)
             logger.save()
-
-
-def _verdicts(result: CrossValidation, datamodule: TripletDataModule) -> list[str]:
-    """Say whether the fitted weights beat the mix alone, and whether the stems can be told apart."""
-    deltas, verdicts = datamodule.deltas(), []
-    if "mix" in result.stems and len(result.stems) > 1 and len(result.test_size) > 1:
-        verdicts.append(compare_fits(result, ("ridge", "mix cosine"), deltas, datamodule.table()).verdict)
-    verdicts.append(collinearity(deltas, result.stems).sentence)
-    return verdicts
