@@ -108,10 +108,10 @@ def _separators() -> "dict[str, Callable[[], StemSource]]":
     return {"4-stem": partial(Demucs, "htdemucs"), "6-stem": partial(Demucs, "htdemucs_6s")}
 
 
-def _text(cell: "Cell", between: str = " / ") -> str:
-    """Return ours, the paper's and the difference; where there is no figure of ours, the paper's alone stands."""
+def _text(cell: "Cell", between: str = " / ", *, spreads: bool = True) -> str:
+    """Return ours, the paper's and the difference."""
     digits = 2 if cell.table == "4" else 1
-    spread = "" if cell.spread is None else f" ± {cell.spread:.{digits}f}"
+    spread = "" if cell.spread is None or not spreads else f" ± {cell.spread:.{digits}f}"
     ours = "-" if cell.ours is None else f"{cell.ours:.{digits}f}{spread}"
     paper = "-" if cell.published is None else f"{cell.published:.{digits}f}"
     if cell.published_spread is not None:
@@ -144,11 +144,11 @@ def _print(tables: "PaperTables") -> None:
         cells = _of(tables, name)
         frame = pivot(cells, _lines)
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_lines=True)
-        table.add_column("ours\npaper\n(difference)", max_width=24)
+        table.add_column("ours\npaper\n(difference)", max_width=17, no_wrap=True)
         for column in frame.columns:
             table.add_column(str(column), justify="right", no_wrap=True)
         for row, texts in zip(frame.index, frame.to_numpy().tolist(), strict=True):
-            table.add_row(str(row), *texts)
+            table.add_row(str(row).replace(", ", "\n"), *texts)
         console.print(f"[bold]{title}[/bold]  {_ceilings(cells)}", highlight=False)
         console.print(table)
     for reason in tables.skipped:
@@ -156,7 +156,8 @@ def _print(tables: "PaperTables") -> None:
 
 
 def _lines(cell: "Cell") -> str:
-    return _text(cell, "\n")
+    """Return the same as lines; the spread of weights is in the files alone, so that all stems fit a terminal."""
+    return _text(cell, "\n", spreads=cell.table != "4")
 
 
 def _write(tables: "PaperTables", folder: Path) -> list[Path]:

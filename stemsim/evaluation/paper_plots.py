@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from stemsim.evaluation.paper_tables import Cell
+from stemsim.evaluation.paper_tables import Cell, rows_and_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ def plot_paper_table(cells: Sequence[Cell], title: str) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows, columns = list(dict.fromkeys(cell.row for cell in cells)), list(dict.fromkeys(cell.column for cell in cells))
+    rows, columns = rows_and_columns(cells)
     label = max(len(row) for row in rows) * 0.065
     figure = Figure(figsize=(label + _PANEL * len(columns), 1.1 + _ROW * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ from stemsim.stems import LAYOUTS, STEMS
 from stemsim.triplets import TEST_TYPES, InstSimABX, Triplets
 from stemsim.triplets.inst_sim_abx_answers import read_answers
 
-__all__ = ["Cell", "PaperTables", "Study", "paper_tables", "pivot", "published"]
+__all__ = ["Cell", "PaperTables", "Study", "paper_tables", "pivot", "published", "rows_and_columns"]
 
 _log = logging.getLogger(__name__)
 
@@ -224,27 +225,31 @@ def _table_1(
 ) -> Iterator[Cell]:
     """Yield the agreement of the cosine, for each model, instrument, test type and threshold."""
     figures = published()["table1"]
-    models = {f"{name}-cosine": encoder for name, encoder in encoders.items()}
-    for model in [*models, *(name for name in figures if name not in models)]:
+    for name, encoder in encoders.items():
+        model = f"{name}-cosine"
         for instrument in study.instruments:
             triplets = questions.votes(instrument, min(study.thresholds))
-            signs = _cosine_signs(study, questions, instrument, models.get(model), skipped)
-            for test_type in TEST_TYPES:
-                for threshold in study.thresholds:
-                    chosen = (triplets.test_type == test_type) & (triplets.majority_share >= threshold - 1e-9)
-                    votes = triplets.votes[chosen]
-                    ours = None  # as where there is no such triplet
-                    if signs is not None and chosen.any():
-                        ours = agreement(signs[chosen], triplets.preference[chosen])
-                    yield Cell(
-                        "1",
-                        f"{model}, {test_type}, at least {100 * threshold:g} %",
-                        instrument,
-                        ours=_percent(ours),
-                        published=figures.get(model, {}).get(test_type, {}).get(instrument),
-                        ceiling=_percent(human_ceiling(votes)),
-                        triplets=len(votes),
-                    )
+            signs = _cosine_signs(study, questions, instrument, encoder, skipped)
+            for test_type, threshold in product(TEST_TYPES, study.thresholds):
+                chosen = (triplets.test_type == test_type) & (triplets.majority_share >= threshold - 1e-9)
+                votes = triplets.votes[chosen]
+                ours = None  # as where there is no such triplet
+                if signs is not None and chosen.any():
+                    ours = agreement(signs[chosen], triplets.preference[chosen])
+                yield Cell(
+                    "1",
+                    f"{model}, {test_type}, ≥ {100 * threshold:g} %",
+                    instrument,
+                    ours=_percent(ours),
+                    published=figures.get(model, {}).get(test_type, {}).get(instrument),
+                    ceiling=_percent(human_ceiling(votes)),
+                    triplets=len(votes),
+                )
+    others = [model for model in figures if model.removesuffix("-cosine") not in encoders]
+    for model, instrument, test_type in product(others, study.instruments, TEST_TYPES):  # the paper says no threshold
+        yield Cell(
+            "1", f"{model}, {test_type}", instrument, published=figures[model].get(test_type, {}).get(instrument)
+        )
 
 
 def _cosine_signs(
@@ -347,10 +352,16 @@ def pivot(cells: Sequence[Cell], show: Callable[[Cell], str]) -> pd.DataFrame:
         cells: Of one table.
         show: What stands in a cell.
     """
-    rows, columns = dict.fromkeys(cell.row for cell in cells), list(dict.fromkeys(cell.column for cell in cells))
-    if set(columns) == set(STEMS):  # the 4-stem rows come first and lack two of them
-        columns = list(STEMS)
+    rows, columns = rows_and_columns(cells)
     texts = {(cell.row, cell.column): show(cell) for cell in cells}
     return pd.DataFrame(
-        [[texts.get((row, column), "") for column in columns] for row in rows], index=list(rows), columns=list(columns)
+        [[texts.get((row, column), "") for column in columns] for row in rows], index=rows, columns=columns
     )
+
+
+def rows_and_columns(cells: Sequence[Cell]) -> tuple[list[str], list[str]]:
+    """Return the names of rows and columns of one table, in the order in which they are shown."""
+    rows, columns = list(dict.fromkeys(cell.row for cell in cells)), list(dict.fromkeys(cell.column for cell in cells))
+    if set(columns) == set(STEMS):  # the 4-stem rows come first and lack two of them
+        columns = list(STEMS)
+    return rows, columns
