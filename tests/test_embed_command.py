@@ -1,17 +1,13 @@
 """`stemsim embed`: one store, filled by one process, by several, or by parts on several machines."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import yaml
 from fakes import write_songs
+from typer.testing import CliRunner
 
+from stemsim.cli import app
 from stemsim.embedding import EmbeddingStore
-from stemsim.training.cli import main
-
-ROOT = Path(__file__).resolve().parents[1]
+from stemsim.training.cli import StemsimCLI
 
 
 @pytest.fixture
@@ -33,20 +29,19 @@ def config(tmp_path):
 
 
 def embed(config, *arguments):
-    command = [sys.executable, "-m", "stemsim.cli", "embed", "-c", str(config), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return CliRunner().invoke(app, ["embed", "-c", str(config), *arguments])
 
 
 def rows(config):
-    """Return the keys in the store of a configuration."""
-    data = main(["crossval", "-c", str(config), "--splits", "2"]).datamodule
+    """Return the keys in the store of a configuration, and the number of its segments."""
+    data = StemsimCLI(["-c", str(config)], run=False).datamodule
     store = EmbeddingStore(data.embedder.store.root, data.embedder.spec)
-    return store._table.to_arrow()["key"].to_pylist(), len(set(data.table().segments))
+    return store._table.to_arrow()["key"].to_pylist(), len(set(data.read().segments))
 
 
 def test_several_devices_fill_one_store_each_segment_once(config):
     result = embed(config, "--devices", "cpu,cpu")
-    assert result.returncode == 0, result.stderr
+    assert result.exit_code == 0, result.stderr
     assert "12 segments of bands" in result.stdout
     keys, expected = rows(config)
     assert len(keys) == len(set(keys)) == expected == 12
@@ -55,24 +50,25 @@ def test_several_devices_fill_one_store_each_segment_once(config):
 def test_parts_add_up(config):
     for part in ("1/3", "3/3"):
         result = embed(config, "--shard", part)
-        assert result.returncode == 0, result.stderr
+        assert result.exit_code == 0, result.stderr
         assert f"Part {part[0]} of 3: 4 of 12 segments" in result.stdout
     assert "Part 2 of 3: 4 of 12" in embed(config, "--shard", "2/3").stdout
     keys, expected = rows(config)
     assert len(keys) == len(set(keys)) == expected
 
 
-def test_a_device_that_fails_is_named_and_the_others_work_on(config):
+def test_a_device_that_fails_is_named_and_the_others_work_on(config, capfd):
     result = embed(config, "--devices", "cpu,cuda:99")
-    assert result.returncode == 2
+    assert result.exit_code == 2
     assert "The process on cuda:99 failed" in result.stderr
-    assert "The device 'cuda:99' cannot be used" in result.stderr
-    assert "Traceback" not in result.stderr
+    of_the_processes = capfd.readouterr().err
+    assert "The device 'cuda:99' cannot be used" in of_the_processes
+    assert "Traceback" not in of_the_processes + result.stderr
     assert "Part 1 of 2: 6 of 12" in embed(config, "--shard", "1/2").stdout
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "half", "1/0"])
 def test_parts_that_are_none_are_refused(config, shard):
     result = embed(config, "--shard", shard)
-    assert result.returncode == 2
+    assert result.exit_code == 2
     assert "--shard is I/N" in result.stderr

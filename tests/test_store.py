@@ -284,7 +284,7 @@ def crew():
         process.join()
 
 
-@pytest.mark.parametrize(("processes", "count"), [(2, 80), (4, 60)])
+@pytest.mark.parametrize(("processes", "count"), [(2, 40), (4, 40)])
 def test_processes_that_fill_overlapping_keys_at_once_lose_and_double_nothing(tmp_path, crew, processes, count):
     members = crew.take(processes)
     step = count // (2 * processes)  # each overlaps its neighbours; nobody created the table before
