@@ -12,7 +12,9 @@ from tables import make_triplets
 
 from stemsim.errors import SplitError
 from stemsim.evaluation import cross_validate
-from stemsim.evaluation.leakage import leakage
+from stemsim.evaluation.leakage import _peers as peers
+from stemsim.evaluation.leakage import leakage, same_test_leak
+from stemsim.evaluation.splits import split_triplets
 from stemsim.triplets import InstSimABX
 from stemsim.triplets.inst_sim_abx_answers import read_answers
 
@@ -92,6 +94,30 @@ def test_both_cross_validations_are_those_of_the_protocol():
     frame = found.frame()
     assert frame["model"].tolist() == [row.model for row in found.rows]
     np.testing.assert_allclose(frame["difference"], frame["stratified"] - frame["grouped"])
+
+
+def test_on_the_same_test_triplets_only_what_is_learned_of_tracks_leaks():
+    deltas, table = popularity_contest()
+    for found in same_test_leak(deltas, table, count=30):
+        assert found.difference.mean > 0.3
+        assert found.told_apart
+    for easy in (False, True):
+        deltas, table = honest(easy=easy)
+        for found in same_test_leak(deltas, table, count=60):
+            assert abs(found.difference.mean) < 0.02, "easy XYC triplets are on both sides of the comparison"
+            assert not found.told_apart
+
+
+def test_peers_are_as_many_of_each_type_and_never_tested():
+    _, table = honest()
+    parts = split_triplets(table, (0.7, 0.0, 0.3), kind="grouped", count=12)
+    train, test = parts == 0, parts == 2
+    drawn = peers(table, train, test, np.random.default_rng(0))
+    assert not (drawn & test).any()
+    for kind in ("XAB", "XYC"):
+        of_kind = table.test_type == kind
+        np.testing.assert_array_equal((drawn & of_kind).sum(axis=1), (train & of_kind).sum(axis=1))
+    assert (drawn & (parts == -1)).any(), "triplets that lie across are drawn as well"
 
 
 def test_one_test_type_alone_will_do():

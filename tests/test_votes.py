@@ -48,7 +48,7 @@ class TestDescription:
         mix = test.counts[-2]
         assert (mix.triplets, mix.retained, mix.answers, mix.median_votes) == (1, 1, 5, 5.0)
         # Five answers, A A B B B in the order presented; of A A A A B in canonical order, four agree with the others.
-        assert (mix.chose_first, mix.ceiling) == (0.4, 0.8)
+        assert (mix.chose_first, mix.sure, mix.ceiling) == (0.4, 0.6, 0.8)
         assert (test.total.triplets, test.total.distinct, test.total.answers) == (6, 4, 13)
         assert test.total == test.chosen
         assert (test.subjects, test.dummy_checks, len(test.wrong_dummies)) == (5, 4, 1)
@@ -76,8 +76,8 @@ class TestCommand:
     def test_table(self, miniature):
         result = invoke(miniature)
         assert result.exit_code == 0
-        assert cells(result.stdout, "mix", "XAB") == [1, 1, 5, 5, 40.0, 80.0]
-        assert cells(result.stdout, "guitar", "XAB") == [0, 0, 0, None, None, None]
+        assert cells(result.stdout, "mix", "XAB") == [1, 1, 5, 5, 40.0, 60.0, 80.0]
+        assert cells(result.stdout, "guitar", "XAB") == [0, 0, 0, None, None, None, None]
         assert cells(result.stdout, "all", "all")[0] == 6
         assert "subject5: A- where B is the reference (line 18)" in result.stdout
         assert "…" not in result.stdout  # everything fits 80 columns
@@ -116,8 +116,8 @@ class TestCommand:
 class TestPublishedAnswers:
     def test_mix(self, inst_sim_abx):
         result = invoke(inst_sim_abx, "--instrument", "mix", "--min-agreement", "0.8")
-        assert cells(result.stdout, "mix", "XAB") == [240, 127, 1356, 5, 52.0, 91.0]
-        assert cells(result.stdout, "mix", "XYC") == [240, 204, 1352, 5, 50.5, 97.7]
+        assert cells(result.stdout, "mix", "XAB") == [240, 127, 1356, 5, 52.0, 10.8, 91.0]
+        assert cells(result.stdout, "mix", "XYC") == [240, 204, 1352, 5, 50.5, 55.0, 97.7]
         text = " ".join(result.stdout.split())
         assert "5240 triplets (2880 distinct" in text
         assert "26898 answers, 281 listeners; 1197 dummy checks, 3 wrong." in text

@@ -79,7 +79,7 @@ def _print(test: "ListeningTest") -> None:
 
     about = "" if test.perspective == "overall" else f", {test.perspective}"
     title = f"Votes in Inst-Sim-ABX{about}{', both runs pooled' if test.pooled else ''}"
-    table = Table(box=box.SIMPLE_HEAD, padding=0, title=title, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, title=title, title_justify="left")
     for heading in ("instrument", "test"):
         table.add_column(heading, no_wrap=True)
     retained = f"retained\nat {test.min_agreement:g}"
@@ -88,8 +88,9 @@ def _print(test: "ListeningTest") -> None:
         retained,
         "answers",
         "votes,\nmedian",
-        "chose\nfirst, %",
-        "human\nceiling, %",
+        "chose\nfirst,\n%",
+        "sure,\n%",
+        "human\nceiling,\n%",
         "95 %\ninterval",
     ):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -122,6 +123,7 @@ def _cells(count: "VoteCount") -> tuple[str, ...]:
         str(count.answers),
         "-" if count.median_votes is None else f"{count.median_votes:g}",
         _percent(count.chose_first),
+        _percent(count.sure),
         _percent(count.ceiling),
         "-" if (ends := count.ceiling_interval) is None else f"{_percent(ends[0])}-{_percent(ends[1])}",
     )

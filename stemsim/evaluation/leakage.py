@@ -8,14 +8,17 @@ import numpy.typing as npt
 import pandas as pd
 from torch import Tensor
 
+from stemsim.evaluation.comparison import Comparison, compare_models
 from stemsim.evaluation.crossval import ALPHAS, CrossValidation, cross_validate
 from stemsim.evaluation.splits import PARTS, SplitKind, split_triplets
+from stemsim.evaluation.vote_fit import VoteModel, fit_votes
 from stemsim.stems import StemLayout
 from stemsim.triplets import TEST_TYPES, Triplets
 
-__all__ = ["Leakage", "LeakageRow", "leakage"]
+__all__ = ["Leakage", "LeakageRow", "leakage", "same_test_leak"]
 
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +64,14 @@ class Leakage:
         stratified: The cross-validation by random splits.
         grouped: The one by splits that share no track.
         train_size: Mean number of triplets trained on, stratified and grouped.
+        same_test: OLS and ridge on the same test triplets, trained with and without their tracks (`same_test_leak`).
     """
 
     rows: tuple[LeakageRow, ...]
     stratified: CrossValidation
     grouped: CrossValidation
     train_size: tuple[float, float]
+    same_test: tuple[Comparison, ...]
 
     def frame(self) -> pd.DataFrame:
         """Return one row a model, in shares of 1."""
@@ -147,7 +152,67 @@ def leakage(
         )
         for first, second, third in zip(stratified.models, matched.models, grouped.models, strict=True)
     )
-    return Leakage(rows, stratified, grouped, (train_fraction * len(triplets), trained))
+    same_test = same_test_leak(deltas, triplets, count=count, train_fraction=train_fraction, alphas=alphas, seed=seed)
+    return Leakage(rows, stratified, grouped, (train_fraction * len(triplets), trained), same_test)
+
+
+def same_test_leak(
+    deltas: Tensor,
+    triplets: Triplets,
+    *,
+    count: int = 100,
+    train_fraction: float = 0.7,
+    alphas: Sequence[float] = ALPHAS,
+    seed: int = 0,
+) -> tuple[Comparison, ...]:
+    """Test the same triplets of grouped splits after training with their tracks, and without.
+
+    Nothing but the sharing of tracks differs: on each split, the first model trains on triplets drawn at random from
+    all that are not tested, as many of each test type as the second one has, whose triplets share no track with those
+    tested.
+
+    Args:
+        deltas: `(triplet, stem)` stem features.
+        triplets: The triplets, each with a majority.
+        count: Number of grouped splits.
+        train_fraction: Share of the tracks to train on.
+        alphas: Ridge penalties to choose from.
+        seed: Seed of the splits (those of a grouped cross-validation with it) and of the draws.
+
+    Returns:
+        Paired comparisons of OLS and of ridge.
+    """
+    parts = split_triplets(
+        triplets, (train_fraction, 0.0, 1.0 - train_fraction), kind="grouped", count=count, seed=seed
+    )
+    unseen, test = parts == PARTS.index("train"), parts == PARTS.index("test")
+    seen = _peers(triplets, unseen, test, np.random.default_rng([seed, 1]))
+    found = []
+    for name, penalties in (("OLS", [0.0]), ("ridge", alphas)):
+        first, second = (
+            fit_votes(VoteModel(name), deltas, triplets, train, alphas=penalties).preference for train in (seen, unseen)
+        )
+        found.append(
+            compare_models(
+                (f"{name} trained with the tested tracks", f"{name} trained without them"),
+                (first, second),
+                triplets.preference,
+                test,
+                test_train_ratio=(1.0 - train_fraction) / train_fraction,
+            )
+        )
+    return tuple(found)
+
+
+def _peers(triplets: Triplets, train: BoolArray, test: BoolArray, rng: np.random.Generator) -> BoolArray:
+    """Draw, for every split, as many triplets of each test type as it trains on, from all that it does not test."""
+    order = np.where(test, np.inf, rng.random(test.shape))
+    drawn = np.zeros_like(train)
+    for kind in TEST_TYPES:
+        of_kind = triplets.test_type == kind
+        rank = np.argsort(np.argsort(np.where(of_kind, order, np.inf), axis=1), axis=1)
+        drawn |= rank < (train & of_kind).sum(axis=1, keepdims=True)
+    return drawn
 
 
 def _standardised(agreement: FloatArray, share: FloatArray) -> float:

@@ -30,6 +30,7 @@ class VoteCount:
         answers: Number of answers to all triplets.
         median_votes: Median number of answers to a triplet; None where there is none.
         chose_first: Share of all answers that chose the candidate presented first; None where there is none.
+        sure: Share of all answers that were sure rather than "a little"; None where there is none.
         ceiling: How often one answer to the retained triplets agrees with the majority of the others, a tie among
             these counting 0.5; None where no triplet has two answers.
         ceiling_interval: 95 % interval of the ceiling, with other listeners and other triplets.
@@ -43,6 +44,7 @@ class VoteCount:
     answers: int
     median_votes: float | None
     chose_first: float | None
+    sure: float | None
     ceiling: float | None
     ceiling_interval: Interval | None
 
@@ -162,7 +164,8 @@ def _count(
     replicates: int,
 ) -> VoteCount:
     """Count the votes on the triplets that were asked about instruments and test types."""
-    first = answers.chose_first[asked[answers.triplet]]
+    counted = asked[answers.triplet]
+    first, sure = answers.chose_first[counted], answers.sure[counted, 0]
     heard = zip(votes.x[asked], votes.a[asked], votes.b[asked], votes.instrument[asked], strict=True)
     found = ceiling_of(answers, asked & retained, replicates=replicates)
     instrument, test_type = (names[0] if len(names) == 1 else "all" for names in what)
@@ -175,6 +178,7 @@ def _count(
         answers=len(first),
         median_votes=float(np.median(votes.votes[asked].sum(axis=1))) if asked.any() else None,
         chose_first=float(first.mean()) if len(first) else None,
+        sure=float(sure.mean()) if len(sure) else None,
         ceiling=None if found is None else found.value,
         ceiling_interval=None if found is None else found.interval,
     )

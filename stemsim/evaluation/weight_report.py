@@ -68,7 +68,10 @@ class WeightReport:
     @property
     def sentences(self) -> list[str]:
         """What the report says, in plain words."""
-        said = [comparison.verdict for comparison in self.comparisons]
+        said = [one.verdict for one in self.comparisons if one.first == "ridge" or one.told_apart]
+        alike = [one.first for one in self.comparisons if one.first != "ridge" and not one.told_apart]
+        if alike:
+            said.append(f"No difference from ridge can be told: {'; '.join(alike)}.")
         if self.share is not None:
             said.append(f"Ridge: {self.share.sentence}")
         said.append(self.collinearity.sentence)
@@ -107,6 +110,18 @@ class WeightReport:
             "share_of_ceiling": None
             if self.share is None
             else {"share": self.share.share, "lower": self.share.interval[0], "upper": self.share.interval[1]},
+            "comparisons": [
+                {
+                    "first": one.first,
+                    "second": one.second,
+                    "points": 100.0 * one.difference.mean,
+                    "lower": 100.0 * one.difference.lower,
+                    "upper": 100.0 * one.difference.upper,
+                    "p_value": one.difference.p_value,
+                    "sign_test_p_value": one.signs.p_value,
+                }
+                for one in self.comparisons
+            ],
             "verdicts": self.sentences,
         }
 

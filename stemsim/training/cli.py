@@ -25,7 +25,7 @@ __all__ = ["StemsimCLI", "main", "set_up_logging"]
 
 
 class StemsimCLI(LightningCLI):
-    """`fit`, `validate`, `test`, `predict` and `crossval` on one configuration."""
+    """`fit`, `validate`, `test`, `predict`, `crossval` and `perspectives` on one configuration."""
 
     def __init__(self, args: ArgsType = None, *, run: bool = True) -> None:
         self._checkpoint: dict[str, Any] | None = None
@@ -57,7 +57,8 @@ class StemsimCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Return Lightning's four jobs and ours, with the arguments that the command line fills in itself."""
-        return {**LightningCLI.subcommands(), "crossval": {"model", "datamodule"}}
+        ours = {"model", "datamodule"}
+        return {**LightningCLI.subcommands(), "crossval": ours, "perspectives": ours}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Give the model the stem layout of the separator."""

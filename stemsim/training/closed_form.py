@@ -1,5 +1,6 @@
 """The exact solution beside every fit."""
 
+import logging
 from typing import Final
 
 import lightning
@@ -7,11 +8,14 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from stemsim.fusion import LinearFusion
+from stemsim.losses import SquaredError
 from stemsim.regression import ridge_weights
 from stemsim.training.data import TripletDataModule
 from stemsim.training.module import StemSimilarityModule
 
 __all__ = ["ClosedFormCheck"]
+
+_log = logging.getLogger(__name__)
 
 _GAP_NAME: Final = "closed_form/max_abs_weight_gap"
 
@@ -20,7 +24,8 @@ class ClosedFormCheck(lightning.Callback):
     """Compares the weights of a linear fusion with exact OLS or ridge on the train part, after every epoch.
 
     Logs `closed_form/max_abs_weight_gap`, the largest absolute difference, and warns at the end if it is too large.
-    Other fusions have no closed form and are left alone.
+    Targets may be anything in [-1, 1] and triplets may weigh differently (weighted least squares). Other fusions and
+    losses have no closed form and are left alone; of a loss that is said.
 
     Args:
         tolerance: Gap above which the fit counts as not converged.
@@ -41,10 +46,20 @@ class ClosedFormCheck(lightning.Callback):
             and isinstance(pl_module.fusion, LinearFusion)
         ):
             return
+        if not isinstance(pl_module.loss, SquaredError):
+            _log.info(
+                "No closed form to compare the weights with: only the squared error has one, and the loss is %s.",
+                type(pl_module.loss).__name__,
+            )
+            return
         rows = data.rows("train")
-        preference = torch.from_numpy(data.table().preference)[rows]
+        batch = data.batch(rows)
+        root = batch.weight.sqrt()  # least squares with weights is that of rows scaled by their roots
         self.exact = ridge_weights(
-            data.deltas(rows), preference, alpha=len(rows) * pl_module.l2, nonnegative=pl_module.fusion.nonnegative
+            data.deltas(rows) * root.unsqueeze(1),
+            batch.target * root,
+            alpha=float(batch.weight.sum()) * pl_module.l2,
+            nonnegative=pl_module.fusion.nonnegative,
         )
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

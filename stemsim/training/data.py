@@ -17,7 +17,7 @@ from stemsim.evaluation import DROPPED, PARTS, SplitKind, split_triplets
 from stemsim.separators import Bands, StemSource
 from stemsim.similarity import StemEmbeddings, stem_deltas
 from stemsim.stems import StemLayout
-from stemsim.triplets import TEST_TYPES, TripletReader, Triplets
+from stemsim.triplets import QUESTIONS, TARGETS, TEST_TYPES, TargetKind, TripletReader, Triplets
 
 __all__ = ["Part", "TripletBatch", "TripletDataModule", "TripletDataset"]
 
@@ -34,6 +34,8 @@ class TripletBatch(NamedTuple):
         a: Stem embeddings of the first candidates.
         b: Stem embeddings of the second candidates.
         preference: `(batch,)` the listeners' majority choice, +1 = A or -1 = B, float64.
+        target: `(batch,)` what a fit should predict, in [-1, 1], float64; the majority choice unless votes are shared.
+        weight: `(batch,)` what a triplet counts in the loss, float64; 1 unless votes weigh.
         votes: `(batch, 2)` votes for A and for B.
         test_type: `(batch,)` index into `TEST_TYPES`.
         row: `(batch,)` row in the triplet table.
@@ -43,6 +45,8 @@ class TripletBatch(NamedTuple):
     a: StemEmbeddings
     b: StemEmbeddings
     preference: Tensor
+    target: Tensor
+    weight: Tensor
     votes: Tensor
     test_type: Tensor
     row: Tensor
@@ -55,13 +59,25 @@ class TripletDataset(Dataset[TripletBatch]):
         triplets: The table.
         embeddings: Stem embeddings of `triplets.segments`.
         rows: `(n,)` rows that this data set consists of.
+        target: What the batches' targets are; see `Triplets.target`.
+        vote_weighted_loss: Let the batches' weights be the numbers of votes, divided by their mean.
     """
 
-    def __init__(self, triplets: Triplets, embeddings: StemEmbeddings, rows: Tensor) -> None:
+    def __init__(
+        self,
+        triplets: Triplets,
+        embeddings: StemEmbeddings,
+        rows: Tensor,
+        *,
+        target: TargetKind = "majority",
+        vote_weighted_loss: bool = False,
+    ) -> None:
         self.embeddings = embeddings
         self.rows = rows
         self.members = torch.from_numpy(np.stack([triplets.x, triplets.a, triplets.b]))  # (3, triplet)
         self.preference = torch.from_numpy(triplets.preference).double()
+        self.target = torch.from_numpy(triplets.target(target))
+        self.weight = torch.from_numpy(triplets.vote_weights()) if vote_weighted_loss else torch.ones_like(self.target)
         self.votes = torch.from_numpy(triplets.votes)
         self.test_type = torch.tensor([TEST_TYPES.index(kind) for kind in triplets.test_type.tolist()])
 
@@ -76,7 +92,8 @@ class TripletDataset(Dataset[TripletBatch]):
         """Return a batch: PyTorch's loader calls this instead of `__getitem__` once for each batch."""
         row = self.rows[torch.tensor(indices)]
         x, a, b = (self.embeddings.take(members) for members in self.members[:, row])
-        return TripletBatch(x, a, b, self.preference[row], self.votes[row], self.test_type[row], row)
+        said = (self.preference[row], self.target[row], self.weight[row], self.votes[row])
+        return TripletBatch(x, a, b, *said, self.test_type[row], row)
 
 
 class TripletDataModule(lightning.LightningDataModule):
@@ -98,6 +115,9 @@ class TripletDataModule(lightning.LightningDataModule):
         seed: Seed of the split.
         batch_size: Triplets in a batch; null takes the whole train part, as full-batch LBFGS needs.
         progress: Show a progress bar while embedding.
+        target: What is fitted: `majority` (the paper), `share` of the votes, or `graded`, the mean of answers that are
+            sure (1) or a little sure (1/2). Agreement is measured against the majority in any case.
+        vote_weighted_loss: Let a triplet count in the loss as much as it has votes.
     """
 
     def __init__(
@@ -116,8 +136,13 @@ class TripletDataModule(lightning.LightningDataModule):
         seed: int = 0,
         batch_size: int | None = None,
         progress: bool = True,
+        target: TargetKind = "majority",
+        vote_weighted_loss: bool = False,
     ) -> None:
         super().__init__()
+        if target not in TARGETS:
+            msg = f"`target` is one of {', '.join(TARGETS)}; got {target!r}."
+            raise ConfigError(msg)
         if batch_size is not None and batch_size < 1:
             msg = f"`batch_size` is at least 1, or null for full batches; got {batch_size}."
             raise ConfigError(msg)
@@ -136,6 +161,8 @@ class TripletDataModule(lightning.LightningDataModule):
         self.fractions = (1.0 - val_fraction - test_fraction, val_fraction, test_fraction)
         self.seed = seed
         self.batch_size = batch_size
+        self.target: TargetKind = target
+        self.vote_weighted_loss = vote_weighted_loss
         self.triplets: Triplets | None = None
 
     @property
@@ -168,16 +195,51 @@ class TripletDataModule(lightning.LightningDataModule):
         Raises:
             SplitError: If none are left.
             ConfigError: If listeners heard another stem than the model weighs.
+            TripletError: If their answers have no grades, and these are to be fitted.
         """
-        everything = self.reader.read(self.embedder)
+        triplets = self._with_majority(self.reader.read(self.embedder))
+        if len(triplets) == 0:
+            msg = f"No triplets left of {triplets.source}. Loosen the filter: min_agreement, min_votes, test_type."
+            raise SplitError(msg)
+        triplets.target(self.target)  # an error, if there is none, comes before hours of embedding
+        return triplets
+
+    def perspectives(self) -> dict[str, tuple[Triplets, Tensor]]:
+        """Read the triplets by what listeners were asked about them, and embed their segments.
+
+        Returns:
+            By question, `overall` first: the triplets with a majority on it, by its own votes and cut-offs, and their
+            stem features `(triplet, stem)`. Questions without any are left out, which is said.
+
+        Raises:
+            SplitError: If none are left on any question.
+            ConfigError: If listeners heard another stem than the model weighs.
+        """
+        read = self.reader.read_perspectives(self.embedder)
+        tables = {question: self._with_majority(table) for question, table in read.items()}
+        if lacking := [question for question in QUESTIONS if not len(tables.get(question, ()))]:
+            _log.info("No triplets with a majority on %s.", ", ".join(lacking))
+        tables = {question: table for question, table in tables.items() if len(table)}
+        if not tables:
+            msg = "No triplets left on any question. Loosen the filter: min_agreement, min_votes, test_type."
+            raise SplitError(msg)
+        distinct = dict.fromkeys(segment for table in tables.values() for segment in table.segments)
+        place = {segment: index for index, segment in enumerate(distinct)}
+        embeddings = self.embedder.embed(tuple(place))
+        found = {}
+        for question, table in tables.items():
+            index = torch.tensor([place[segment] for segment in table.segments])
+            members = (embeddings.take(index[torch.from_numpy(role)]) for role in (table.x, table.a, table.b))
+            found[question] = (table, stem_deltas(*members))
+        return found
+
+    def _with_majority(self, everything: Triplets) -> Triplets:
+        """Keep the triplets that have a majority, and verify that listeners heard what the model weighs."""
         triplets = everything.filter()
         if len(triplets) < len(everything):
             _log.info("Left out %d triplets without a majority.", len(everything) - len(triplets))
-        if len(triplets) == 0:
-            msg = f"No triplets left of {everything.source}. Loosen the filter: min_agreement, min_votes, test_type."
-            raise SplitError(msg)
         heard = sorted(set(triplets.instrument.tolist()))
-        if heard != ["mix"] and tuple(heard) != self.stems:
+        if heard not in ([], ["mix"]) and tuple(heard) != self.stems:
             msg = (
                 f"Listeners heard {', '.join(heard)} in these triplets, and the model would weigh "
                 f"{', '.join(self.stems)}. Filter them by `instrument: mix`, or set the separator's stems to the one "
@@ -239,11 +301,20 @@ class TripletDataModule(lightning.LightningDataModule):
 
     def batch(self, rows: Tensor) -> TripletBatch:
         """Return some rows `(n,)` of the table as one batch."""
-        return TripletDataset(self.table(), self.embeddings, rows).__getitems__(list(range(len(rows))))
+        return self._dataset(rows).__getitems__(list(range(len(rows))))
 
     def _loader(self, rows: Tensor, *, shuffle: bool = False) -> DataLoader[TripletBatch]:
-        dataset = TripletDataset(self.table(), self.embeddings, rows)
+        dataset = self._dataset(rows)
         return DataLoader(dataset, batch_size=self.batch_size or len(rows), shuffle=shuffle, collate_fn=_as_it_is)
+
+    def _dataset(self, rows: Tensor) -> TripletDataset:
+        return TripletDataset(
+            self.table(),
+            self.embeddings,
+            rows,
+            target=self.target,
+            vote_weighted_loss=self.vote_weighted_loss,
+        )
 
 
 def _as_it_is(batch: Any) -> Any:

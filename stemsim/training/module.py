@@ -11,7 +11,9 @@ from torch.optim import LBFGS, Optimizer
 from torchmetrics import MetricCollection
 
 from stemsim.errors import ConfigError
-from stemsim.fusion import Fusion, LinearFusion
+from stemsim.fusion import Fusion, LinearFusion, StemPairs
+from stemsim.losses import Loss, SquaredError
+from stemsim.regression import ridge_weights
 from stemsim.similarity import StemEmbeddings
 from stemsim.stems import stem_layout
 from stemsim.training.checkpoint import check_checkpoint_stems
@@ -39,8 +41,9 @@ def full_batch_lbfgs(parameters: Iterable[nn.Parameter]) -> Optimizer:
 class StemSimilarityModule(lightning.LightningModule):
     """Learns how much each stem counts from triplets (paper, section 3.4).
 
-    The loss is `mean((preference - y)^2) + l2 * |w|^2` with y = +1 or -1; for the linear fusion its minimum equals
-    `Ridge(alpha = n * l2, fit_intercept=False)`. There is no intercept: swapping A and B flips the preference exactly.
+    What is minimised is `mean((preference - y)^2) + l2 * |w|^2` with y = +1 or -1; for the linear fusion its minimum
+    equals `Ridge(alpha = n * l2, fit_intercept=False)`. There is no intercept: swapping A and B flips the preference
+    exactly. Other losses than the squared error, other targets y and weights of the triplets are settings.
 
     Args:
         stems: Stem layout, in order; the command line takes it from the separator.
@@ -48,6 +51,7 @@ class StemSimilarityModule(lightning.LightningModule):
         l2: Weight of the squared weights in the loss: ridge's alpha divided by the number of train triplets.
         optimizer: Makes the optimizer; the default is LBFGS, which needs full batches (data.batch_size=null).
         vote_weighted: Let agreement count every answer instead of every triplet.
+        loss: Compares preferences with what listeners said (data.target); null: the squared error, as in the paper.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class StemSimilarityModule(lightning.LightningModule):
         l2: float = 0.0,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = full_batch_lbfgs,
         vote_weighted: bool = False,
+        loss: Loss | None = None,
     ) -> None:
         super().__init__()
         if l2 < 0.0:
@@ -67,6 +72,7 @@ class StemSimilarityModule(lightning.LightningModule):
         self.save_hyperparameters({"stems": self.stems, "l2": l2})
         self.fusion = fusion(self.stems)
         self.l2 = l2
+        self.loss = loss or SquaredError()
         self.make_optimizer = optimizer
         self.trained = False
         kinds: dict[str, TestType | None] = {"agreement": None, "agreement_xab": "XAB", "agreement_xyc": "XYC"}
@@ -83,14 +89,32 @@ class StemSimilarityModule(lightning.LightningModule):
         """Return the preference `(batch,)`: positive where A is closer to X, negative where B is."""
         return self.fusion.preference(x, a, b)
 
-    def loss(self, preference: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of predicted preferences `(batch,)` against the listeners' `(batch,)`."""
-        return (preference - target).square().mean() + self.l2 * self.fusion.penalty()
+    def objective(self, preference: Tensor, batch: TripletBatch) -> Tensor:
+        """Return what a fit minimises: the loss of predicted preferences `(batch,)`, and the L2 term."""
+        loss: Tensor = self.loss(preference, batch.target, batch.weight)
+        return loss + self.l2 * self.fusion.penalty() + self.fusion.roughness()
+
+    @torch.no_grad()
+    def on_fit_start(self) -> None:
+        """Let a nonlinear fusion see the train part, and start from its best linear weights, unless a fit goes on."""
+        data = getattr(self._trainer, "datamodule", None)
+        if self.trained or isinstance(self.fusion, LinearFusion) or not isinstance(data, TripletDataModule):
+            return
+        rows = data.rows("train")
+        batch = data.batch(rows)
+        x, a, b = (StemEmbeddings(*(part.to(self.device) for part in segments)) for segments in batch[:3])
+        both = (StemEmbeddings(*map(torch.cat, zip(*pair, strict=True))) for pair in ((x, x), (a, b)))
+        self.fusion.observe(StemPairs.of(*both))
+        if type(self.fusion).start_from is Fusion.start_from:  # it contains no weighted sum
+            return
+        root = batch.weight.sqrt()  # least squares with weights is that of rows scaled by their roots
+        alpha = float(batch.weight.sum()) * self.l2
+        self.fusion.start_from(ridge_weights(data.deltas(rows) * root.unsqueeze(1), batch.target * root, alpha))
 
     def training_step(self, batch: TripletBatch, batch_idx: int) -> Tensor:
         """Return the loss; LBFGS calls this many times on one batch, so that metrics wait for the end of the batch."""
         del batch_idx
-        return self.loss(self(batch.x, batch.a, batch.b), batch.preference)
+        return self.objective(self(batch.x, batch.a, batch.b), batch)
 
     @torch.no_grad()
     def on_train_batch_end(self, outputs: Any, batch: TripletBatch, batch_idx: int) -> None:
@@ -160,7 +184,7 @@ class StemSimilarityModule(lightning.LightningModule):
         """Log the loss, and the agreement over all triplets and by test type."""
         preference = self(batch.x, batch.a, batch.b)
         size = len(batch.row)
-        self.log(f"{part}/loss", self.loss(preference, batch.preference), on_epoch=True, on_step=False, batch_size=size)
+        self.log(f"{part}/loss", self.objective(preference, batch), on_epoch=True, on_step=False, batch_size=size)
         metrics.update(preference, batch.votes, batch.test_type)
         self._log_metrics({name: cast("CreditMetric", metric) for name, metric in metrics.items()}, size)
 

@@ -26,9 +26,11 @@ from stemsim.evaluation.plots import (
 )
 from stemsim.evaluation.weight_report import WeightReport
 from stemsim.fusion import LinearFusion
+from stemsim.losses import SquaredError
 from stemsim.model import Agreement, StemSimilarity, write_model
 from stemsim.training.closed_form import ClosedFormCheck
 from stemsim.training.data import Part, TripletDataModule
+from stemsim.training.leakage import LeakageReport
 from stemsim.training.module import StemSimilarityModule
 from stemsim.training.tables import agreement_table, crossval_tables, scale_truth, weights_table
 
@@ -140,7 +142,7 @@ class ResultsReport(lightning.Callback):
             frames={"weights": frame},
         )
         if trainer.is_global_zero:
-            _save_model(Path(trainer.default_root_dir) / "model", module.fusion.weight.detach().cpu(), data, results)
+            _save_model(Path(trainer.default_root_dir) / "model", module, data, results)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Show the agreement on the validation part, unless a fit only looks at it in passing."""
@@ -214,10 +216,13 @@ def predict(module: StemSimilarityModule, data: TripletDataModule, rows: torch.T
     return prediction_frame(data, **{name: values.cpu() for name, values in output.items()})
 
 
-def _save_model(folder: Path, weight: torch.Tensor, data: TripletDataModule, results: Mapping[str, Any]) -> None:
+def _save_model(
+    folder: Path, module: StemSimilarityModule, data: TripletDataModule, results: Mapping[str, Any]
+) -> None:
     """Write what `stemsim.load` reads: weights and a card that says where they come from."""
+    weight = module.fusion.weight.detach().cpu()
     model = StemSimilarity(data.embedder, dict(zip(data.stems, weight.tolist(), strict=True)))
-    method = f"ridge, L2 {results['l2']:g} on the mean squared error" if results["l2"] else "least squares"
+    method = _method(module, data)
     sizes = ", ".join(f"{(data.parts == index).sum()} {part}" for index, part in enumerate(PARTS))
     card = replace(
         model.card,
@@ -232,6 +237,16 @@ def _save_model(folder: Path, weight: torch.Tensor, data: TripletDataModule, res
     )
     write_model(folder, card, weight)
     Console().print(f'Load it: stemsim.load("{folder}")', soft_wrap=True, highlight=False)
+
+
+def _method(module: StemSimilarityModule, data: TripletDataModule) -> str:
+    """Say how weights were fitted."""
+    if isinstance(module.loss, SquaredError):
+        method = f"ridge, L2 {module.l2:g} on the mean squared error" if module.l2 else "least squares"
+    else:
+        method = f"{type(module.loss).__name__} loss" + (f", L2 {module.l2:g}" if module.l2 else "")
+    target = {"majority": "", "share": ", shares of votes", "graded": ", graded votes"}[data.target]
+    return method + target + (", triplets weighed by their votes" if data.vote_weighted_loss else "")
 
 
 def prediction_frame(
@@ -269,13 +284,16 @@ def prediction_frame(
     return pd.DataFrame(columns)
 
 
-def report_cross_validation(trainer: lightning.Trainer, result: CrossValidation, report: WeightReport) -> None:
+def report_cross_validation(
+    trainer: lightning.Trainer, result: CrossValidation, report: WeightReport, leak: LeakageReport
+) -> None:
     """Show and keep the result of a cross-validation.
 
     Args:
         trainer: Knows the run's folder and the loggers.
         result: The result.
         report: How sure the weights are, and what they are worth.
+        leak: What shared tracks add to the agreement.
     """
     columns = {m.name: m.weights.mean(axis=0) for m in result.models if m.weights is not None}
     weights = pd.DataFrame({"stem": result.stems, **columns, "ridge on all": result.path.weights})
@@ -288,9 +306,9 @@ def report_cross_validation(trainer: lightning.Trainer, result: CrossValidation,
     publish(
         trainer,
         "crossval",
-        {**result.to_dict(), **report.to_dict()},
-        tables=crossval_tables(result, report),
-        notes=report.sentences,
+        {**result.to_dict(), **report.to_dict(), "leakage": leak.to_dict()},
+        tables=[*crossval_tables(result, report), *leak.tables()],
+        notes=[*report.sentences, *leak.sentences],
         figures=figures,
         frames={"crossval_weights": weights, "crossval_stems": report.frame()},
     )

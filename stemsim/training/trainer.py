@@ -1,19 +1,23 @@
-"""Lightning's Trainer with a fifth job: cross-validation."""
+"""Lightning's Trainer with two jobs more: cross-validation, and the perspectives of listeners side by side."""
 
 import lightning
 
 from stemsim.evaluation import CrossValidation, SplitKind, cross_validate
 from stemsim.evaluation.crossval import ALPHAS
+from stemsim.evaluation.perspectives import Perspectives
+from stemsim.evaluation.vote_fit import vote_challenger
 from stemsim.evaluation.weight_report import weight_report
 from stemsim.training.data import TripletDataModule
+from stemsim.training.leakage import leakage_report
 from stemsim.training.module import StemSimilarityModule
+from stemsim.training.perspectives import run_perspectives
 from stemsim.training.results import report_cross_validation
 
 __all__ = ["StemTrainer"]
 
 
 class StemTrainer(lightning.Trainer):
-    """Lightning's Trainer, plus `crossval`."""
+    """Lightning's Trainer, plus `crossval` and `perspectives`."""
 
     def crossval(
         self,
@@ -25,7 +29,7 @@ class StemTrainer(lightning.Trainer):
         alphas: list[float] | None = None,
         seed: int = 0,
     ) -> CrossValidation:
-        """Fit OLS and ridge on many random splits, exactly, beside human ceiling and baselines.
+        """Fit OLS and ridge on many random splits, exactly, beside human ceiling, baselines and fits to the votes.
 
         Args:
             model: Not trained; only its stem layout counts.
@@ -43,20 +47,52 @@ class StemTrainer(lightning.Trainer):
         datamodule.prepare_data()
         datamodule.setup("crossval")
         penalties = ALPHAS if alphas is None else alphas
+        deltas, table = datamodule.deltas(), datamodule.table()
         result = cross_validate(
-            datamodule.deltas(),
-            datamodule.table(),
+            deltas,
+            table,
             datamodule.stems,
             count=splits,
             train_fraction=train_fraction,
             kind=kind,
             alphas=penalties,
             seed=seed,
+            challengers=[vote_challenger(deltas, table, alphas=penalties)],
         )
         self._log_scores(result)
-        report = weight_report(result, datamodule.deltas(), datamodule.table(), alphas=penalties)
-        report_cross_validation(self, result, report)
+        report = weight_report(result, deltas, table, alphas=penalties)
+        leak = leakage_report(datamodule, splits=splits, train_fraction=train_fraction, alphas=alphas, seed=seed)
+        report_cross_validation(self, result, report, leak)
         return result
+
+    def perspectives(
+        self,
+        model: StemSimilarityModule,
+        datamodule: TripletDataModule,
+        splits: int = 100,
+        train_fraction: float = 0.7,
+        kind: SplitKind = "stratified",
+        alphas: list[float] | None = None,
+        seed: int = 0,
+    ) -> Perspectives:
+        """Fit timbre, rhythm, melody and overall similarity side by side: which stem drives which.
+
+        Args:
+            model: Not trained; only its stem layout counts.
+            datamodule: Where the triplets come from; its own split and target play no part.
+            splits: Number of splits.
+            train_fraction: Share of the triplets (grouped: of the tracks) to train on; the others are tested.
+            kind: `stratified` as in the paper, or `grouped` so that no track is on both sides.
+            alphas: Ridge penalties, chosen by leave-one-out within each train part; null: 20 from 0.001 to 1000.
+            seed: Seed of the splits.
+
+        Returns:
+            The fit of each question, each to its own votes.
+        """
+        del model
+        return run_perspectives(
+            self, datamodule, splits=splits, train_fraction=train_fraction, kind=kind, alphas=alphas, seed=seed
+        )
 
     def _log_scores(self, result: CrossValidation) -> None:
         """Log mean agreement and weights as plain metrics, so that any logger has them."""

@@ -4,14 +4,17 @@ from stemsim.triplets.inst_sim_abx import InstSimABX
 from stemsim.triplets.reader import TripletReader
 from stemsim.triplets.same_song import SameSong
 from stemsim.triplets.simulated import SimulatedListeners
-from stemsim.triplets.table import PERSPECTIVES, TEST_TYPES, TestType, Triplets
+from stemsim.triplets.table import PERSPECTIVES, QUESTIONS, TARGETS, TEST_TYPES, TargetKind, TestType, Triplets
 
 __all__ = [
     "PERSPECTIVES",
+    "QUESTIONS",
+    "TARGETS",
     "TEST_TYPES",
     "InstSimABX",
     "SameSong",
     "SimulatedListeners",
+    "TargetKind",
     "TestType",
     "TripletReader",
     "Triplets",

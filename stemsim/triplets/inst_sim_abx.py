@@ -1,7 +1,7 @@
 """Inst-Sim-ABX: what listeners said about segments of Slakh2100."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -9,9 +9,9 @@ from typing import Final
 from stemsim.audio import is_audio_path
 from stemsim.embedding import StemEmbedder
 from stemsim.errors import ConfigError, DataNotFoundError, TripletError
-from stemsim.triplets.inst_sim_abx_answers import INSTRUMENTS, read_answers
+from stemsim.triplets.inst_sim_abx_answers import INSTRUMENTS, Answers, read_answers
 from stemsim.triplets.reader import TripletReader
-from stemsim.triplets.table import TEST_TYPES, TestType, Triplets
+from stemsim.triplets.table import QUESTIONS, TEST_TYPES, TestType, Triplets
 
 __all__ = ["InstSimABX"]
 
@@ -42,6 +42,8 @@ class InstSimABX(TripletReader):
         screen: Leave out all answers of listeners who failed a check, in which one candidate is the reference itself.
         pool: Add up the votes of the two runs of the test where they asked the same; the paper does not, and otherwise
             the same question may be both trained on and tested. Mixes were asked about in one run only.
+        question: `overall`, or `timbre`, `rhythm` or `melody`: what the answers are about. Votes, grades and cut-offs
+            are those of the listeners who were asked.
     """
 
     def __init__(
@@ -54,12 +56,16 @@ class InstSimABX(TripletReader):
         min_votes: int = 1,
         screen: bool = False,
         pool: bool = False,
+        question: str = "overall",
     ) -> None:
         if instrument not in (None, *INSTRUMENTS) or test_type not in (None, *TEST_TYPES):
             msg = (
                 f"Inst-Sim-ABX has the instruments {', '.join(INSTRUMENTS)} and the test types "
                 f"{', '.join(TEST_TYPES)}; got {instrument!r} and {test_type!r}. Choose from these, or null for all."
             )
+            raise ConfigError(msg)
+        if question not in QUESTIONS:
+            msg = f"The listeners of Inst-Sim-ABX were asked about {', '.join(QUESTIONS)}; got {question!r}."
             raise ConfigError(msg)
         self.root = Path(root)
         self.slakh = None if slakh is None else Path(slakh)
@@ -69,32 +75,56 @@ class InstSimABX(TripletReader):
         self.min_votes = min_votes
         self.screen = screen
         self.pool = pool
+        self.question = question
 
     def read(self, embedder: StemEmbedder) -> Triplets:
         """Count the votes, keep the triplets asked for, and find their tracks; nothing is embedded for it."""
         del embedder
+        kept, asked = self._kept(self._answers(), self.question)
+        if not len(kept):
+            msg = (
+                f"None of the {asked} triplets has `instrument` {self.instrument}, `test_type` "
+                f"{self.test_type}, `min_agreement` {self.min_agreement} and `min_votes` {self.min_votes}"
+                f"{'' if self.question == 'overall' else f' on {self.question}'}. Ask for less."
+            )
+            raise TripletError(msg)
+        return _with_audio(kept, _find_mixes(self.slakh, kept.tracks))
+
+    def read_perspectives(self, embedder: StemEmbedder) -> dict[str, Triplets]:
+        """Return the triplets that meet the cut-offs on each question by itself, whatever `question` says."""
+        del embedder
+        answers = self._answers()
+        tables = {question: self._kept(answers, question)[0] for question in QUESTIONS}
+        mixes = _find_mixes(self.slakh, [track for table in tables.values() for track in table.tracks])
+        return {question: _with_audio(table, mixes) for question, table in tables.items() if len(table)}
+
+    def _answers(self) -> Answers:
+        """Read the answers, screened and pooled if that is asked for."""
         answers = read_answers(self.root)
         for check in answers.wrong_dummies:
             fate = "all answers of this listener are left out" if self.screen else "`screen` would leave them out"
             _log.info("%s answered %s where %s is the reference; %s", check.subject, check.answer, check.expected, fate)
         answers = answers.screened() if self.screen else answers
-        counted = (answers.pooled() if self.pool else answers).count()
+        return answers.pooled() if self.pool else answers
+
+    def _kept(self, answers: Answers, question: str) -> tuple[Triplets, int]:
+        """Return the triplets that meet all cut-offs by the votes on one question, and the number asked."""
+        counted = answers.about(question).count()
+        if question != "overall":
+            counted = replace(counted, source=f"{counted.source}, {question}")
         kept = counted.filter(
             instrument=self.instrument,
             test_type=self.test_type,
             min_agreement=self.min_agreement,
             min_votes=self.min_votes,
         )
-        if not len(kept):
-            msg = (
-                f"None of the {len(counted)} triplets has `instrument` {self.instrument}, `test_type` "
-                f"{self.test_type}, `min_agreement` {self.min_agreement} and `min_votes` {self.min_votes}. "
-                "Ask for less."
-            )
-            raise TripletError(msg)
-        mixes = _find_mixes(self.slakh, kept.tracks)
-        segments = zip(kept.segments, kept.tracks, strict=True)
-        return replace(kept, segments=tuple(replace(segment, path=mixes[track]) for segment, track in segments))
+        return kept, len(counted)
+
+
+def _with_audio(table: Triplets, mixes: Mapping[str, Path]) -> Triplets:
+    """Return the table with its segments in the files of the mixes, by track."""
+    segments = zip(table.segments, table.tracks, strict=True)
+    return replace(table, segments=tuple(replace(segment, path=mixes[track]) for segment, track in segments))
 
 
 def _find_mixes(slakh: Path | None, tracks: Iterable[str]) -> dict[str, Path]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from stemsim.errors import ConfigError, DataNotFoundError, TripletError
 from stemsim.triplets.inst_sim_abx_samples import REPOSITORY, ROLES, SampleTable, read_samples
-from stemsim.triplets.table import PERSPECTIVES, Triplets
+from stemsim.triplets.table import PERSPECTIVES, QUESTIONS, Triplets
 
 __all__ = ["ANSWERS_FILE", "INSTRUMENTS", "QUESTIONS", "Answers", "DummyCheck", "read_answers"]
 
@@ -19,13 +19,11 @@ ANSWERS_FILE: Final = "csvs/inst_sim_abx_answers.csv"
 INSTRUMENTS: Final = ("bass", "drums", "guitar", "piano", "residuals", "mix")
 """What the listeners heard: single stems, or whole recordings."""
 
-QUESTIONS: Final = ("overall", *PERSPECTIVES)
-"""What the listeners were asked about every triplet."""
-
 _PRESENTED: Final = ("reference", "sample_a", "sample_b")
 _ANSWERS: Final = tuple(f"answer_{question}" for question in ("total", *PERSPECTIVES))
 _COLUMNS: Final = ("ex_name", "subject_id", *_PRESENTED, *_ANSWERS)
 _CHOICES: Final = {"A+": 1, "A-": 1, "B+": -1, "B-": -1}  # + is sure, - is a little; both are a choice
+_SURE: Final = ("A+", "B+")
 _NOT_ASKED: Final = "NA"
 _DUMMY: Final = r"samples/[^/]+"
 _SAMPLE: Final = (
@@ -74,6 +72,7 @@ class Answers:
         triplet: `(answer,)` row of the table.
         subject: `(answer,)` the listener.
         choices: `(answer, 4)` over all and by `PERSPECTIVES`: +1 = A or Y, -1 = B or C, 0 = not asked.
+        sure: `(answer, 4)` whether the listener was sure of the choice; False is "a little", or not asked.
         swapped: `(answer,)` whether B or C was presented first.
         dummies: The answers to dummy checks; they are not among the others.
     """
@@ -82,6 +81,7 @@ class Answers:
     triplet: IntArray
     subject: StrArray
     choices: ChoiceArray
+    sure: BoolArray
     swapped: BoolArray
     dummies: tuple[DummyCheck, ...]
 
@@ -110,6 +110,7 @@ class Answers:
             triplet=triplet.astype(np.int64),
             subject=self.subject[keep],
             choices=self.choices[keep],
+            sure=self.sure[keep],
             swapped=self.swapped[keep],
             dummies=tuple(check for check in self.dummies if check.subject not in failed),
         )
@@ -127,7 +128,7 @@ class Answers:
     def about(self, question: str) -> Self:
         """Return the answers to one question in place of those over all, without the listeners who gave none.
 
-        Votes, majorities and position bias of what is returned are then about this question.
+        Votes, grades, majorities and position bias of what is returned are then about this question.
 
         Args:
             question: `overall`, `timbre`, `rhythm` or `melody`.
@@ -138,22 +139,28 @@ class Answers:
         if question not in QUESTIONS:
             msg = f"Listeners were asked about {', '.join(QUESTIONS)}; got {question!r}. Choose one of these."
             raise ConfigError(msg)
-        chosen = self.choices[:, QUESTIONS.index(question)]
-        said = chosen != 0
-        choices = np.concatenate([chosen[:, None], self.choices[:, 1:]], axis=1)[said]
+        column = QUESTIONS.index(question)
+        said = self.choices[:, column] != 0
+        columns = [column, *range(1, len(QUESTIONS))]
         return replace(
-            self, triplet=self.triplet[said], subject=self.subject[said], choices=choices, swapped=self.swapped[said]
+            self,
+            triplet=self.triplet[said],
+            subject=self.subject[said],
+            choices=self.choices[said][:, columns],
+            sure=self.sure[said][:, columns],
+            swapped=self.swapped[said],
         )
 
     def count(self) -> Triplets:
-        """Return the table with the votes counted, overall and for each perspective."""
-        n = len(self.table)
-        for_a, for_b = (
-            np.stack([np.bincount(self.triplet[chosen == side], minlength=n) for chosen in self.choices.T])
-            for side in (1, -1)
-        )  # (question, triplet) each
-        votes = np.stack([for_a, for_b], axis=-1).astype(np.int64)  # (question, triplet, 2)
-        return replace(self.table, votes=votes[0], perspective_votes=votes[1:].swapaxes(0, 1))
+        """Return the table with the votes counted, overall and for each perspective, and the grades overall."""
+        votes = np.stack([self._count(chosen) for chosen in self.choices.T])  # (question, triplet, 2)
+        sure = self._count(np.where(self.sure[:, 0], self.choices[:, 0], 0))
+        return replace(self.table, votes=votes[0], perspective_votes=votes[1:].swapaxes(0, 1), sure_votes=sure)
+
+    def _count(self, chosen: ChoiceArray) -> IntArray:
+        """Count choices `(answer,)` by triplet and side, `(triplet, 2)`."""
+        sides = [np.bincount(self.triplet[chosen == side], minlength=len(self.table)) for side in (1, -1)]
+        return np.stack(sides, axis=-1).astype(np.int64)
 
 
 def read_answers(root: str | Path) -> Answers:
@@ -261,11 +268,13 @@ def _canonical(frame: pd.DataFrame, path: Path, dummies: tuple[DummyCheck, ...])
         [frame[column].map({**_CHOICES, _NOT_ASKED: 0}).to_numpy(np.int8) for column in _ANSWERS], axis=1
     )
     choices[swapped] *= -1
+    sure = np.stack([frame[column].isin(_SURE).to_numpy(bool) for column in _ANSWERS], axis=1)
     return Answers(
         table=_table(rows[first], test_type[first], presented[0]["instrument"].to_numpy(str)[first], samples),
         triplet=triplet.astype(np.int64),
         subject=subject,
         choices=choices,
+        sure=sure,
         swapped=swapped,
         dummies=dummies,
     )

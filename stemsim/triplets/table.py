@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stemsim.audio import Segment
-from stemsim.errors import TripletError
+from stemsim.errors import ConfigError, TripletError
 from stemsim.stems import STEMS
 
-__all__ = ["PERSPECTIVES", "TEST_TYPES", "TestType", "Triplets"]
+__all__ = ["PERSPECTIVES", "QUESTIONS", "TARGETS", "TEST_TYPES", "TargetKind", "TestType", "Triplets"]
 
 TestType = Literal["XAB", "XYC"]
 TEST_TYPES: Final[tuple[TestType, ...]] = ("XAB", "XYC")
@@ -19,6 +19,13 @@ TEST_TYPES: Final[tuple[TestType, ...]] = ("XAB", "XYC")
 
 PERSPECTIVES: Final = ("timbre", "rhythm", "melody")
 """What listeners were asked to attend to, beside the overall similarity that `votes` holds."""
+
+QUESTIONS: Final = ("overall", *PERSPECTIVES)
+"""What listeners were asked about every triplet."""
+
+TargetKind = Literal["majority", "share", "graded"]
+TARGETS: Final[tuple[TargetKind, ...]] = ("majority", "share", "graded")
+"""What a model is fitted to; see `Triplets.target`."""
 
 IntArray = npt.NDArray[np.int64]
 StrArray = npt.NDArray[np.str_]
@@ -44,6 +51,7 @@ class Triplets:
         perspective_votes: `(triplet, 3, 2)` the same for each of `PERSPECTIVES`; zeros where they were not asked.
         source: What the triplets are, for titles: a listening test, same-song triplets, simulated listeners.
         true_weights: The weights that simulated listeners followed; None if the listeners were real.
+        sure_votes: `(triplet, 2)` how many of `votes` were sure rather than "a little"; None if nobody was asked.
     """
 
     segments: tuple[Segment, ...]
@@ -57,6 +65,7 @@ class Triplets:
     perspective_votes: IntArray
     source: str
     true_weights: dict[str, float] | None = field(default=None)
+    sure_votes: IntArray | None = field(default=None)
 
     def __post_init__(self) -> None:
         """Verify shapes, indices and values, and that test types tell the truth about the tracks."""
@@ -69,6 +78,7 @@ class Triplets:
             "instrument": (self.instrument, (n,)),
             "votes": (self.votes, (n, 2)),
             "perspective_votes": (self.perspective_votes, (n, len(PERSPECTIVES), 2)),
+            **({} if self.sure_votes is None else {"sure_votes": (self.sure_votes, (n, 2))}),
         }
         for name, (array, shape) in shapes.items():
             if array.shape != shape:
@@ -80,6 +90,8 @@ class Triplets:
             self._fail(f"segment indices must lie in [0, {len(self.segments)}), got {indices.min()} to {indices.max()}")
         if (self.votes < 0).any() or (self.perspective_votes < 0).any():
             self._fail("votes must not be negative")
+        if self.sure_votes is not None and ((self.sure_votes < 0) | (self.sure_votes > self.votes)).any():
+            self._fail("`sure_votes` are some of the votes: from 0 to as many as there are for A, and for B")
         if not set(self.test_type.tolist()) <= set(TEST_TYPES):
             self._fail(f"test types are {' and '.join(TEST_TYPES)}, got {sorted(set(self.test_type.tolist()))}")
         if not set(self.instrument.tolist()) <= set(STEMS):
@@ -123,6 +135,75 @@ class Triplets:
         total = self.votes.sum(axis=1)
         return np.divide(self.votes.max(axis=1, initial=0), total, out=np.zeros(len(self)), where=total > 0)
 
+    def target(self, kind: TargetKind = "majority") -> FloatArray:
+        """Return what a model is fitted to, in [-1, 1]; swapping A and B flips every sign exactly.
+
+        - `majority`: the majority choice, +1, -1 or 0 (the paper, section 3.4).
+        - `share`: votes for A less votes for B, over all votes: 2 P(A) - 1 of a listener drawn at random.
+        - `graded`: the mean answer on the scale that listeners were given, sure = 1 and a little = 1/2, A positive:
+          the four answers are then equally far apart around "no difference", which nobody could choose. All being a
+          little sure of A is 1/2; a few who are sure may outweigh more who are not, so that the sign need not be the
+          majority's.
+
+        Args:
+            kind: One of these.
+
+        Returns:
+            `(triplet,)` float64; 0 where nobody voted.
+
+        Raises:
+            ConfigError: If there is no such target.
+            TripletError: If grades are asked for and there are none.
+        """
+        if kind not in TARGETS:
+            msg = f"A target is one of {', '.join(TARGETS)}; got {kind!r}. Choose one of these."
+            raise ConfigError(msg)
+        if kind == "majority":
+            return self.preference.astype(np.float64)
+        if kind == "share":
+            points, most = self.votes, 1
+        elif self.sure_votes is None:
+            msg = (
+                f"A graded target needs answers that say how sure the listener is; those of {self.source} do not. "
+                "Use the target `share` or `majority`."
+            )
+            raise TripletError(msg)
+        else:
+            points, most = self.votes + self.sure_votes, 2
+        total = most * self.votes.sum(axis=1)
+        target: FloatArray = np.divide(points[:, 0] - points[:, 1], total, out=np.zeros(len(self)), where=total > 0)
+        return target
+
+    def vote_weights(self) -> FloatArray:
+        """Return the number of votes of each triplet `(triplet,)`, divided by its mean over the table.
+
+        Raises:
+            TripletError: If there are triplets, and nobody voted on any.
+        """
+        total: FloatArray = self.votes.sum(axis=1).astype(np.float64)
+        if len(self) and not total.any():
+            msg = f"Nobody voted on any of the {len(self)} triplets of {self.source}, so that none weighs more."
+            raise TripletError(msg)
+        mean = float(total.mean()) if len(self) else 1.0
+        return total / mean
+
+    def about(self, question: str) -> Self:
+        """Return the table with the votes on one question in place of those over all, ungraded.
+
+        Args:
+            question: `overall`, `timbre`, `rhythm` or `melody`.
+
+        Raises:
+            ConfigError: If there is no such question.
+        """
+        if question not in QUESTIONS:
+            msg = f"Listeners were asked about {', '.join(QUESTIONS)}; got {question!r}. Choose one of these."
+            raise ConfigError(msg)
+        if question == "overall":
+            return self
+        votes = self.perspective_votes[:, PERSPECTIVES.index(question)]
+        return replace(self, votes=votes, sure_votes=None, source=f"{self.source}, {question}")
+
     @property
     def simulated(self) -> bool:
         """Whether the votes were drawn from known weights, not given by people."""
@@ -149,6 +230,7 @@ class Triplets:
             instrument=self.instrument[index],
             votes=self.votes[index],
             perspective_votes=self.perspective_votes[index],
+            sure_votes=None if self.sure_votes is None else self.sure_votes[index],
         )
 
     def filter(

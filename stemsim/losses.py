@@ -1,0 +1,121 @@
+"""What a fit makes small: how far predicted preferences are from what listeners said.
+
+A target t in [-1, 1] says how listeners answered (`Triplets.target`); a preference p is what the model predicts.
+With q = (1 + t) / 2 as the share of votes for A, the last two losses are those of hard votes, averaged over the votes.
+
+| loss | of one triplet | p says |
+|---|---|---|
+| `SquaredError` | (p - t)^2 | the target itself (the paper) |
+| `Logistic` | -q log sigmoid(p) - (1 - q) log sigmoid(-p) | the log odds of a vote for A (Bradley and Terry) |
+| `SquaredHinge` | q max(0, 1 - p)^2 + (1 - q) max(0, 1 + p)^2 | the target, or more where listeners are of one mind |
+
+All are convex, and swapping A and B, which flips p and t, changes no bit of them.
+"""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from stemsim.errors import ConfigError
+
+__all__ = ["Logistic", "Loss", "LossTerms", "SquaredError", "SquaredHinge"]
+
+
+class LossTerms(NamedTuple):
+    """A loss and its derivatives with respect to the preference, one entry a triplet.
+
+    Attributes:
+        value: The loss.
+        slope: First derivative.
+        curvature: Second derivative, which is not negative.
+    """
+
+    value: Tensor
+    slope: Tensor
+    curvature: Tensor
+
+
+class Loss(nn.Module, ABC):
+    """Compares predicted preferences with what listeners said; subclasses implement `terms`."""
+
+    @abstractmethod
+    def terms(self, preference: Tensor, target: Tensor) -> LossTerms:
+        """Return the loss of each triplet and its derivatives, which exact fits need.
+
+        Args:
+            preference: `(...)` predicted preferences.
+            target: What listeners said, in [-1, 1]; of the same shape, or one that broadcasts to it.
+
+        Returns:
+            Loss, slope and curvature, each of the shape of `preference`.
+        """
+
+    def forward(self, preference: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        """Return the mean loss.
+
+        Args:
+            preference: `(batch,)` predicted preferences.
+            target: `(batch,)` what listeners said, in [-1, 1].
+            weight: `(batch,)` what each triplet counts; at least 0.
+
+        Returns:
+            Sum of weighted losses over sum of weights, a scalar.
+
+        Raises:
+            ConfigError: If the shapes differ.
+        """
+        if not preference.shape == target.shape == weight.shape:
+            msg = (
+                "A loss compares preference, target and weight of one shape `(batch,)`; got "
+                f"{tuple(preference.shape)}, {tuple(target.shape)} and {tuple(weight.shape)}."
+            )
+            raise ConfigError(msg)
+        return (weight * self.terms(preference, target).value).sum() / weight.sum()
+
+
+class SquaredError(Loss):
+    """Squared error, (p - t)^2: least squares (paper, section 3.4)."""
+
+    def terms(self, preference: Tensor, target: Tensor) -> LossTerms:
+        """Return the loss of each triplet and its derivatives."""
+        error = preference - target
+        return LossTerms(error.square(), 2.0 * error, torch.full_like(error, 2.0))
+
+
+class Logistic(Loss):
+    """Cross entropy of P(A is closer) = sigmoid(p) against the share of votes for A, (1 + t) / 2.
+
+    This is the model of paired comparisons of Bradley and Terry ("Rank analysis of incomplete block designs: I",
+    Biometrika 39, 1952), the strength of a candidate being its similarity to X. Where some weights put every triplet
+    right, the minimum without an L2 penalty lies at infinity.
+    """
+
+    def terms(self, preference: Tensor, target: Tensor) -> LossTerms:
+        """Return the loss of each triplet and its derivatives."""
+        distance = preference.abs()
+        # log(1 + e^p) - q p, written so that a swap changes no bit and nothing overflows.
+        value = softplus(-distance) + 0.5 * (distance - target * preference)
+        closer = torch.tanh(0.5 * preference)  # 2 sigmoid(p) - 1
+        return LossTerms(value, 0.5 * (closer - target), 0.25 * (1.0 - closer.square()))
+
+
+class SquaredHinge(Loss):
+    """Squared hinge, max(0, 1 - p)^2 for a vote for A and max(0, 1 + p)^2 for one for B, averaged over the votes.
+
+    Within [-1, 1] it is the squared error up to a constant, so that the best preference is the target itself; beyond,
+    a preference that is on the side of all votes costs nothing, where the squared error would pull it back to 1. The
+    hinge max(0, 1 - t p) would do the opposite: the less sure the listeners, the larger the preference it asks for.
+    """
+
+    def terms(self, preference: Tensor, target: Tensor) -> LossTerms:
+        """Return the loss of each triplet and its derivatives."""
+        for_a, for_b = 0.5 * (1.0 + target), 0.5 * (1.0 - target)
+        short_of_a, short_of_b = (1.0 - preference).clamp(min=0.0), (1.0 + preference).clamp(min=0.0)
+        return LossTerms(
+            for_a * short_of_a.square() + for_b * short_of_b.square(),
+            2.0 * (for_b * short_of_b - for_a * short_of_a),
+            2.0 * (for_a * (short_of_a > 0.0) + for_b * (short_of_b > 0.0)),
+        )

@@ -1,0 +1,71 @@
+"""A query that stays while its sliders move."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stemsim.errors import ConfigError
+from stemsim.retrieval.filter import ItemFilter
+from stemsim.retrieval.index import Hits, Index, best
+from stemsim.retrieval.item import Items
+from stemsim.retrieval.routing import Routing
+
+__all__ = ["HeldQuery"]
+
+
+class HeldQuery:
+    """The cosines of every stem of one query with every stem of every item, computed once.
+
+    A move of the sliders is then one small product of `(item, stem * stem)` cosines with the weights. What is added to
+    the index afterwards is not seen.
+
+    Args:
+        index: The items, all of which are read once.
+        query: `(stem, dim)` stem embeddings of the query.
+
+    Raises:
+        ConfigError: If the query does not have the shape of the index's vectors.
+    """
+
+    def __init__(self, index: Index, query: Tensor) -> None:
+        spec = index.spec
+        if query.shape != (len(spec.stems), spec.dim):
+            msg = f"Expected a query ({len(spec.stems)}, {spec.dim}); got {tuple(query.shape)}."
+            raise ConfigError(msg)
+        self._index = index
+        self._query = query.double()
+        empty = Items.empty(spec.stems, 1)
+        described, cosines = [empty], [torch.zeros(0, len(spec.stems) ** 2)]
+        for items in index.scan():
+            cosines.append(torch.einsum("id,njd->nij", query.float(), items.vectors).flatten(1))
+            described.append(_without_vectors(items))
+        self._items = Items.concatenate(described)
+        self._cosines = torch.cat(cosines)  # (item, stem * stem)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def search(self, routing: Routing, k: int = 10, *, where: ItemFilter | None = None) -> Hits:
+        """Return the best items for other weights.
+
+        Args:
+            routing: The weights.
+            k: Number of items.
+            where: Conditions.
+
+        Returns:
+            Up to `k` items with their vectors, as `Index.search` gives them.
+        """
+        similarity = self._cosines @ routing.matrix.flatten().float()
+        if where is not None and not where.empty:
+            similarity = torch.where(torch.from_numpy(where.mask(self._items)), similarity, -torch.inf)
+        rows = torch.topk(similarity, min(2 * k, len(similarity))).indices
+        rows = rows[torch.isfinite(similarity[rows])].numpy()
+        found = self._index.items([self._items.key[row] for row in np.sort(rows).tolist()])
+        return best(found, found.vectors.double().flatten(1) @ routing.fold(self._query), k)
+
+
+def _without_vectors(items: Items) -> Items:
+    """Return items with vectors of length 1, which take no memory to speak of."""
+    values = {name: getattr(items, name) for name in Items.__slots__}
+    return Items(**{**values, "vectors": torch.zeros(len(items), len(items.stems), 1)})

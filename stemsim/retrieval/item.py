@@ -1,0 +1,186 @@
+"""Items: what a library finds, as columns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from stemsim.errors import EmbeddingError
+from stemsim.stems import StemLayout
+
+__all__ = ["Items"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Items:
+    """Items of a library, one row each.
+
+    Attributes:
+        stems: Stem layout.
+        key: `(item,)` distinct names, made of the content of the audio and the place in it.
+        content: `(item,)` hash of the audio that the item is a part of.
+        path: `(item,)` its file.
+        start: `(item,)` where it begins in the file, in seconds.
+        duration: `(item,)` its length in seconds.
+        file_duration: `(item,)` length of the file in seconds.
+        category: `(item,)` what it is, as far as its path says so; otherwise empty.
+        bpm: `(item,)` tempo; NaN where it is not known.
+        musical_key: `(item,)` such as `A minor`; empty where it is not known.
+        loudness: `(item,)` level of the mix in dBFS.
+        present: `(item, stem)` whether the stem sounds.
+        vectors: `(item, stem, dim)` float32 stem embeddings, unit norm; zeros where the stem is silent.
+    """
+
+    stems: StemLayout
+    key: tuple[str, ...]
+    content: tuple[str, ...]
+    path: tuple[str, ...]
+    start: FloatArray
+    duration: FloatArray
+    file_duration: FloatArray
+    category: tuple[str, ...]
+    bpm: FloatArray
+    musical_key: tuple[str, ...]
+    loudness: FloatArray
+    present: BoolArray
+    vectors: Tensor
+
+    def __post_init__(self) -> None:
+        """Verify that all columns are equally long, and the vectors finite."""
+        count, stems = len(self.key), len(self.stems)
+        lengths = {name: len(getattr(self, name)) for name in _COLUMNS}
+        if set(lengths.values()) != {count} or self.present.shape != (count, stems):
+            msg = f"Items need {count} rows in every column, and {stems} stems; got {lengths}, {self.present.shape}."
+            raise EmbeddingError(msg)
+        if self.vectors.ndim != 3 or self.vectors.shape[1] != stems:  # noqa: PLR2004 - item, stem, dim
+            msg = f"Items need vectors (item, {stems}, dim); got {tuple(self.vectors.shape)}."
+            raise EmbeddingError(msg)
+        if not bool(torch.isfinite(self.vectors).all()):
+            msg = "Items need finite vectors. The encoder gave NaN or infinity; leave the file out."
+            raise EmbeddingError(msg)
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    @property
+    def dim(self) -> int:
+        """Length of one vector."""
+        return int(self.vectors.shape[2])
+
+    @property
+    def end(self) -> FloatArray:
+        """`(item,)` where each ends in its file, in seconds."""
+        return self.start + self.duration
+
+    def take(self, rows: Sequence[int] | IntArray | BoolArray) -> Self:
+        """Return some rows.
+
+        Args:
+            rows: Indices, or a mask `(item,)`.
+        """
+        index = np.arange(len(self))[np.asarray(rows, dtype=np.int64 if not len(rows) else None)]
+        values: dict[str, Any] = {}
+        for name in _COLUMNS:
+            column = getattr(self, name)
+            if isinstance(column, tuple):
+                values[name] = tuple(column[row] for row in index.tolist())
+            else:
+                values[name] = column[torch.from_numpy(index) if isinstance(column, Tensor) else index]
+        return type(self)(stems=self.stems, **values)
+
+    @classmethod
+    def concatenate(cls, parts: "Sequence[Items]") -> Self:
+        """Return the rows of several, one after the other.
+
+        Args:
+            parts: At least one; all of one stem layout and length of vectors.
+        """
+        values: dict[str, Any] = {}
+        for name in _COLUMNS:
+            columns = [getattr(part, name) for part in parts]
+            if isinstance(columns[0], tuple):
+                values[name] = tuple(value for column in columns for value in column)
+            else:
+                values[name] = torch.cat(columns) if isinstance(columns[0], Tensor) else np.concatenate(columns)
+        return cls(stems=parts[0].stems, **values)
+
+    @classmethod
+    def empty(cls, stems: StemLayout, dim: int) -> Self:
+        """Return no items.
+
+        Args:
+            stems: Stem layout.
+            dim: Length of one vector.
+        """
+        return cls.from_arrow(schema(stems, dim).empty_table(), stems, dim)
+
+    def to_arrow(self) -> pa.Table:
+        """Return them as a table with the columns of `schema`: vectors end to end in float16, unknown tempi as null."""
+        width = len(self.stems) * self.dim
+        flat = self.vectors.reshape(-1).to(torch.float16).numpy()
+        columns: dict[str, Any] = {
+            name: list(column) if isinstance(column := getattr(self, name), tuple) else column for name in _PLAIN
+        }
+        columns["bpm"] = pa.array(self.bpm, from_pandas=True)
+        columns |= {f"has_{stem}": self.present[:, number] for number, stem in enumerate(self.stems)}
+        columns["vectors"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
+        return pa.table(columns, schema=schema(self.stems, self.dim))
+
+    @classmethod
+    def from_arrow(cls, table: pa.Table, stems: StemLayout, dim: int) -> Self:
+        """Return the items of a table with the columns of `schema`, in any order.
+
+        Args:
+            table: The table; it may have more columns.
+            stems: Stem layout.
+            dim: Length of one vector.
+        """
+        rows = table.combine_chunks()
+        numbers = {name: np.asarray(rows[name].to_numpy(zero_copy_only=False), np.float64) for name in _NUMBERS}
+        present = [rows[f"has_{stem}"].to_numpy(zero_copy_only=False).astype(bool) for stem in stems]
+        chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in rows["vectors"].chunks]
+        flat = np.concatenate([np.zeros(0, np.float16), *chunks]).reshape(-1, len(stems), dim)
+        return cls(
+            stems=tuple(stems),
+            **{name: tuple(rows[name].to_pylist()) for name in _TEXTS},
+            **numbers,
+            present=np.stack(present, axis=1) if present else np.zeros((len(rows), 0), bool),
+            vectors=torch.from_numpy(flat.copy()).float(),
+        )
+
+
+_COLUMNS = tuple(field.name for field in fields(Items) if field.name != "stems")
+_TEXTS = ("key", "content", "path", "category", "musical_key")
+_NUMBERS = ("start", "duration", "file_duration", "bpm", "loudness")
+_PLAIN = tuple(name for name in _COLUMNS if name in {*_TEXTS, *_NUMBERS})
+
+
+def schema(stems: StemLayout, dim: int, text: str = "") -> pa.Schema:
+    """Return the columns that items have as a table.
+
+    Args:
+        stems: Stem layout; one column `has_STEM` each.
+        dim: Length of one vector.
+        text: What the table says of itself.
+    """
+    # The primary key keeps two writers from inserting one key twice.
+    primary = {"lance-schema:unenforced-primary-key": "true"}
+    kinds: dict[str, pa.DataType] = dict.fromkeys(_TEXTS, pa.string()) | dict.fromkeys(_NUMBERS, pa.float64())
+    return pa.schema(
+        [
+            pa.field("key", pa.string(), nullable=False, metadata=primary),
+            *(pa.field(name, kinds[name]) for name in _PLAIN if name != "key"),
+            *(pa.field(f"has_{stem}", pa.bool_()) for stem in stems),
+            pa.field("vectors", pa.list_(pa.float16(), len(stems) * dim)),
+        ],
+        metadata={"stemsim": text} if text else None,
+    )

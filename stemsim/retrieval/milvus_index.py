@@ -1,0 +1,253 @@
+"""Items in Milvus: a server that several machines share, or a local file of milvus-lite."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from stemsim.errors import StoreError
+from stemsim.retrieval.filter import ItemFilter
+from stemsim.retrieval.index import Index, IndexSpec
+from stemsim.retrieval.item import Items, schema
+
+__all__ = ["MilvusIndex"]
+
+_VECTORS: Final = "vectors"
+_UNKNOWN_BPM: Final = -1.0  # Milvus has no NaN
+_AT_ONCE: Final = 256  # rows in one request: vectors are long, and a request holds 64 MB
+_LONGEST: Final = {"key": 64, "content": 64, "path": 8192, "category": 64, "musical_key": 64}
+_MOST: Final = 16_384  # rows that Milvus returns at once
+_CARD: Final = "_card"
+_RABITQ: Final = (2, 6)  # the first version that has IVF_RABITQ
+
+Result = TypeVar("Result")
+
+
+class MilvusIndex(Index):
+    """Items in a Milvus collection.
+
+    Vectors are kept in float32 and rounded to float16 first, as all engines have them. Milvus 2.6 and later search
+    codes of one bit that are scored again (IVF_RABITQ); older servers and milvus-lite compare all.
+
+    Args:
+        uri: `http://host:19530`, or the path of a file that ends in `.db` for milvus-lite.
+        spec: How the vectors were made.
+        collection: Its name.
+        token: `user:password`, or an API key.
+
+    Raises:
+        StoreError: If the server cannot be reached, or pymilvus is not installed.
+        StemMismatchError: If it holds items of other stems.
+        ConfigError: If it was made with another encoder or separator.
+    """
+
+    def __init__(self, uri: str, spec: IndexSpec, *, collection: str = "stemsim", token: str = "") -> None:
+        super().__init__(spec)
+        self.uri, self.collection = uri, collection
+        try:
+            from pymilvus import MilvusClient
+        except ImportError as error:
+            msg = "Milvus needs the package pymilvus (and milvus-lite for a local file): pip install 'stemsim[milvus]'"
+            raise StoreError(msg) from error
+        with self._failures("opened"):
+            self._client = MilvusClient(uri, token=token)
+            self._version = str(self._client.get_server_version())
+            if not self._client.has_collection(collection):
+                self._create()
+            self._client.load_collection(collection)
+            cards = self._client.query(collection + _CARD, filter='key == "spec"', output_fields=["text"])
+        spec.check(str(cards[0]["text"]) if cards else "{}", f"{uri} ({collection})")
+
+    def _create(self) -> None:
+        """Create the collection, and one of a single row beside it that says what it holds."""
+        from pymilvus import DataType
+
+        card = self._client.create_schema(auto_id=False)
+        card.add_field("key", DataType.VARCHAR, is_primary=True, max_length=64)
+        card.add_field("text", DataType.VARCHAR, max_length=8192)
+        card.add_field(_VECTORS, DataType.FLOAT_VECTOR, dim=2)  # each collection must have one
+        self._make(self.collection + _CARD, card, "FLAT", {})
+        row = {"key": "spec", "text": self.spec.text, _VECTORS: [0.0, 1.0]}
+        self._client.upsert(self.collection + _CARD, [row])
+
+        columns = self._client.create_schema(auto_id=False)
+        for field in schema(self.spec.stems, self.spec.dim):
+            if field.name == _VECTORS:
+                columns.add_field(_VECTORS, DataType.FLOAT_VECTOR, dim=self.spec.width)
+            elif pa.types.is_string(field.type):
+                primary = field.name == "key"
+                longest = _LONGEST[field.name]
+                columns.add_field(field.name, DataType.VARCHAR, is_primary=primary, max_length=longest)
+            else:
+                kind = DataType.BOOL if pa.types.is_boolean(field.type) else DataType.DOUBLE
+                columns.add_field(field.name, kind)
+        kind, settings = (
+            ("IVF_RABITQ", {"nlist": 1, "refine": True, "refine_type": "FP16"})
+            if self._codes
+            else (
+                "FLAT",
+                {},
+            )
+        )
+        self._make(self.collection, columns, kind, settings)
+
+    def _make(self, name: str, columns: Any, kind: str, settings: dict[str, Any]) -> None:
+        index = self._client.prepare_index_params()
+        index.add_index(_VECTORS, index_type=kind, metric_type="IP", params=settings)
+        # Strong: what another process has written is seen by the next search.
+        self._client.create_collection(name, schema=columns, index_params=index, consistency_level="Strong")
+        self._client.load_collection(name)
+
+    @property
+    def _codes(self) -> bool:
+        """Whether the server can search codes; milvus-lite, whose versions are its own, cannot."""
+        found = re.match(r"v?(\d+)\.(\d+)", self._version)
+        return found is not None and tuple(map(int, found.groups())) >= _RABITQ
+
+    def upsert(self, items: Items) -> None:
+        """Insert items; those with the same key are replaced."""
+        last = dict(zip(items.key, range(len(items)), strict=True))  # of equal keys in one call the last one counts
+        for start in range(0, len(last), _AT_ONCE):
+            rows = _rows(items.take(sorted(last.values())[start : start + _AT_ONCE]))
+            self._do("written", lambda rows=rows: self._client.upsert(self.collection, rows))
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Drop items."""
+        for start in range(0, len(keys), _MOST):
+            chunk = list(keys[start : start + _MOST])
+            self._do("written", lambda chunk=chunk: self._client.delete(self.collection, ids=chunk))
+
+    def items(self, keys: Sequence[str]) -> Items:
+        """Return the items with some keys."""
+        found = [Items.empty(self.spec.stems, self.spec.dim)]
+        for start in range(0, len(keys), _AT_ONCE):
+            chunk = list(keys[start : start + _AT_ONCE])
+            rows = self._do(
+                "read", lambda chunk=chunk: self._client.get(self.collection, ids=chunk, output_fields=self._columns)
+            )
+            found.append(self._of(rows))
+        return Items.concatenate(found)
+
+    def table(self, columns: Sequence[str], where: ItemFilter | None = None) -> pa.Table:
+        """Return some columns of all items that meet the conditions."""
+        wanted = schema(self.spec.stems, self.spec.dim)
+        rows = [row for batch in self._iterate(columns, where) for row in batch]
+        fields = [wanted.field(name) for name in columns]
+        values = {name: [_known(name, row[name]) for row in rows] for name in columns}
+        return pa.table(values, schema=pa.schema(fields))
+
+    def scan(self) -> Iterator[Items]:
+        """Yield all items, some hundred at a time."""
+        for rows in self._iterate(self._columns, None):
+            yield self._of(rows)
+
+    def count(self, where: ItemFilter | None = None) -> int:
+        """Return the number of items that meet the conditions."""
+        rows = self._do(
+            "read",
+            lambda: self._client.query(self.collection, filter=self._expression(where), output_fields=["count(*)"]),
+        )
+        return int(rows[0]["count(*)"])
+
+    def describe(self) -> str:
+        """Say how a search is answered."""
+        how = "approximate: codes of 1 bit, the best scored again" if self._codes else "exact: items are compared"
+        return f"{how} ({self.count()} items in Milvus {self._version} at {self.uri})"
+
+    def optimise(self) -> bool:
+        """Do nothing: the server builds and merges on its own."""
+        return False
+
+    @property
+    def _columns(self) -> list[str]:
+        return schema(self.spec.stems, self.spec.dim).names
+
+    def _iterate(self, columns: Sequence[str], where: ItemFilter | None) -> Iterator[list[dict[str, Any]]]:
+        """Yield rows, a request's worth at a time, in order of their keys."""
+        condition, last = self._expression(where), ""
+        while True:
+            after = f'key > "{last}"' + (f" and {condition}" if condition else "")
+            # In no promised order: take all keys that follow, and read the rows of the smallest of them.
+            keys = sorted(
+                row["key"]
+                for row in self._do(
+                    "read",
+                    lambda after=after: self._client.query(
+                        self.collection, filter=after, output_fields=["key"], limit=_MOST
+                    ),
+                )
+            )
+            if not keys:
+                return
+            for start in range(0, len(keys), _AT_ONCE):
+                chunk = keys[start : start + _AT_ONCE]
+                yield self._do(
+                    "read",
+                    lambda chunk=chunk: self._client.get(self.collection, ids=chunk, output_fields=list(columns)),
+                )
+            last = keys[-1]
+
+    def _candidates(self, vector: Tensor, k: int, where: ItemFilter | None) -> Items:
+        found = self._do(
+            "searched",
+            lambda: self._client.search(
+                self.collection,
+                [vector.float().numpy()],
+                anns_field=_VECTORS,
+                limit=min(k, _MOST),
+                filter=self._expression(where),
+                search_params={"params": {"nprobe": 1, "refine_k": 8}} if self._codes else None,
+                output_fields=self._columns,
+            ),
+        )
+        return self._of([hit["entity"] for hit in found[0]])
+
+    def _expression(self, where: ItemFilter | None) -> str:
+        return "" if where is None else where.milvus(self.spec.stems)
+
+    def _of(self, rows: Sequence[dict[str, Any]]) -> Items:
+        if not rows:
+            return Items.empty(self.spec.stems, self.spec.dim)
+        plain = [name for name in self._columns if name != _VECTORS]
+        flat = np.array([row[_VECTORS] for row in rows], np.float16).reshape(-1)
+        columns: dict[str, Any] = {name: [_known(name, row[name]) for row in rows] for name in plain}
+        columns[_VECTORS] = pa.FixedSizeListArray.from_arrays(pa.array(flat), self.spec.width)
+        return Items.from_arrow(
+            pa.table(columns, schema=schema(self.spec.stems, self.spec.dim)), self.spec.stems, self.spec.dim
+        )
+
+    def _do(self, verb: str, action: Callable[[], Result]) -> Result:
+        with self._failures(verb):
+            return action()
+
+    @contextmanager
+    def _failures(self, verb: str) -> Iterator[None]:
+        """Raise what pymilvus raises as an error of ours."""
+        from pymilvus.exceptions import MilvusException
+
+        try:
+            yield
+        except (MilvusException, OSError, ValueError) as error:
+            first = (str(error).splitlines() or [repr(error)])[0][:300]
+            msg = f"The items at {self.uri} cannot be {verb}: {first} Check the address, and that the server runs."
+            raise StoreError(msg) from error
+
+
+def _rows(items: Items) -> list[dict[str, Any]]:
+    """Return items as Milvus takes them."""
+    table = items.to_arrow()
+    rows: list[dict[str, Any]] = table.drop_columns([_VECTORS]).to_pylist()
+    vectors = items.vectors.flatten(1).to(torch.float16).float().numpy()
+    for row, vector in zip(rows, vectors, strict=True):
+        row[_VECTORS] = vector
+        row["bpm"] = _UNKNOWN_BPM if row["bpm"] is None else row["bpm"]
+    return rows
+
+
+def _known(name: str, value: object) -> object:
+    return None if name == "bpm" and value == _UNKNOWN_BPM else value

@@ -1,0 +1,120 @@
+"""How much of the exact answer an approximate one finds, on a user's own items."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from stemsim.errors import ConfigError
+from stemsim.retrieval.index import Index
+from stemsim.retrieval.routing import Routing
+
+__all__ = ["RecallCheck", "recall_check"]
+
+_SAME: Final = 1e-6  # similarities that differ by less are equal: either item may be meant
+
+
+@dataclass(frozen=True, slots=True)
+class RecallCheck:
+    """Recall of an index by kind of weights.
+
+    Attributes:
+        frame: One row a kind: `weights`, `queries`, `recall` (mean), `worst` (query), `p50 ms` and `p99 ms` (time of a
+            search).
+        k: Number of items asked for.
+        items: Number of items in the index.
+        answer: How the index answers.
+    """
+
+    frame: pd.DataFrame
+    k: int
+    items: int
+    answer: str
+
+    @property
+    def sentence(self) -> str:
+        """The check in plain words."""
+        worst = self.frame.loc[self.frame["recall"].idxmin()]
+        return (
+            f"{self.items} items; {self.answer}. Least recall@{self.k}: {worst['recall']:.4f} "
+            f"({worst['weights']} weights)."
+        )
+
+
+def recall_check(index: Index, *, k: int = 50, queries: int = 20, seed: int = 0) -> RecallCheck:
+    """Compare the answers of an index with the exact ones, for weights of every kind.
+
+    Queries are items of the index. An item counts as found if it is at least as close as the last one of the exact
+    answer.
+
+    Args:
+        index: The index.
+        k: Number of items to ask for.
+        queries: Number of queries of each kind of weights.
+        seed: Seed of the draw.
+
+    Returns:
+        Recall and time of a search.
+
+    Raises:
+        ConfigError: If the index is empty, or a number is not positive.
+    """
+    total = index.count()
+    if min(total, k, queries) < 1:
+        msg = f"A check of recall needs items, k and queries of at least 1; got {total}, {k} and {queries}."
+        raise ConfigError(msg)
+    rng = np.random.default_rng(seed)
+    keys = index.table(["key"])["key"].to_pylist()
+    chosen = index.items([keys[row] for row in rng.integers(total, size=queries)])
+    kinds, folded = [], []
+    for number in range(queries):
+        for kind, routing in _routings(index.spec.stems, rng):
+            kinds.append(kind)
+            folded.append(routing.fold(chosen.vectors[number % len(chosen)]))
+    vectors = torch.stack(folded)
+    least = _least(index, vectors, min(k, total))
+    recalls, times = [], []
+    for vector, bound in zip(vectors, least.tolist(), strict=True):
+        start = time.perf_counter()
+        hits = index.search(vector, k)
+        times.append(1000.0 * (time.perf_counter() - start))
+        recalls.append(float((hits.similarity >= bound - _SAME).sum()) / min(k, total))
+    table = pd.DataFrame({"weights": kinds, "recall": recalls, "ms": times}).groupby("weights", sort=False)
+    frame = pd.DataFrame(
+        {
+            "queries": table.size(),
+            "recall": table["recall"].mean(),
+            "worst": table["recall"].min(),
+            "p50 ms": table["ms"].quantile(0.5),
+            "p99 ms": table["ms"].quantile(0.99),
+        }
+    ).reset_index()
+    return RecallCheck(frame, k, total, index.describe())
+
+
+def _routings(stems: tuple[str, ...], rng: np.random.Generator) -> Iterator[tuple[str, Routing]]:
+    """Yield weights of every kind: random sliders, a single stem, some negative, and stems against other stems."""
+    size = len(stems)
+    positive = rng.uniform(0.05, 1.0, size)
+    yield "random", Routing(stems, torch.diag(torch.from_numpy(positive)))
+    one = np.zeros(size)
+    one[rng.integers(size)] = 1.0
+    yield "single stem", Routing(stems, torch.diag(torch.from_numpy(one)))
+    signs = np.where(np.arange(size) == rng.integers(size), -1.0, 1.0)
+    yield "negative", Routing(stems, torch.diag(torch.from_numpy(positive * signs)))
+    yield "cross-stem", Routing(stems, torch.from_numpy(rng.normal(size=(size, size))))
+
+
+def _least(index: Index, vectors: Tensor, k: int) -> Tensor:
+    """Return the similarity of the k-th best item for each vector `(query,)`, by a scan of everything."""
+    kept = torch.empty(len(vectors), 0, dtype=torch.float64)
+    for items in index.scan():
+        similarity = vectors @ items.vectors.double().flatten(1).T  # (query, item)
+        kept = torch.cat([kept, similarity], dim=1)
+        kept, _ = torch.topk(kept, min(k, kept.shape[1]), dim=1)
+    return kept[:, -1]

@@ -1,0 +1,181 @@
+"""Routing: which stem of the query is compared with which stem of the library, and how much that counts."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+import torch
+from torch import Tensor
+
+from stemsim.errors import ConfigError
+from stemsim.stems import StemLayout
+
+__all__ = ["Routing"]
+
+_SYNTAX: Final = (
+    "Write sliders as drums=1,bass=0.5; a stem of the query against another one of the library as drums:mix=1; a stem "
+    "alone as drums; or a preset, learned or equal, which entries behind it change: learned,drums=2"
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Routing:
+    """Weights W of pairs of stems: similarity(q, d) = sum_ij W_ij cos(q_i, d_j).
+
+    As cosines of unit vectors are inner products, any W folds into the query: block j of the folded query is
+    sum_i W_ij q_i, and its inner product with the stored vectors d_1 ... d_S, end to end, is the similarity. One stored
+    matrix so serves all weights, exactly. A stem that is silent is a block of zeros and adds nothing.
+
+    Attributes:
+        stems: Stem layout of query and library.
+        matrix: `(query stem, library stem)` weights, float64. Its diagonal are the sliders.
+    """
+
+    stems: StemLayout
+    matrix: Tensor
+
+    def __post_init__(self) -> None:
+        """Verify the shape, and that weights are finite and not all zero."""
+        size = len(self.stems)
+        if self.matrix.shape != (size, size) or self.matrix.dtype != torch.float64:
+            msg = (
+                f"Routing between {', '.join(self.stems)} needs weights ({size}, {size}) in float64; got "
+                f"{tuple(self.matrix.shape)} in {self.matrix.dtype}."
+            )
+            raise ConfigError(msg)
+        if not bool(torch.isfinite(self.matrix).all()) or not bool(self.matrix.any()):
+            msg = f"Weights must be finite, and one of them other than 0; got {self.matrix.tolist()}. {_SYNTAX}."
+            raise ConfigError(msg)
+
+    @classmethod
+    def sliders(cls, stems: StemLayout, weights: Mapping[str, float]) -> Self:
+        """Compare each stem with the same stem.
+
+        Args:
+            stems: Stem layout.
+            weights: Weight of each stem; a stem that is not named has weight 0.
+
+        Raises:
+            ConfigError: If a stem is unknown, or no weight is other than 0.
+        """
+        return cls.pairs_of(stems, {(stem, stem): weight for stem, weight in weights.items()})
+
+    @classmethod
+    def equal(cls, stems: StemLayout) -> Self:
+        """Compare each stem with the same stem, all with weight 1."""
+        return cls.sliders(stems, dict.fromkeys(stems, 1.0))
+
+    @classmethod
+    def pairs_of(cls, stems: StemLayout, weights: Mapping[tuple[str, str], float]) -> Self:
+        """Compare pairs of stems.
+
+        Args:
+            stems: Stem layout.
+            weights: By stem of the query and stem of the library.
+
+        Raises:
+            ConfigError: If a stem is unknown, or no weight is other than 0.
+        """
+        matrix = torch.zeros(len(stems), len(stems), dtype=torch.float64)
+        for (query, library), weight in weights.items():
+            matrix[_index(query, stems), _index(library, stems)] = weight
+        return cls(tuple(stems), matrix)
+
+    @classmethod
+    def parse(cls, text: str, stems: StemLayout, learned: Mapping[str, float] | None = None) -> Self:
+        """Read what a user writes on the command line.
+
+        Args:
+            text: Entries apart by commas: `drums=1`, `drums:mix=0.5` (stem of the query:stem of the library), a stem or
+                pair alone with weight 1, or first of all a preset, `learned` or `equal`, that the entries change.
+            stems: Stem layout.
+            learned: Weights of the preset `learned`; None where there are none.
+
+        Raises:
+            ConfigError: If it cannot be read, or there are no learned weights.
+
+        Example:
+            >>> Routing.parse("drums:mix=2,bass", ("bass", "drums", "mix")).pairs
+            (('bass', 'bass', 1.0), ('drums', 'mix', 2.0))
+        """
+        entries = [entry.strip() for entry in text.split(",") if entry.strip()]
+        weights: dict[tuple[str, str], float] = {}
+        for number, entry in enumerate(entries):
+            if entry in {"learned", "equal"} and number == 0:
+                weights = _preset(entry, stems, learned)
+                continue
+            names, _, value = entry.partition("=")
+            query, colon, library = (part.strip() for part in names.partition(":"))
+            weights[query, library if colon else query] = _number(value, entry) if "=" in entry else 1.0
+        if not weights:
+            msg = f"No weights in {text!r}. {_SYNTAX}."
+            raise ConfigError(msg)
+        return cls.pairs_of(stems, weights)
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str, float], ...]:
+        """Stem of the query, stem of the library and weight, of each pair that counts."""
+        return tuple(
+            (self.stems[query], self.stems[library], float(self.matrix[query, library]))
+            for query, library in self.matrix.nonzero().tolist()
+        )
+
+    def fold(self, vectors: Tensor) -> Tensor:
+        """Fold the weights into queries.
+
+        Args:
+            vectors: `(..., stem, dim)` stem embeddings of queries; zeros where a stem is silent.
+
+        Returns:
+            `(..., stem * dim)` float64, whose inner product with stored vectors is the similarity.
+        """
+        blocks = torch.einsum("ij,...id->...jd", self.matrix, vectors.double())
+        return blocks.flatten(start_dim=-2)
+
+    def contributions(self, query: Tensor, items: Tensor) -> Tensor:
+        """Return what each pair of stems adds to the similarity.
+
+        Args:
+            query: `(stem, dim)` stem embeddings of one query.
+            items: `(item, stem, dim)` stem embeddings of items.
+
+        Returns:
+            `(item, pair)` float64, in the order of `pairs`; they sum to the similarity.
+        """
+        rows, columns = self.matrix.nonzero().unbind(1)
+        cosines = torch.einsum("pd,npd->np", query.double()[rows], items.double()[:, columns])
+        return self.matrix[rows, columns] * cosines
+
+    @property
+    def text(self) -> str:
+        """The routing as `parse` reads it."""
+        named = [(query if query == library else f"{query}:{library}", weight) for query, library, weight in self.pairs]
+        return ",".join(f"{name}={weight:g}" for name, weight in named)
+
+
+def _index(stem: str, stems: Sequence[str]) -> int:
+    if stem not in stems:
+        msg = f"There is no stem {stem!r} here, but {', '.join(stems)}. {_SYNTAX}."
+        raise ConfigError(msg)
+    return list(stems).index(stem)
+
+
+def _preset(name: str, stems: StemLayout, learned: Mapping[str, float] | None) -> dict[tuple[str, str], float]:
+    if name == "equal":
+        return {(stem, stem): 1.0 for stem in stems}
+    if not learned:
+        msg = "No weights were learned for this library. Make it with a model (--model), or name weights of your own."
+        raise ConfigError(msg)
+    return {(stem, stem): float(weight) for stem, weight in learned.items()}
+
+
+def _number(value: str, entry: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        msg = f"The weight in {entry!r} is no finite number. {_SYNTAX}."
+        raise ConfigError(msg)
+    return number

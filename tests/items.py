@@ -1,0 +1,32 @@
+"""Items made up for tests."""
+
+import numpy as np
+import torch
+
+from stemsim.retrieval.item import Items
+
+STEMS = ("bass", "drums", "mix")
+DIM = 16
+
+
+def make_items(n, *, seed=0, first=0, stems=STEMS, dim=DIM):
+    """Return `n` items with metadata of every kind, some of it missing, and names that are hard to quote."""
+    rng = np.random.default_rng([seed, first])
+    present = rng.random((n, len(stems))) > 0.2
+    vectors = torch.from_numpy(rng.normal(size=(n, len(stems), dim)) * present[:, :, None]).float()
+    numbers = range(first, first + n)
+    return Items(
+        stems=tuple(stems),
+        key=tuple(f"k{number}" for number in numbers),
+        content=tuple(f"c{number // 3}" for number in numbers),
+        path=tuple(f"/a/it's {number % 7}%/é\"\\{number}.wav" for number in numbers),
+        start=rng.uniform(0, 60, n),
+        duration=rng.uniform(0.2, 5, n),
+        file_duration=rng.uniform(5, 90, n),
+        category=tuple(rng.choice(["kick", "loop", "it's", ""], n).tolist()),
+        bpm=np.where(rng.random(n) < 0.3, np.nan, rng.uniform(90, 140, n)),
+        musical_key=tuple(rng.choice(["A minor", "C# major", ""], n).tolist()),
+        loudness=rng.uniform(-40, 0, n),
+        present=present,
+        vectors=torch.nn.functional.normalize(vectors, dim=2),
+    )

@@ -1,0 +1,249 @@
+"""All engines beside the definition of the similarity, and what they do when several processes write at once."""
+
+import multiprocessing
+import os
+import signal
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from items import DIM, STEMS, make_items
+
+from stemsim.errors import ConfigError, EmbeddingError, StemMismatchError, StoreError
+from stemsim.retrieval.exact_index import ExactIndex
+from stemsim.retrieval.filter import ItemFilter
+from stemsim.retrieval.held_query import HeldQuery
+from stemsim.retrieval.index import IndexSpec
+from stemsim.retrieval.lance_index import LanceIndex
+from stemsim.retrieval.milvus_index import MilvusIndex
+from stemsim.retrieval.recall import recall_check
+from stemsim.retrieval.routing import Routing
+
+SPEC = IndexSpec(STEMS, DIM, "encoder-1", "bands")
+ENGINES = ("exact", "lance", "lance approximate", "milvus")
+ROUTINGS = ("equal", "drums=1", "drums:mix=1", "bass=-2,mix=0.5,mix:bass=1")
+FILTERS = {
+    "none": None,
+    "category": ItemFilter(category=("kick", "it's")),
+    "no category at all": ItemFilter(category=()),
+    "tempo": ItemFilter(bpm=(100.0, 120.0)),
+    "open tempo": ItemFilter(bpm=(None, 120.0)),
+    "any known tempo": ItemFilter(bpm=(None, None)),
+    "key": ItemFilter(musical_key=("A minor",)),
+    "duration and loudness": ItemFilter(duration=(1.0, None), loudness=(None, -6.0)),
+    "stems": ItemFilter(stems=("drums", "bass")),
+    "a stem that the library lacks": ItemFilter(stems=("vocals",)),
+    "path": ItemFilter(path_prefix="/a/it's 3%/é\"\\"),
+    "content": ItemFilter(exclude_content=("c0", "c1")),
+    "all together": ItemFilter(category=("kick",), bpm=(90.0, 140.0), stems=("mix",), exclude_keys=("k7",)),
+}
+
+
+def make_index(engine, folder, items=None):
+    if engine == "exact":
+        index = ExactIndex(SPEC)
+    elif engine == "milvus":
+        index = MilvusIndex(str(folder / "items.db"), SPEC)
+    else:
+        index = LanceIndex(folder / "lance", SPEC)
+    if items is not None:
+        index.upsert(items)
+        if engine == "lance approximate":
+            assert index.build()
+    return index
+
+
+@pytest.fixture(scope="module")
+def items():
+    return make_items(300)
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def index(request, tmp_path_factory, items):
+    return make_index(request.param, tmp_path_factory.mktemp("index"), items)
+
+
+def expected(items, routing, query, k, where):
+    """Return keys and similarities by the definition: a sum over all pairs of stems."""
+    kept = items.take(np.ones(len(items), bool) if where is None else where.mask(items))
+    rounded = kept.vectors.half().double()  # as engines keep them
+    similarity = torch.einsum("ij,id,njd->n", routing.matrix, query.double(), rounded)
+    order = np.lexsort((np.array(kept.key, dtype=str), -similarity.numpy()))[:k]
+    return [kept.key[row] for row in order], similarity[torch.from_numpy(order)]
+
+
+@pytest.mark.parametrize("where", FILTERS.values(), ids=FILTERS)
+@pytest.mark.parametrize("weights", ROUTINGS)
+def test_a_search_gives_the_best_items_that_meet_the_conditions(index, items, weights, where):
+    routing, query = Routing.parse(weights, STEMS), items.vectors[5]
+    keys, similarity = expected(items, routing, query, 12, where)
+    hits = index.search(routing.fold(query), 12, where=where)
+    assert list(hits.items.key) == keys
+    torch.testing.assert_close(hits.similarity, similarity, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("where", FILTERS.values(), ids=FILTERS)
+def test_counts_and_tables_meet_the_conditions_too(index, items, where):
+    mask = np.ones(len(items), bool) if where is None else where.mask(items)
+    assert index.count(where) == mask.sum()
+    table = index.table(["key", "bpm", "has_drums"], where)
+    assert sorted(table["key"].to_pylist()) == sorted(items.take(mask).key)
+    assert table["bpm"].null_count == np.isnan(items.bpm[mask]).sum()
+
+
+def test_items_come_back_as_they_went_in(index, items):
+    found = index.items([*items.key[10:20], "nobody"])
+    assert sorted(found.key) == sorted(items.key[10:20])
+    rows = [items.key.index(key) for key in found.key]
+    again = items.take(rows)
+    for name in ("content", "path", "category", "musical_key"):
+        assert getattr(found, name) == getattr(again, name)
+    for name in ("start", "duration", "file_duration", "bpm", "loudness", "present"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(again, name))
+    torch.testing.assert_close(found.vectors, again.vectors.half().float(), atol=0, rtol=0)
+    assert sum(len(part) for part in index.scan()) == len(items)
+
+
+def test_a_held_query_moves_its_sliders_as_a_new_search_does(index, items):
+    held = HeldQuery(index, items.vectors[8])
+    assert len(held) == len(items)
+    for weights in ROUTINGS:
+        for where in (None, FILTERS["all together"], FILTERS["no category at all"]):
+            routing = Routing.parse(weights, STEMS)
+            moved, searched = (
+                held.search(routing, 9, where=where),
+                index.search(routing.fold(items.vectors[8]), 9, where=where),
+            )
+            assert moved.items.key == searched.items.key
+            torch.testing.assert_close(moved.similarity, searched.similarity)
+
+
+def test_recall_is_checked_for_weights_of_every_kind(index):
+    check = recall_check(index, k=10, queries=3)
+    assert list(check.frame["weights"]) == ["random", "single stem", "negative", "cross-stem"]
+    assert (check.frame["recall"] == 1.0).all()
+    assert check.sentence.startswith("300 items; ")
+
+
+class Forgetful(ExactIndex):
+    """Finds every second item only."""
+
+    def _candidates(self, vector, k, where):
+        found = super()._candidates(vector, 2 * k, where)
+        return found.take(range(1, len(found), 2))
+
+
+def test_a_lossy_index_is_found_out(items):
+    lossy = Forgetful(SPEC)
+    lossy.upsert(items)
+    assert recall_check(lossy, k=10, queries=5).frame["recall"].max() < 0.7
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_items_are_replaced_and_dropped(engine, tmp_path, items):
+    index = make_index(engine, tmp_path, items)
+    changed = replace(make_items(20, seed=9), key=items.key[:20])
+    index.upsert(changed)
+    assert index.count() == 300
+    (seen,) = index.items(["k3"]).path
+    assert seen == changed.path[3]
+    hits = index.search(Routing.equal(STEMS).fold(changed.vectors[3]), 1)
+    assert hits.items.key == ("k3",)
+    index.delete(["k3", "nobody"])
+    assert index.count() == 299
+    assert len(index.items(["k3"])) == 0
+    index.optimise()
+    assert index.count() == 299
+
+
+@pytest.mark.parametrize("engine", ["lance", "milvus"])
+def test_another_encoder_or_stem_order_is_refused_with_both_names(engine, tmp_path, items):
+    first = make_index(engine, tmp_path, items)
+    where = getattr(first, "uri", None) or first.root
+    make = MilvusIndex if engine == "milvus" else LanceIndex
+    with pytest.raises(ConfigError, match=r"encoder 'encoder-1'.*'encoder-2'"):
+        make(where, replace(SPEC, encoder="encoder-2"))
+    with pytest.raises(StemMismatchError, match=r"(?s)mix.*bass|bass.*mix"):
+        make(where, replace(SPEC, stems=("mix", "drums", "bass")))
+    assert make(where, SPEC).count() == 300
+
+
+def test_wrong_queries_and_items_are_refused(index, items):
+    with pytest.raises(ConfigError, match=r"length 48 .*got \(3,\)"):
+        index.search(torch.ones(3))
+    with pytest.raises(ConfigError, match="finite"):
+        index.search(torch.full((48,), torch.nan))
+    with pytest.raises(EmbeddingError, match="finite vectors"):
+        replace(items, vectors=torch.full_like(items.vectors, torch.nan))
+    with pytest.raises(EmbeddingError, match="rows in every column"):
+        replace(items, path=items.path[1:])
+    with pytest.raises(ConfigError, match="the lower first"):
+        ItemFilter(bpm=(124.0, 118.0))
+    with pytest.raises(ConfigError, match="is a tuple of names"):
+        ItemFilter(category="kick")
+    with pytest.raises(ConfigError, match="Stems are"):
+        ItemFilter(stems=("drms",))
+
+
+def test_a_folder_that_is_a_file_is_an_error_of_ours(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StoreError, match="cannot be opened"):
+        LanceIndex(tmp_path / "file", SPEC)
+    with pytest.raises(StoreError, match="cannot be opened"):
+        MilvusIndex("http://127.0.0.1:9", SPEC)
+
+
+def upsert_some(folder, first, n, done):
+    index = LanceIndex(folder, SPEC)
+    for start in range(first, first + n, 10):
+        index.upsert(make_items(10, first=start))
+    done.value += 1
+
+
+def upsert_for_ever(folder, committed):
+    index = LanceIndex(folder, SPEC)
+    for start in range(0, 10_000, 10):
+        index.upsert(make_items(10, first=start))
+        committed.value = start + 10
+
+
+@pytest.fixture(scope="module")
+def spawn():
+    return multiprocessing.get_context("spawn")
+
+
+def test_two_processes_that_add_overlapping_items_lose_and_double_nothing_beside_a_reader(tmp_path, spawn):
+    done = spawn.Value("i", 0)
+    writers = [spawn.Process(target=upsert_some, args=(tmp_path, first, 60, done)) for first in (0, 30)]
+    for writer in writers:
+        writer.start()
+    index, seen = LanceIndex(tmp_path, SPEC), 0
+    vector = Routing.equal(STEMS).fold(make_items(1).vectors[0])
+    while any(writer.is_alive() for writer in writers):
+        count = index.count()
+        assert count >= seen  # nothing that was seen goes away
+        seen = count
+        index.search(vector, 5)
+    for writer in writers:
+        writer.join()
+    assert done.value == 2
+    keys = index.table(["key"])["key"].to_pylist()
+    assert sorted(keys) == sorted(f"k{number}" for number in range(90))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
+def test_a_killed_writer_loses_nothing_that_was_committed(tmp_path, spawn):
+    committed = spawn.Value("i", 0)
+    writer = spawn.Process(target=upsert_for_ever, args=(tmp_path, committed))
+    writer.start()
+    while committed.value < 60:
+        time.sleep(0.02)
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join()
+    index = LanceIndex(tmp_path, SPEC)
+    assert index.count() >= 60
+    assert index.count() % 10 == 0  # whole commits
+    index.upsert(make_items(10))
+    assert len(index.search(Routing.equal(STEMS).fold(make_items(1).vectors[0]), 5)) == 5
