@@ -200,3 +200,93 @@ def test_penalties_out_of_range_are_refused(alpha):
             ridge_weights(deltas, preference, alpha, nonnegative=nonnegative)
     with pytest.raises(ConfigError, match="at least 0"):
         solve_all(deltas, preference, alpha)
+
+
+class TestPrior:
+    """Ridge that shrinks towards weights other than 0."""
+
+    @given(SEEDS, st.integers(1, 80), st.integers(1, 7), st.sampled_from(ALPHAS[1:]))
+    @settings(max_examples=40, deadline=None)
+    def test_is_ridge_on_what_the_prior_leaves(self, seed, triplets, stems, alpha):
+        deltas, preference = problem(seed, triplets, stems)
+        prior = torch.from_numpy(np.random.default_rng(seed).normal(size=stems))
+        left = (preference - deltas @ prior).numpy()
+        expected = prior.numpy() + Ridge(alpha, fit_intercept=False).fit(deltas.numpy(), left).coef_
+        found = ridge_weights(deltas, preference, alpha, prior=prior)
+        np.testing.assert_allclose(found, expected, atol=1e-8, rtol=0)
+        equations = normal_equations(deltas, preference, torch.ones(1, triplets, dtype=torch.bool))
+        solved = solve_ridge(equations, torch.tensor([alpha]).double(), prior=prior)[0, 0]
+        np.testing.assert_allclose(solved, expected, atol=1e-8, rtol=0)
+
+    def test_minimises_the_penalised_error(self):
+        deltas, preference = problem(1, 50, 4)
+        prior = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
+
+        def loss(weights):
+            return ((deltas @ weights - preference) ** 2).sum() + 5.0 * ((weights - prior) ** 2).sum()
+
+        found = ridge_weights(deltas, preference, 5.0, prior=prior)
+        for step in torch.eye(4, dtype=torch.float64) * 1e-4:
+            assert loss(found) < min(loss(found + step), loss(found - step))
+
+    @pytest.mark.parametrize("nonnegative", [False, True])
+    def test_the_prior_0_is_none_and_a_huge_penalty_is_the_prior(self, nonnegative):
+        deltas, preference = problem(2, 60, 3)
+        prior = torch.tensor([1.0, 0.2, 0.7], dtype=torch.float64)
+        none, zero, firm = (
+            ridge_weights(deltas, preference, alpha, nonnegative=nonnegative, prior=p)
+            for alpha, p in ((2.0, None), (2.0, torch.zeros(3)), (1e12, prior))
+        )
+        np.testing.assert_allclose(none, zero, atol=1e-12)
+        np.testing.assert_allclose(firm, prior, atol=1e-6)
+
+    def test_nonnegative_weights_are_the_best_of_all_sets_of_active_stems(self):
+        deltas, preference = problem(3, 40, 4)
+        prior = torch.tensor([0.5, -1.5, 0.1, -0.2], dtype=torch.float64)
+        rows = np.vstack([deltas.numpy(), 2.0**0.5 * np.eye(4)])
+        target = np.append(preference.numpy(), 2.0**0.5 * prior.numpy())
+        best = target @ target
+        for active in (list(chosen) for size in range(1, 5) for chosen in combinations(range(4), size)):
+            weights = np.linalg.lstsq(rows[:, active], target, rcond=None)[0]
+            if (weights >= 0).all():
+                best = min(best, ((rows[:, active] @ weights - target) ** 2).sum())
+        found = ridge_weights(deltas, preference, 2.0, nonnegative=True, prior=prior).numpy()
+        assert (found >= 0).all()
+        assert (found == 0).any()
+        assert ((rows @ found - target) ** 2).sum() == pytest.approx(best, abs=1e-9)
+
+    def test_a_silent_stem_keeps_the_priors_weight(self):
+        deltas, preference = problem(4, 60, 3)
+        deltas[:, 1] = 0.0
+        prior = torch.tensor([1.0, 0.4, 2.0], dtype=torch.float64)
+        equations = normal_equations(deltas, preference, torch.ones(1, 60, dtype=torch.bool))
+        for alpha in (0.0, 1.0):
+            assert ridge_weights(deltas, preference, alpha, prior=prior)[1] == pytest.approx(0.4)
+            assert solve_ridge(equations, torch.tensor([alpha]), prior=prior)[0, 0, 1] == pytest.approx(0.4)
+
+    def test_each_subset_may_have_a_prior_of_its_own(self):
+        deltas, preference = problem(5, 60, 3)
+        subsets = torch.from_numpy(np.random.default_rng(1).random((2, 4, 60)) < 0.6)
+        priors = torch.from_numpy(np.random.default_rng(2).normal(size=(2, 4, 3)))
+        alphas = torch.tensor([0.0, 3.0], dtype=torch.float64)
+        solved = solve_ridge(normal_equations(deltas, preference, subsets), alphas, prior=priors)
+        assert solved.shape == (2, 4, 2, 3)
+        for place in np.ndindex(2, 4):
+            chosen = subsets[place]
+            for index, alpha in enumerate(alphas.tolist()):
+                expected = ridge_weights(deltas[chosen], preference[chosen], alpha, prior=priors[place])
+                np.testing.assert_allclose(solved[place][index], expected, atol=1e-8)
+
+    @pytest.mark.parametrize("prior", [torch.ones(2), torch.tensor(1.0), torch.tensor([1.0, np.nan, 0.0])])
+    def test_what_is_no_weight_a_stem_is_refused(self, prior):
+        deltas, preference = problem(6, 20, 3)
+        with pytest.raises(ConfigError, match="one finite number for each of the 3 stems"):
+            ridge_weights(deltas, preference, 1.0, prior=prior)
+        equations = normal_equations(deltas, preference, torch.ones(1, 20, dtype=torch.bool))
+        with pytest.raises(ConfigError, match="one finite number for each of the 3 stems"):
+            solve_ridge(equations, torch.ones(1), prior=prior)
+
+    def test_one_fit_takes_one_prior(self):
+        deltas, preference = problem(6, 20, 3)
+        with pytest.raises(ConfigError, match="got shape \\(2, 3\\)"):
+            ridge_weights(deltas, preference, 1.0, prior=torch.ones(2, 3))

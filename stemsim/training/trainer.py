@@ -1,12 +1,18 @@
 """Lightning's Trainer with two jobs more: cross-validation, and the perspectives of listeners side by side."""
 
+import re
+from collections.abc import Sequence
+from copy import deepcopy
+
 import lightning
 
 from stemsim.evaluation import CrossValidation, SplitKind, cross_validate
-from stemsim.evaluation.crossval import ALPHAS
+from stemsim.evaluation.crossval import ALPHAS, Challenger
+from stemsim.evaluation.fusion_fit import fusion_challenger
 from stemsim.evaluation.perspectives import Perspectives
 from stemsim.evaluation.vote_fit import vote_challenger
 from stemsim.evaluation.weight_report import weight_report
+from stemsim.fusion import Fusion, LinearFusion
 from stemsim.training.data import TripletDataModule
 from stemsim.training.leakage import leakage_report
 from stemsim.training.module import StemSimilarityModule
@@ -32,7 +38,8 @@ class StemTrainer(lightning.Trainer):
         """Fit OLS and ridge on many random splits, exactly, beside human ceiling, baselines and fits to the votes.
 
         Args:
-            model: Not trained; only its stem layout counts.
+            model: A fusion other than the linear one is fitted too, to all splits at once, and compared with ridge;
+                its optimizer and loss play no part.
             datamodule: Where the triplets come from; its own split plays no part.
             splits: Number of splits.
             train_fraction: Share of the triplets (grouped: of the tracks) to train on; the others are tested.
@@ -43,11 +50,13 @@ class StemTrainer(lightning.Trainer):
         Returns:
             Agreement and weights on every split.
         """
-        del model
         datamodule.prepare_data()
         datamodule.setup("crossval")
         penalties = ALPHAS if alphas is None else alphas
         deltas, table = datamodule.deltas(), datamodule.table()
+        challengers = [vote_challenger(deltas, table, alphas=penalties)]
+        if not isinstance(model.fusion, LinearFusion):
+            challengers.append(_fusion_challenger(model.fusion, datamodule, penalties))
         result = cross_validate(
             deltas,
             table,
@@ -57,7 +66,7 @@ class StemTrainer(lightning.Trainer):
             kind=kind,
             alphas=penalties,
             seed=seed,
-            challengers=[vote_challenger(deltas, table, alphas=penalties)],
+            challengers=challengers,
         )
         self._log_scores(result)
         report = weight_report(result, deltas, table, alphas=penalties)
@@ -108,3 +117,17 @@ class StemTrainer(lightning.Trainer):
         for logger in self.loggers:
             logger.log_metrics(metrics)
             logger.save()
+
+
+def _fusion_challenger(fusion: Fusion, datamodule: TripletDataModule, alphas: Sequence[float]) -> Challenger:
+    """Return what fits a fusion to the train parts of a cross-validation."""
+    untrained = deepcopy(fusion)
+    return fusion_challenger(
+        re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(fusion).__name__).lower(),
+        lambda _: deepcopy(untrained),
+        datamodule.stems,
+        datamodule.embeddings,
+        datamodule.table(),
+        alphas=alphas,
+        progress=datamodule.embedder.progress,
+    )

@@ -1,0 +1,373 @@
+"""A fusion fitted to the train parts of all splits at once.
+
+Every split's fusion starts as the best linear one on its train part, with the penalty that leave-one-out chooses, and
+moves away from it by Adam on the full batch. What is minimised is
+
+    mean loss + (alpha / n) |w|^2 + roughness
+
+How many steps help is found by cross-validation within the train part: step 0 is the linear model, so that early
+stopping is a shrinkage towards it (Yao, Rosasco and Caponnetto, "On early stopping in gradient descent learning", 2007),
+and the first step is taken whose held-out loss is within one standard error of the least (Breiman et al.,
+"Classification and regression trees", 1984, section 3.4.3). The test part has no say in any of this.
+
+The parameters of all splits and of all inner folds are stacked and differentiated together (`torch.func`): the
+objectives share no parameter, so that Adam on their sum is Adam on each.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Final, cast
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+from torch.nn.functional import pad
+
+from stemsim.errors import ConfigError, SplitError
+from stemsim.evaluation.crossval import ALPHAS, BoolArray, Challenger, SplitFits
+from stemsim.evaluation.fusion_stack import Examples, FusionStack
+from stemsim.evaluation.prior_ridge import prior_ridge
+from stemsim.evaluation.vote_fit import fit_weights, left_out_loss
+from stemsim.fusion import Fusion, WeightedFusion
+from stemsim.losses import Loss, SquaredError
+from stemsim.similarity import StemEmbeddings, stem_deltas
+from stemsim.triplets import Triplets
+
+__all__ = ["FitSettings", "FusionFits", "MakeFusion", "fit_fusions", "fusion_challenger"]
+
+MakeFusion = Callable[[list[str]], Fusion]
+"""Makes a fusion from a stem layout, such as the class itself."""
+
+_PREFIX: Final = "fusion."
+_ELEMENTS_AT_ONCE: Final = 100_000  # of (model, triplet): what is held in memory is a few dozen times that
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """How fusions are fitted.
+
+    Attributes:
+        steps: Most steps of Adam.
+        learning_rate: Its learning rate.
+        folds: Inner folds that choose the number of steps; 0 takes all steps.
+        standard_errors: How many standard errors above the least held-out loss the first step may be that is taken.
+        seed: Seed of the inner folds.
+    """
+
+    steps: int = 100
+    learning_rate: float = 0.02
+    folds: int = 4
+    standard_errors: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Verify ranges."""
+        counts = self.steps >= 0 and self.folds >= 0 and self.folds != 1
+        if not counts or not self.learning_rate > 0.0 or not self.standard_errors >= 0.0:
+            msg = (
+                "A fit takes 0 steps or more, 0 folds or at least 2, a learning rate above 0 and at least 0 standard "
+                f"errors; got {self}."
+            )
+            raise ConfigError(msg)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FusionFits:
+    """A fusion fitted to the train part of every split.
+
+    Attributes:
+        preference: `(split, triplet)` what each split's fusion predicts of every triplet.
+        state: Stacked parameters and buffers by name, `(split, ...)`.
+        loss: `(split, step + 1)` what was minimised on the whole train part, up to the last step that any split takes;
+            step 0 is the start.
+        held_out: `(split, step + 1)` mean loss on the inner folds, each predicted by the others; without columns if
+            there are no folds.
+        stopped_at: `(split,)` the step that was kept.
+        alphas: `(split,)` ridge penalties of the weights.
+        fusion: A fusion of this kind, to give a split's state to.
+    """
+
+    preference: Tensor
+    state: dict[str, Tensor]
+    loss: Tensor
+    held_out: Tensor
+    stopped_at: Tensor
+    alphas: Tensor
+    fusion: Fusion
+
+    def of_split(self, split: int) -> Fusion:
+        """Return the fusion of one split."""
+        fusion = deepcopy(self.fusion)
+        fusion.load_state_dict({name: values[split] for name, values in self.state.items()})
+        return fusion
+
+    def split_fits(self) -> SplitFits:
+        """Return what a cross-validation scores."""
+        return SplitFits(self.preference.numpy(), alphas=self.alphas.numpy())
+
+
+def fit_fusions(
+    make_fusion: MakeFusion,
+    stems: Sequence[str],
+    embeddings: StemEmbeddings,
+    members: Tensor,
+    target: Tensor,
+    train: Tensor,
+    *,
+    alphas: Sequence[float] = ALPHAS,
+    settings: FitSettings | None = None,
+    loss: Loss | None = None,
+    weight: Tensor | None = None,
+    start: Mapping[str, Tensor] | None = None,
+    progress: bool = False,
+) -> FusionFits:
+    """Fit a fusion to the train part of every split.
+
+    Args:
+        make_fusion: Makes the fusion from the stem layout.
+        stems: Stem layout of the embeddings.
+        embeddings: Stem embeddings of the distinct segments.
+        members: `(3, triplet)` segments X, A and B of each triplet.
+        target: `(triplet,)` what listeners said, in [-1, 1].
+        train: `(split, triplet)` True where a triplet is trained on.
+        alphas: Ridge penalties of the weights to choose from.
+        settings: How to fit; default: `FitSettings()`.
+        loss: What to minimise; default: the squared error.
+        weight: `(triplet,)` what each triplet counts; default: 1.
+        start: State of a fusion to start from in place of the linear one, see `stemsim.evaluation.pretraining`. The
+            L2 term and the roughness then give way to the squared distance from it.
+        progress: Show a progress bar.
+
+    Returns:
+        Predictions, parameters and the course of the fit.
+
+    Raises:
+        ConfigError: If shapes do not fit, or the fusion cannot start from stem weights.
+        SplitError: If a train part has fewer triplets than there are inner folds.
+    """
+    rule = settings or FitSettings()
+    _check(embeddings, stems, members, target, train, rule)
+    examples = Examples(*(embeddings.take(rows) for rows in members), target.double(), loss or SquaredError())
+    counts = train.double() * (1.0 if weight is None else weight.double())
+    problem = _Problem(make_fusion(list(stems)), examples, torch.tensor(list(alphas), dtype=torch.float64), start)
+    inner = _inner_folds(train, rule)
+    at_once = max(1, _ELEMENTS_AT_ONCE // (len(target) * max(1, rule.folds)))
+    parts = []
+    with Progress(console=Console(stderr=True), disable=not progress) as bar:
+        shown = bar.add_task("Fitting fusions", total=len(train))
+        for rows in torch.split(torch.arange(len(train)), at_once):
+            parts.append(problem.fit(counts[rows], inner[rows], rule))
+            bar.advance(shown, len(rows))
+    return _joined(parts)
+
+
+def fusion_challenger(
+    name: str,
+    make_fusion: MakeFusion,
+    stems: Sequence[str],
+    embeddings: StemEmbeddings,
+    triplets: Triplets,
+    *,
+    alphas: Sequence[float] = ALPHAS,
+    settings: FitSettings | None = None,
+    loss: Loss | None = None,
+    start: Mapping[str, Tensor] | None = None,
+    progress: bool = False,
+) -> Challenger:
+    """Return what fits a fusion to the majorities on the train parts of a cross-validation.
+
+    Args:
+        name: What tables call it.
+        make_fusion: Makes the fusion from the stem layout.
+        stems: Stem layout of the embeddings.
+        embeddings: Stem embeddings of `triplets.segments`.
+        triplets: The triplets.
+        alphas: Ridge penalties of the weights to choose from.
+        settings: How to fit.
+        loss: What to minimise; default: the squared error.
+        start: State to start from, see `fit_fusions`.
+        progress: Show a progress bar.
+
+    Returns:
+        A function of the train parts `(split, triplet)`, for `cross_validate(challengers=...)`.
+    """
+    members = torch.from_numpy(np.stack([triplets.x, triplets.a, triplets.b]))
+    target = torch.from_numpy(triplets.preference).double()
+
+    def challenge(train: BoolArray) -> Mapping[str, SplitFits]:
+        fits = fit_fusions(
+            make_fusion,
+            stems,
+            embeddings,
+            members,
+            target,
+            torch.from_numpy(train),
+            alphas=alphas,
+            settings=settings,
+            loss=loss,
+            start=start,
+            progress=progress,
+        )
+        return {name: fits.split_fits()}
+
+    return challenge
+
+
+class _Problem:
+    """What the fits of all splits have in common.
+
+    Args:
+        fusion: A new fusion.
+        examples: The triplets.
+        alphas: `(alpha,)` penalties to choose from.
+        start: State to start from in place of the linear fusion.
+    """
+
+    def __init__(self, fusion: Fusion, examples: Examples, alphas: Tensor, start: Mapping[str, Tensor] | None) -> None:
+        self.fusion = fusion
+        self.examples = examples
+        self.alphas = alphas
+        self.deltas = stem_deltas(*examples[:3])
+        self.first: Tensor | None = None  # what the state to start from predicts, (triplet,)
+        if start is not None:
+            if not isinstance(fusion, WeightedFusion):
+                msg = f"Only a WeightedFusion can start from a state, whose scale it fits; got {type(fusion).__name__}."
+                raise ConfigError(msg)
+            fusion.load_state_dict(dict(start))
+            with torch.no_grad():
+                self.first = fusion.preference(*examples[:3])
+
+    def fit(self, counts: Tensor, inner: Tensor, rule: FitSettings) -> FusionFits:
+        """Fit some splits: counts `(split, triplet)`, 0 outside the train part, and the inner fold of each triplet."""
+        alphas = self._choose_alphas(counts)
+        observers = [self._observer(split) for split in counts]
+        held_out = counts.new_zeros(len(counts), 0)
+        stop = torch.full((len(counts),), rule.steps)
+        if rule.folds and rule.steps:
+            held = inner.unsqueeze(1) == torch.arange(rule.folds).unsqueeze(1)  # (split, fold, triplet)
+            stack = self._stack(observers, counts.unsqueeze(1) * ~held, alphas)
+            held_out, stop = _choose_stop(stack, counts, held, rule)
+        stack = self._stack(observers, counts.unsqueeze(1), alphas)
+        kept = {name: values.detach().clone() for name, values in stack.parameters.items()}
+        predicted, course = torch.zeros_like(counts), []
+        for step, preference, objective in stack.descend(int(stop.max()), rule.learning_rate):
+            course.append(objective)
+            here = stop == step
+            predicted[here] = preference[here]
+            for name, values in stack.parameters.items():
+                kept[name][here] = values.detach()[here]
+        state = {name.removeprefix(_PREFIX): values for name, values in (kept | stack.buffers).items()}
+        return FusionFits(predicted, state, torch.stack(course, dim=1), held_out, stop, alphas, self.fusion)
+
+    def _choose_alphas(self, counts: Tensor) -> Tensor:
+        """Choose the penalty `(split,)` of the linear fusion on each train part by leave-one-out."""
+        target, loss = self.examples.target, self.examples.loss
+        if self.first is not None and isinstance(self.fusion, WeightedFusion):
+            return prior_ridge(self.deltas, target, counts, self.fusion.weight.detach(), alphas=self.alphas).alphas
+        fitted = fit_weights(self.deltas, target, counts, self.alphas, loss=loss)
+        return self.alphas[left_out_loss(self.deltas, target, counts, self.alphas, fitted, loss=loss).argmin(dim=1)]
+
+    def _observer(self, counts: Tensor) -> Fusion:
+        """Return a new fusion that has observed the train part of a split, `(triplet,)`."""
+        fusion = deepcopy(self.fusion)
+        if self.first is None:
+            fusion.observe(self.examples.pairs(torch.nonzero(counts).squeeze(1)))
+        return fusion
+
+    def _stack(self, observers: Sequence[Fusion], counts: Tensor, alphas: Tensor) -> FusionStack:
+        """Return fusions that start from the best linear ones on counts `(split, fold, triplet)`, or from the state."""
+        folds = counts.shape[1]
+        fusions = [deepcopy(observer) for observer in observers for _ in range(folds)]
+        flat, penalties = counts.flatten(0, 1), alphas.repeat_interleave(folds)
+        if self.first is None:
+            for fusion, weights in zip(fusions, self._linear(flat, penalties), strict=True):
+                fusion.start_from(weights)
+        else:
+            moment, square = flat @ (self.first * self.examples.target), flat @ self.first.square()
+            for fusion, scale in zip(fusions, moment / square.clamp(min=1e-300), strict=True):
+                cast("WeightedFusion", fusion).weight.data.mul_(scale)
+        l2 = penalties / flat.sum(dim=1)
+        return FusionStack(fusions, self.examples, flat, l2, alike=folds, anchored=self.first is not None)
+
+    def _linear(self, counts: Tensor, alphas: Tensor) -> Tensor:
+        """Return the best stem weights `(fit, stem)` on counts `(fit, triplet)` with penalties `(fit,)`."""
+        weights = counts.new_zeros(len(counts), self.deltas.shape[1])
+        for alpha in alphas.unique():
+            rows = alphas == alpha
+            fitted = fit_weights(
+                self.deltas, self.examples.target, counts[rows], alpha.unsqueeze(0), loss=self.examples.loss
+            )
+            weights[rows] = fitted[:, 0]
+        return weights
+
+
+def _choose_stop(stack: FusionStack, counts: Tensor, held: Tensor, rule: FitSettings) -> tuple[Tensor, Tensor]:
+    """Return held-out losses `(split, step + 1)`, and the step `(split,)` that each split's inner folds choose."""
+    loss, target = stack.examples.loss, stack.examples.target
+    values = torch.stack(
+        [
+            (loss.terms(preference, target).value.reshape(held.shape) * held).sum(dim=1)
+            for _, preference, _ in stack.descend(rule.steps, rule.learning_rate)
+        ],
+        dim=1,
+    )  # (split, step + 1, triplet); each triplet of the train part is held out of one fold
+    share = (counts / counts.sum(dim=1, keepdim=True)).unsqueeze(1)
+    mean = (share * values).sum(dim=2)
+    best = mean.argmin(dim=1)
+    worse = values - values[torch.arange(len(best)), best].unsqueeze(1)
+    excess = (share * worse).sum(dim=2)  # (split, step + 1)
+    error = (share.square() * (worse - excess.unsqueeze(2)).square()).sum(dim=2).sqrt()
+    return mean, (excess <= rule.standard_errors * error).double().argmax(dim=1)  # the first
+
+
+def _inner_folds(train: Tensor, rule: FitSettings) -> Tensor:
+    """Return the inner fold `(split, triplet)` of each triplet of a train part, equally many in each; else -1."""
+    generator = torch.Generator().manual_seed(rule.seed)
+    order = torch.rand(train.shape, generator=generator).masked_fill(~train, 2.0).argsort(dim=1)
+    rank = torch.zeros_like(order).scatter(1, order, torch.arange(train.shape[1]).expand_as(order))
+    return torch.where(train, rank % max(1, rule.folds), -1)
+
+
+def _joined(parts: Sequence[FusionFits]) -> FusionFits:
+    """Join the fits of some splits to those of all."""
+    steps = max(part.loss.shape[1] for part in parts)
+    return FusionFits(
+        preference=torch.cat([part.preference for part in parts]),
+        state={name: torch.cat([part.state[name] for part in parts]) for name in parts[0].state},
+        loss=torch.cat([pad(part.loss, (0, steps - part.loss.shape[1]), value=torch.nan) for part in parts]),
+        held_out=torch.cat([part.held_out for part in parts]),
+        stopped_at=torch.cat([part.stopped_at for part in parts]),
+        alphas=torch.cat([part.alphas for part in parts]),
+        fusion=parts[0].fusion,
+    )
+
+
+def _check(
+    embeddings: StemEmbeddings,
+    stems: Sequence[str],
+    members: Tensor,
+    target: Tensor,
+    train: Tensor,
+    rule: FitSettings,
+) -> None:
+    """Verify that shapes fit, and that there is enough to train on."""
+    triplets = len(target)
+    shapes = members.shape == (3, triplets) and train.dim() == 2 and train.shape[1] == triplets  # noqa: PLR2004
+    if not shapes or train.dtype != torch.bool or embeddings.vectors.shape[1] != len(stems):
+        msg = (
+            f"Expected members (3, {triplets}) and train parts (split, {triplets}) of bool for {triplets} targets, and "
+            f"embeddings of {len(stems)} stems; got {tuple(members.shape)}, {tuple(train.shape)} of {train.dtype}, and "
+            f"{embeddings.vectors.shape[1]} stems."
+        )
+        raise ConfigError(msg)
+    least = int(train.sum(dim=1).min()) if len(train) else 0
+    if least < max(1, 2 * rule.folds):
+        msg = (
+            f"A fit needs at least one split, with {max(1, 2 * rule.folds)} triplets in its train part: two for each "
+            f"inner fold; got {len(train)} splits, with {least} triplets in the smallest. Use more triplets, or fewer "
+            "folds (FitSettings.folds)."
+        )
+        raise SplitError(msg)

@@ -1,0 +1,59 @@
+"""Attention over stems: what is loud in X may count more, or less."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from stemsim.errors import ConfigError
+from stemsim.fusion.base import StemPairs, WeightedFusion
+
+__all__ = ["AttentionFusion"]
+
+
+class AttentionFusion(WeightedFusion):
+    """Weighted sum of per-stem cosines whose weights depend on the levels of X's stems.
+
+    similarity = sum_i w_i a_i cos_i with a = n softmax(Q l) over the n stems that sound in X, l being their levels in
+    dB, each less its mean and over its standard deviation on the trained pairs; silent stems have l_i = 0 and take no
+    part. Q = 0 is the linear fusion; a diagonal Q weighs a stem by a power of its share of X's power. The attention is
+    a function of X alone: given X, the similarity is linear, and w_i a_i cos_i is what stem i contributes.
+
+    Args:
+        stems: Stem layout, in order.
+        smoothing: Cost of the sum of squared entries of Q.
+    """
+
+    middle: Tensor
+    spread: Tensor
+
+    def __init__(self, stems: Sequence[str], smoothing: float = 0.003) -> None:
+        super().__init__(stems)
+        if not smoothing >= 0.0:
+            msg = f"The smoothing must not be negative; got {smoothing}."
+            raise ConfigError(msg)
+        self.smoothing = smoothing
+        count = len(self.stems)
+        self.attention = nn.Parameter(torch.zeros(count, count, dtype=torch.float64))
+        self.register_buffer("middle", torch.zeros(count, dtype=torch.float64))
+        self.register_buffer("spread", torch.ones(count, dtype=torch.float64))
+
+    def observe(self, pairs: StemPairs) -> None:
+        """Measure mean and standard deviation of each stem's level in X, where it sounds."""
+        levels, present = pairs.query.levels.double(), pairs.query.present
+        for index in range(len(self.stems)):
+            heard = levels[present[:, index], index]
+            if len(heard) > 1:
+                self.middle[index], self.spread[index] = heard.mean(), heard.std().clamp(min=1.0)
+
+    def fuse(self, pairs: StemPairs) -> Tensor:
+        """Return weight times attention times cosine of each stem, `(batch, stem)`."""
+        present = pairs.query.present
+        levels = torch.where(present, (pairs.query.levels.double() - self.middle) / self.spread, 0.0)
+        score = (levels @ self.attention.T).masked_fill(~present, torch.finfo(torch.float64).min)
+        attention = present.sum(dim=1, keepdim=True) * torch.softmax(score, dim=1)
+        return self.weight * attention * pairs.cosines
+
+    def roughness(self) -> Tensor:
+        """Return the sum of squared entries of Q, times `smoothing`."""
+        return self.smoothing * self.attention.square().sum()

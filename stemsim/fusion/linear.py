@@ -1,0 +1,60 @@
+"""The paper's fusion: a weighted sum."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from stemsim.fusion.base import StemPairs, WeightedFusion
+
+__all__ = ["LinearFusion"]
+
+
+class LinearFusion(WeightedFusion):
+    """Bias-free weighted sum of per-stem cosines: similarity = sum_i w_i cos_i (paper, section 3.4).
+
+    Args:
+        stems: Stem layout, in order.
+        nonnegative: Admit no negative weights: w = v^2, with v learned.
+    """
+
+    def __init__(self, stems: Sequence[str], nonnegative: bool = False) -> None:
+        super().__init__(stems)
+        self.nonnegative = nonnegative
+        if nonnegative:  # stays at ones: at v = 0 the gradient vanishes
+            parametrize.register_parametrization(self, "weight", _Square())
+        else:
+            # Least squares is convex: zeros are as good a start as any, and leave a stem that never sounds at zero.
+            torch.nn.init.zeros_(self.weight)
+
+    def fuse(self, pairs: StemPairs) -> Tensor:
+        """Return weight times cosine of each stem, `(batch, stem)`."""
+        return self.weight * pairs.cosines
+
+    def start_from(self, weights: Tensor) -> None:
+        """Set the weights; see `set_weights`."""
+        self.set_weights(weights)
+
+    @torch.no_grad()
+    def set_weights(self, weights: Tensor) -> None:
+        """Set the weights `(stem,)`, in the order of the stem layout.
+
+        Raises:
+            ConfigError: If there is not one finite weight a stem, or one is negative where none may be.
+        """
+        if self.nonnegative:
+            self._check_weights(weights, kind="finite, nonnegative", valid=bool((weights >= 0).all()))
+            self.weight = weights.double()  # the parametrization takes the root
+        else:
+            super().start_from(weights)
+
+
+class _Square(torch.nn.Module):
+    """Maps a free vector to weights that are not negative."""
+
+    def forward(self, root: Tensor) -> Tensor:
+        return root.square()
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight.sqrt()

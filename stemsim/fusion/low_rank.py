@@ -1,0 +1,100 @@
+"""A metric of low rank for each stem, on the embeddings themselves."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from stemsim.errors import ConfigError
+from stemsim.fusion.base import StemPairs, WeightedFusion, prepared
+
+__all__ = ["LowRankFusion"]
+
+_LEAST_STRETCH: Final = 1e-12  # of a squared norm: a vector that the metric all but removes has no direction left
+
+
+class LowRankFusion(WeightedFusion):
+    """Weighted sum of cosines under a metric: similarity = sum_i w_i <M_i x, M_i y> / (|M_i x| |M_i y|).
+
+    M_i = I + A_i B_i^T with A_i and B_i `(dim, rank)`: a metric of low rank as in Weinberger and Saul ("Distance metric
+    learning for large margin nearest neighbor classification", JMLR 10, 2009), learned as a correction of the identity
+    (Hu et al., "LoRA", arXiv:2106.09685); B_i = 0 is the linear fusion. A few hundred triplets say nothing about most of
+    hundreds of dimensions: A_i and B_i lie in the span of the `components` directions along which the stem's embeddings
+    are longest in the trained pairs, and A_i starts as the first `rank` of these, which B_i can weaken or strengthen.
+
+    Args:
+        stems: Stem layout, in order.
+        rank: Rank of A_i B_i^T.
+        components: Number of directions to choose from.
+        smoothing: Cost of the sum of squared entries of A_i B_i^T, over all stems.
+    """
+
+    basis: Tensor
+    within: Tensor
+
+    def __init__(self, stems: Sequence[str], rank: int = 4, components: int = 16, smoothing: float = 0.003) -> None:
+        super().__init__(stems)
+        if not 1 <= rank <= components or not smoothing >= 0.0:
+            msg = (
+                "A metric needs a rank of at least 1, as many components or more, and a smoothing that is not "
+                f"negative; got {rank}, {components} and {smoothing}."
+            )
+            raise ConfigError(msg)
+        self.smoothing = smoothing
+        count = len(self.stems)
+        first = torch.eye(components, rank, dtype=torch.float64)
+        self.left = nn.Parameter(first.repeat(count, 1, 1))  # (stem, component, rank): A in the basis
+        self.right = nn.Parameter(torch.zeros(count, components, rank, dtype=torch.float64))  # B
+        self.register_buffer("basis", torch.zeros(count, 0, components))  # (stem, dim, component), orthonormal
+        self.register_buffer("within", torch.ones(components, dtype=torch.float64))  # 0: a component too many for dim
+
+    def observe(self, pairs: StemPairs) -> None:
+        """Find the directions along which each stem's embeddings are longest, in the mean of squares."""
+        vectors = torch.cat([pairs.query.vectors, pairs.candidate.vectors])  # (segment, stem, dim); silent ones are 0
+        components = self.left.shape[1]
+        _, directions = torch.linalg.eigh(torch.einsum("nsd,nse->sde", vectors, vectors))  # of ascending length
+        kept = directions.flip(2)[:, :, :components]
+        self.basis = torch.nn.functional.pad(kept, (0, components - kept.shape[2])).float()
+        self.within = (torch.arange(components) < kept.shape[2]).double()
+
+    def prepare(self, pairs: StemPairs) -> Tensor:
+        """Return the coordinates of both segments in the basis, `(batch, 2, stem, component)`.
+
+        Raises:
+            ConfigError: If there is no basis yet, or it is that of embeddings of another size.
+        """
+        dim = pairs.query.vectors.shape[2]
+        if self.basis.shape[1] != dim:
+            seen = f"embeddings of size {self.basis.shape[1]}" if self.basis.shape[1] else "no embeddings yet"
+            msg = (
+                f"Expected embeddings of the size of those at the fit, which has seen {seen}; got size {dim}. Use the "
+                "encoder of the fit, or call `observe` with pairs of segments first."
+            )
+            raise ConfigError(msg)
+        both = [torch.einsum("nsd,sdc->nsc", one.vectors, self.basis) for one in (pairs.query, pairs.candidate)]
+        return torch.stack(both, dim=1).double()
+
+    def fuse(self, pairs: StemPairs) -> Tensor:
+        """Return weight times the cosine under the metric of each stem, `(batch, stem)`."""
+        coordinates = prepared(pairs)  # (batch, 2, stem, component)
+        left = self.left * self.within.unsqueeze(1)
+        # With p = A^T x and q = B^T x, <Mx, My> = <x, y> + p_x q_y + q_x p_y + q_x A^T A q_y: half of the last goes to
+        # each of the two before it.
+        q = torch.einsum("nksc,scr->nksr", coordinates, self.right)
+        p = torch.einsum("nksc,scr->nksr", coordinates, left + 0.5 * self.right @ (left.mT @ left))
+        inner = pairs.cosines + (p * q.flip(1)).sum(dim=(1, 3))
+        stretch = (1.0 + 2.0 * (p * q).sum(dim=3)).clamp(min=_LEAST_STRETCH)  # |Mx|^2 and |My|^2, (batch, 2, stem)
+        return torch.where(pairs.sounding, self.weight * inner / stretch.prod(dim=1).sqrt(), 0.0)
+
+    def roughness(self) -> Tensor:
+        """Return the sum of squared entries of A_i B_i^T, times `smoothing`."""
+        left = self.left * self.within.unsqueeze(1)
+        return self.smoothing * (left.mT @ left * (self.right.mT @ self.right)).sum()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Let a checkpoint say the size of the embeddings."""
+        saved = state_dict.get(f"{prefix}basis")
+        if saved is not None and saved.shape[::2] == self.basis.shape[::2]:
+            self.basis = self.basis.new_zeros(saved.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -1,0 +1,107 @@
+"""A small monotone network on the similarities."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from stemsim.errors import ConfigError
+from stemsim.fusion.base import StemPairs, WeightedFusion
+
+__all__ = ["MonotoneFusion"]
+
+_SCALE_FLOOR = 1e-12  # of a squared scale: a unit whose stems have no weight
+_NEARLY_ZERO = 1e-5  # below, a secant is its tangent to 1e-11
+
+
+class MonotoneFusion(WeightedFusion):
+    """One hidden layer on the weighted cosines y_i = w_i cos_i, increasing in every one of them.
+
+    The hidden units share the stems out, s_k = sum_i p_ki y_i with p_ki > 0 and sum_k p_ki = 1, and each bends its share:
+
+        similarity = sum_k s_k + u_k h_k (s_k),      h_k' = tanh(g_k (s_k - m_k) / d_k - t_k),      h_k(0) = 0
+
+    with |u_k| < 1, so that the slope of a unit passes from 1 - u_k to 1 + u_k around t_k and stays positive: this is a
+    softplus network with nonnegative weights (Dugas et al., "Incorporating functional knowledge in neural networks",
+    JMLR 10, 2009). m_k and d_k are mean and spread of s_k over the trained pairs, as far as the stems are independent.
+    All u_k = 0 is the linear fusion. Stems of negative weight count against, as there.
+
+    What a stem contributes is its share by Aumann and Shapley ("Values of non-atomic games", 1974; integrated
+    gradients, arXiv:1703.01365): its gradient, averaged along the straight path from all stems silent to the pair, times
+    its cosine. For one hidden layer the average is a secant of h_k, so that it is exact, and contributions sum to the
+    similarity.
+
+    Args:
+        stems: Stem layout, in order.
+        hidden: Number of hidden units.
+        smoothing: Cost of the sum of squared atanh(u_k).
+        seed: Seed of the first shares p_ki.
+    """
+
+    middle: Tensor
+    spread: Tensor
+
+    def __init__(self, stems: Sequence[str], hidden: int = 8, smoothing: float = 0.003, seed: int = 0) -> None:
+        super().__init__(stems)
+        if hidden < 1 or not smoothing >= 0.0:
+            msg = f"Expected at least 1 hidden unit and a smoothing that is not negative; got {hidden}, {smoothing}."
+            raise ConfigError(msg)
+        self.smoothing = smoothing
+        count = len(self.stems)
+        generator = torch.Generator().manual_seed(seed)
+        self.log_share = nn.Parameter(torch.randn(hidden, count, generator=generator, dtype=torch.float64))
+        self.bend = nn.Parameter(torch.zeros(hidden, dtype=torch.float64))
+        self.threshold = nn.Parameter(torch.linspace(-1.0, 1.0, hidden + 2, dtype=torch.float64)[1:-1])
+        self.log_steepness = nn.Parameter(torch.zeros(hidden, dtype=torch.float64))
+        self.register_buffer("middle", torch.zeros(count, dtype=torch.float64))
+        self.register_buffer("spread", torch.ones(count, dtype=torch.float64))
+
+    def observe(self, pairs: StemPairs) -> None:
+        """Measure mean and standard deviation of each stem's cosines, where it sounds in both segments."""
+        for index in range(len(self.stems)):
+            cosines = pairs.cosines[pairs.sounding[:, index], index]
+            if len(cosines) > 1:
+                self.middle[index], self.spread[index] = cosines.mean(), cosines.std()
+
+    def similarity(self, pairs: StemPairs) -> Tensor:
+        """Return the similarity `(batch,)`, without the detour of the contributions."""
+        share, bend, at_zero, per_unit = self._units()
+        entry = torch.cat([share * self.weight * per_unit.unsqueeze(1), at_zero.unsqueeze(1)], dim=1)
+        argument = nn.functional.pad(pairs.cosines, (0, 1), value=1.0) @ entry.T  # (batch, unit)
+        # log cosh t = 2 softplus_2(t) - t + constant; the terms -t join the linear ones.
+        height = 2.0 * bend / per_unit
+        linear = pairs.cosines @ (self.weight * ((1.0 - bend) @ share))
+        return linear + (_softplus(argument) @ height - _softplus(at_zero) @ height)
+
+    def fuse(self, pairs: StemPairs) -> Tensor:
+        """Return the share of each stem by Aumann and Shapley, `(batch, stem)`."""
+        share, bend, at_zero, per_unit = self._units()
+        step = pairs.cosines @ (share * self.weight * per_unit.unsqueeze(1)).T
+        slope = 1.0 + bend * _mean_tanh(at_zero, step)  # (batch, unit): of each unit, averaged along the path
+        return self.weight * pairs.cosines * (slope @ share)
+
+    def roughness(self) -> Tensor:
+        """Return the sum of the squared bends, times `smoothing`."""
+        return self.smoothing * self.bend.square().sum()
+
+    def _units(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the shares `(unit, stem)`; and `(unit,)` u_k, the argument of tanh at s_k = 0, its growth with s_k."""
+        share = torch.softmax(self.log_share, dim=0)
+        weighted = share * self.weight
+        scale = ((weighted * self.spread).square().sum(dim=1) + _SCALE_FLOOR).sqrt()  # d_k
+        per_unit = self.log_steepness.exp() / scale
+        return share, torch.tanh(self.bend), -per_unit * (weighted @ self.middle) - self.threshold, per_unit
+
+
+def _softplus(value: Tensor) -> Tensor:
+    """Return log(1 + e^2t) / 2, to the last bit; the usual threshold of 20 would cost half of the digits."""
+    return softplus(value, beta=2.0, threshold=40.0)
+
+
+def _mean_tanh(start: Tensor, step: Tensor) -> Tensor:
+    """Return the mean of tanh between `start` and `start + step`: a secant of log cosh."""
+    near = step.abs() < _NEARLY_ZERO
+    safe = torch.where(near, 1.0, step)
+    secant = 2.0 * (_softplus(start + safe) - _softplus(start)) / safe - 1.0
+    return torch.where(near, torch.tanh(start + 0.5 * step), secant)
