@@ -33,8 +33,9 @@ class WeightReport:
     """How sure the weights of a cross-validation are, what each stem is worth, and what the model is worth.
 
     Attributes:
-        intervals: Of least-squares weights by track bootstrap, clusters and independent triplets, and of Bayesian
-            ridge; empty where there are too few triplets or tracks.
+        intervals: Of least-squares weights, robust to triplets that share tracks, by track bootstrap and for
+            independent triplets, and of Bayesian ridge; the first is the one to report (`stemsim study`). Empty
+            where there are too few triplets or tracks.
         without_intervals: Why there are none, or empty.
         importance: What is lost without each stem; None for a single stem, or a single split.
         path: Ridge weights as functions of the penalty.
@@ -179,8 +180,8 @@ def _intervals(
     target, tracks = torch.from_numpy(triplets.preference).double(), triplets.track_ids
     try:
         return (
-            bootstrap_intervals(deltas, target, tracks, result.stems, level=level, seed=result.seed),
             cluster_intervals(deltas, target, tracks, result.stems, level=level),
+            bootstrap_intervals(deltas, target, tracks, result.stems, level=level, seed=result.seed),
             bayesian_intervals(deltas, target, result.stems, level=level),
             least_squares_intervals(deltas, target, result.stems, level=level),
         ), ""

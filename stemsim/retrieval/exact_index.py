@@ -28,12 +28,10 @@ class ExactIndex(Index):
         super().__init__(spec)
         self._items = Items.empty(spec.stems, spec.dim)
 
-    def upsert(self, items: Items) -> None:
-        """Insert items; those with the same key are replaced."""
+    def _write(self, items: Items) -> None:
         rounded = Items.from_arrow(items.to_arrow(), items.stems, items.dim)  # float16, as every engine keeps them
-        last = dict(zip(rounded.key, range(len(rounded)), strict=True))
-        kept = self._items.take(~np.isin(np.array(self._items.key, dtype=str), list(last)))
-        self._items = Items.concatenate([kept, rounded.take(sorted(last.values()))])
+        kept = self._items.take(~np.isin(np.array(self._items.key, dtype=str), list(items.key)))
+        self._items = Items.concatenate([kept, rounded])
 
     def delete(self, keys: Sequence[str]) -> None:
         """Drop items."""

@@ -1,12 +1,11 @@
 """A query that stays while its sliders move."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from stemsim.errors import ConfigError
 from stemsim.retrieval.filter import ItemFilter
-from stemsim.retrieval.index import Hits, Index, best
+from stemsim.retrieval.index import SPARE, Hits, Index, best
 from stemsim.retrieval.item import Items
 from stemsim.retrieval.routing import Routing
 
@@ -41,6 +40,7 @@ class HeldQuery:
             described.append(_without_vectors(items))
         self._items = Items.concatenate(described)
         self._cosines = torch.cat(cosines)  # (item, stem * stem)
+        self._excluded: tuple[ItemFilter | None, Tensor | None] = (None, None)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -58,11 +58,19 @@ class HeldQuery:
         """
         similarity = self._cosines @ routing.matrix.flatten().float()
         if where is not None and not where.empty:
-            similarity = torch.where(torch.from_numpy(where.mask(self._items)), similarity, -torch.inf)
-        rows = torch.topk(similarity, min(2 * k, len(similarity))).indices
-        rows = rows[torch.isfinite(similarity[rows])].numpy()
-        found = self._index.items([self._items.key[row] for row in np.sort(rows).tolist()])
+            similarity[self._excluded_by(where)] = -torch.inf
+        rows = torch.topk(similarity, min(k + SPARE, len(similarity))).indices
+        rows = rows[torch.isfinite(similarity[rows])]
+        found = self._index.items([self._items.key[row] for row in rows.tolist()])
         return best(found, found.vectors.double().flatten(1) @ routing.fold(self._query), k)
+
+    def _excluded_by(self, where: ItemFilter) -> Tensor:
+        """Return the items `(item,)` that do not meet the conditions, which seldom change from move to move."""
+        known, excluded = self._excluded
+        if excluded is None or known != where:
+            excluded = torch.from_numpy(~where.mask(self._items))
+            self._excluded = (where, excluded)
+        return excluded
 
 
 def _without_vectors(items: Items) -> Items:

@@ -14,11 +14,11 @@ from torch import Tensor
 from stemsim.errors import ConfigError, StemMismatchError
 from stemsim.retrieval.filter import ItemFilter
 from stemsim.retrieval.item import Items
-from stemsim.stems import StemLayout
+from stemsim.stems import StemLayout, check_same_layout
 
-__all__ = ["Hits", "Index", "IndexSpec"]
+__all__ = ["SPARE", "Hits", "Index", "IndexSpec", "best"]
 
-_SPARE: Final = 2  # times as many as asked for are fetched and scored again exactly
+SPARE: Final = 8  # so many more than asked for are scored again exactly: engines round otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +100,28 @@ class Index(ABC):
     def __init__(self, spec: IndexSpec) -> None:
         self.spec = spec
 
-    @abstractmethod
     def upsert(self, items: Items) -> None:
         """Insert items, in one commit where the engine has commits; those with the same key are replaced.
 
+        Args:
+            items: The items; where a key comes twice, the last one counts.
+
         Raises:
+            StemMismatchError: If they have other stems.
+            ConfigError: If their vectors have another length.
             StoreError: If they cannot be written.
         """
+        remedy = "Make another index for such items."
+        check_same_layout(self.spec.stems, items.stems, what="the set of items", remedy=remedy)
+        if items.dim != self.spec.dim:
+            msg = f"The index holds vectors of length {self.spec.dim}; got items of {items.dim}. {remedy}"
+            raise ConfigError(msg)
+        if len(items):
+            self._write(items.distinct())
+
+    @abstractmethod
+    def _write(self, items: Items) -> None:
+        """Insert items of distinct keys, at least one; those with the same key are replaced."""
 
     @abstractmethod
     def delete(self, keys: Sequence[str]) -> None:
@@ -169,7 +184,7 @@ class Index(ABC):
                 f"{self.spec.dim}) and a positive number of items; got {tuple(vector.shape)} and {k}."
             )
             raise ConfigError(msg)
-        found = self._candidates(vector.double(), _SPARE * k, where)
+        found = self._candidates(vector.double(), k + SPARE, where)
         return best(found, found.vectors.double().flatten(1) @ vector.double(), k)
 
 

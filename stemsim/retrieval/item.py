@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from stemsim.errors import EmbeddingError
 from stemsim.stems import StemLayout
 
-__all__ = ["Items"]
+__all__ = ["Items", "schema", "stored_width"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -97,6 +98,11 @@ class Items:
                 values[name] = column[torch.from_numpy(index) if isinstance(column, Tensor) else index]
         return type(self)(stems=self.stems, **values)
 
+    def distinct(self) -> Self:
+        """Return the rows without those whose key comes again: the last one of each counts."""
+        last = dict(zip(self.key, range(len(self)), strict=True))
+        return self if len(last) == len(self) else self.take(sorted(last.values()))
+
     @classmethod
     def concatenate(cls, parts: "Sequence[Items]") -> Self:
         """Return the rows of several, one after the other.
@@ -126,13 +132,14 @@ class Items:
     def to_arrow(self) -> pa.Table:
         """Return them as a table with the columns of `schema`: vectors end to end in float16, unknown tempi as null."""
         width = len(self.stems) * self.dim
-        flat = self.vectors.reshape(-1).to(torch.float16).numpy()
+        rest = stored_width(len(self.stems), self.dim) - width
+        flat = functional.pad(self.vectors.flatten(1), (0, rest)).to(torch.float16).numpy().reshape(-1)
         columns: dict[str, Any] = {
             name: list(column) if isinstance(column := getattr(self, name), tuple) else column for name in _PLAIN
         }
         columns["bpm"] = pa.array(self.bpm, from_pandas=True)
         columns |= {f"has_{stem}": self.present[:, number] for number, stem in enumerate(self.stems)}
-        columns["vectors"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
+        columns["vectors"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), width + rest)
         return pa.table(columns, schema=schema(self.stems, self.dim))
 
     @classmethod
@@ -145,23 +152,35 @@ class Items:
             dim: Length of one vector.
         """
         rows = table.combine_chunks()
-        numbers = {name: np.asarray(rows[name].to_numpy(zero_copy_only=False), np.float64) for name in _NUMBERS}
+        values: dict[str, Any] = {name: tuple(rows[name].to_pylist()) for name in _TEXTS}
+        values |= {name: np.asarray(rows[name].to_numpy(zero_copy_only=False), np.float64) for name in _NUMBERS}
         present = [rows[f"has_{stem}"].to_numpy(zero_copy_only=False).astype(bool) for stem in stems]
         chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in rows["vectors"].chunks]
-        flat = np.concatenate([np.zeros(0, np.float16), *chunks]).reshape(-1, len(stems), dim)
+        flat = np.concatenate([np.zeros(0, np.float16), *chunks]).reshape(-1, stored_width(len(stems), dim))
+        flat = flat[:, : len(stems) * dim].reshape(-1, len(stems), dim)
         return cls(
             stems=tuple(stems),
-            **{name: tuple(rows[name].to_pylist()) for name in _TEXTS},
-            **numbers,
+            **values,
             present=np.stack(present, axis=1) if present else np.zeros((len(rows), 0), bool),
             vectors=torch.from_numpy(flat.copy()).float(),
         )
 
 
+_MULTIPLE: Final = 8  # of which LanceDB wants vectors of which it makes codes to be
 _COLUMNS = tuple(field.name for field in fields(Items) if field.name != "stems")
 _TEXTS = ("key", "content", "path", "category", "musical_key")
 _NUMBERS = ("start", "duration", "file_duration", "bpm", "loudness")
 _PLAIN = tuple(name for name in _COLUMNS if name in {*_TEXTS, *_NUMBERS})
+
+
+def stored_width(stems: int, dim: int) -> int:
+    """Return the length of the vectors of all stems, end to end, with the zeros that fill it up to a multiple of 8.
+
+    Args:
+        stems: Number of stems.
+        dim: Length of one vector.
+    """
+    return -(-stems * dim // _MULTIPLE) * _MULTIPLE
 
 
 def schema(stems: StemLayout, dim: int, text: str = "") -> pa.Schema:
@@ -180,7 +199,7 @@ def schema(stems: StemLayout, dim: int, text: str = "") -> pa.Schema:
             pa.field("key", pa.string(), nullable=False, metadata=primary),
             *(pa.field(name, kinds[name]) for name in _PLAIN if name != "key"),
             *(pa.field(f"has_{stem}", pa.bool_()) for stem in stems),
-            pa.field("vectors", pa.list_(pa.float16(), len(stems) * dim)),
+            pa.field("vectors", pa.list_(pa.float16(), stored_width(len(stems), dim))),
         ],
         metadata={"stemsim": text} if text else None,
     )

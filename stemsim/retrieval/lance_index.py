@@ -1,13 +1,15 @@
 """Items in a LanceDB table: in a folder, or in an object storage; no server."""
 
-import contextlib
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import numpy as np
 import pyarrow as pa
 from filelock import FileLock
 from torch import Tensor
@@ -15,7 +17,7 @@ from torch import Tensor
 from stemsim.errors import StoreError
 from stemsim.retrieval.filter import ItemFilter
 from stemsim.retrieval.index import Index, IndexSpec
-from stemsim.retrieval.item import Items, schema
+from stemsim.retrieval.item import Items, schema, stored_width
 
 __all__ = ["LanceIndex"]
 
@@ -26,9 +28,10 @@ _VECTORS: Final = "vectors"
 _KEYS_PER_QUERY: Final = 2048
 _AT_ONCE: Final = 4096
 _INDEX_FROM: Final = 20_000  # items: below, comparing all takes less than 0.3 s
-_STALE: Final = 0.1  # of the items: if more are not in the approximate index yet, it is extended
-_REFINE: Final = 8  # times as many as asked for are scored again from full vectors
-_BITS: Final = 2
+_REFINE: Final = 4  # times as many as asked for are scored again from full vectors,
+_LEAST_REFINED: Final = 256  # or as many as this
+_BITS: Final = 4
+_ALL_PARTITIONS: Final = 1_000_000  # one is built, but LanceDB splits it when the table grows
 _KEEP_VERSIONS: Final = timedelta(hours=1)  # readers of an old version go on while a writer merges
 
 Result = TypeVar("Result")
@@ -37,9 +40,8 @@ Result = TypeVar("Result")
 class LanceIndex(Index):
     """Items in a LanceDB table.
 
-    From 20 000 items on, `optimise` builds codes of 2 bits a component in one partition (RaBitQ). A search reads all
-    codes, and scores the best again from the full vectors: an index that prunes instead loses items exactly where a
-    user mutes stems.
+    From 20 000 items on, `optimise` builds codes of 4 bits a component (RaBitQ). A search reads all codes, and scores
+    the best again from the full vectors: an index that prunes instead loses items exactly where a user mutes stems.
 
     Args:
         root: Folder, made if need be; or the URI of an object storage that LanceDB knows.
@@ -78,8 +80,7 @@ class LanceIndex(Index):
         """Return a lock between the processes of one machine; object storage has none."""
         return nullcontext() if "://" in self.root else FileLock(Path(self.root) / ".create.lock")
 
-    def upsert(self, items: Items) -> None:
-        """Insert items in one commit; those with the same key are replaced."""
+    def _write(self, items: Items) -> None:
         rows = items.to_arrow()
         merge = self._table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
         self._do("written", lambda: merge.execute(rows))
@@ -88,7 +89,7 @@ class LanceIndex(Index):
         """Drop items."""
         for start in range(0, len(keys), _KEYS_PER_QUERY):
             listed = _listed(keys[start : start + _KEYS_PER_QUERY])
-            self._do("written", lambda listed=listed: self._table.delete(f"key IN ({listed})"))
+            self._do("written", partial(self._table.delete, f"key IN ({listed})"))
 
     def items(self, keys: Sequence[str]) -> Items:
         """Return the items with some keys."""
@@ -127,12 +128,20 @@ class LanceIndex(Index):
 
     def optimise(self) -> bool:
         """Merge what commits left, and build or extend the approximate index if it is due."""
-        with contextlib.suppress(StoreError):  # another process is writing, and merges when it is done
-            self._do("merged", lambda: self._table.optimize(cleanup_older_than=_KEEP_VERSIONS))
-        total, fresh = self.count(), self._unindexed()
-        if total < _INDEX_FROM or (fresh is not None and fresh <= _STALE * total):
+        if not self._merge() or self.count() < _INDEX_FROM or self._unindexed() is not None:
             return False
         return self.build()
+
+    def _merge(self) -> bool:
+        """Merge small files, and take new items into the indices; give way to another process that writes."""
+        try:
+            self._do("merged", lambda: self._table.optimize(cleanup_older_than=_KEEP_VERSIONS))
+        except StoreError as error:
+            if "commit conflict" not in str(error).lower():
+                raise
+            _log.info("Another process changed the items of %s while they were merged; left as they are.", self.root)
+            return False
+        return True
 
     def build(self) -> bool:
         """Build the approximate index over all items, however few.
@@ -140,23 +149,30 @@ class LanceIndex(Index):
         Returns:
             Whether there is one now; there are too few items for one below some hundred.
         """
-        from lancedb.index import IvfRq
+        from lancedb.index import BTree, IvfRq
 
-        config = IvfRq(distance_type="dot", num_partitions=1, num_bits=_BITS)
-        self._do("indexed", lambda: self._table.create_index(_VECTORS, config=config, replace=True))
+        codes = IvfRq(distance_type="dot", num_partitions=1, num_bits=_BITS)
+        for column, config in ((_VECTORS, codes), ("key", BTree())):
+            self._do(
+                "indexed",
+                lambda column=column, config=config: self._table.create_index(column, config=config, replace=True),
+            )
         return self._unindexed() is not None
 
     def _unindexed(self) -> int | None:
         """Return the number of items that the approximate index lacks; None if there is no index."""
         for index in self._do("read", self._table.list_indices):
             if _VECTORS in index.columns:
-                stats = self._do("read", lambda name=index.name: self._table.index_stats(name))
+                stats = self._do("read", partial(self._table.index_stats, index.name))
                 return None if stats is None else int(stats.num_unindexed_rows)
         return None
 
     def _candidates(self, vector: Tensor, k: int, where: ItemFilter | None) -> Items:
-        query = self._table.search(vector.float().numpy(), vector_column_name=_VECTORS).distance_type("dot")
-        query = self._filtered(query.refine_factor(_REFINE).nprobes(1).limit(k), where)
+        padded = np.zeros(stored_width(len(self.spec.stems), self.spec.dim), np.float32)
+        padded[: self.spec.width] = vector.numpy()
+        query = self._table.search(padded, vector_column_name=_VECTORS).distance_type("dot")
+        refine = max(_REFINE, math.ceil(_LEAST_REFINED / k))
+        query = self._filtered(query.refine_factor(refine).nprobes(_ALL_PARTITIONS).limit(k), where)
         return self._of(self._do("searched", query.to_arrow))
 
     def _filtered(self, query: Any, where: ItemFilter | None) -> Any:

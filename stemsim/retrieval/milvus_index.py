@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -23,6 +24,7 @@ _AT_ONCE: Final = 256  # rows in one request: vectors are long, and a request ho
 _LONGEST: Final = {"key": 64, "content": 64, "path": 8192, "category": 64, "musical_key": 64}
 _MOST: Final = 16_384  # rows that Milvus returns at once
 _CARD: Final = "_card"
+_REFINE: Final = 40.0  # times as many as asked for are scored again from full vectors: codes of 1 bit are coarse
 _RABITQ: Final = (2, 6)  # the first version that has IVF_RABITQ
 
 Result = TypeVar("Result")
@@ -86,15 +88,10 @@ class MilvusIndex(Index):
             else:
                 kind = DataType.BOOL if pa.types.is_boolean(field.type) else DataType.DOUBLE
                 columns.add_field(field.name, kind)
-        kind, settings = (
-            ("IVF_RABITQ", {"nlist": 1, "refine": True, "refine_type": "FP16"})
-            if self._codes
-            else (
-                "FLAT",
-                {},
-            )
-        )
-        self._make(self.collection, columns, kind, settings)
+        if self._codes:
+            self._make(self.collection, columns, "IVF_RABITQ", {"nlist": 1, "refine": True, "refine_type": "FP16"})
+        else:
+            self._make(self.collection, columns, "FLAT", {})
 
     def _make(self, name: str, columns: Any, kind: str, settings: dict[str, Any]) -> None:
         index = self._client.prepare_index_params()
@@ -109,27 +106,23 @@ class MilvusIndex(Index):
         found = re.match(r"v?(\d+)\.(\d+)", self._version)
         return found is not None and tuple(map(int, found.groups())) >= _RABITQ
 
-    def upsert(self, items: Items) -> None:
-        """Insert items; those with the same key are replaced."""
-        last = dict(zip(items.key, range(len(items)), strict=True))  # of equal keys in one call the last one counts
-        for start in range(0, len(last), _AT_ONCE):
-            rows = _rows(items.take(sorted(last.values())[start : start + _AT_ONCE]))
+    def _write(self, items: Items) -> None:
+        for start in range(0, len(items), _AT_ONCE):
+            rows = _rows(items.take(range(start, min(start + _AT_ONCE, len(items)))))
             self._do("written", lambda rows=rows: self._client.upsert(self.collection, rows))
 
     def delete(self, keys: Sequence[str]) -> None:
         """Drop items."""
         for start in range(0, len(keys), _MOST):
             chunk = list(keys[start : start + _MOST])
-            self._do("written", lambda chunk=chunk: self._client.delete(self.collection, ids=chunk))
+            self._do("written", partial(self._client.delete, self.collection, ids=chunk))
 
     def items(self, keys: Sequence[str]) -> Items:
         """Return the items with some keys."""
         found = [Items.empty(self.spec.stems, self.spec.dim)]
         for start in range(0, len(keys), _AT_ONCE):
             chunk = list(keys[start : start + _AT_ONCE])
-            rows = self._do(
-                "read", lambda chunk=chunk: self._client.get(self.collection, ids=chunk, output_fields=self._columns)
-            )
+            rows = self._do("read", partial(self._client.get, self.collection, ids=chunk, output_fields=self._columns))
             found.append(self._of(rows))
         return Items.concatenate(found)
 
@@ -165,34 +158,27 @@ class MilvusIndex(Index):
 
     @property
     def _columns(self) -> list[str]:
-        return schema(self.spec.stems, self.spec.dim).names
+        return list(schema(self.spec.stems, self.spec.dim).names)
 
     def _iterate(self, columns: Sequence[str], where: ItemFilter | None) -> Iterator[list[dict[str, Any]]]:
-        """Yield rows, a request's worth at a time, in order of their keys."""
-        condition, last = self._expression(where), ""
-        while True:
-            after = f'key > "{last}"' + (f" and {condition}" if condition else "")
-            # In no promised order: take all keys that follow, and read the rows of the smallest of them.
-            keys = sorted(
-                row["key"]
-                for row in self._do(
-                    "read",
-                    lambda after=after: self._client.query(
-                        self.collection, filter=after, output_fields=["key"], limit=_MOST
-                    ),
-                )
-            )
-            if not keys:
-                return
-            for start in range(0, len(keys), _AT_ONCE):
-                chunk = keys[start : start + _AT_ONCE]
-                yield self._do(
-                    "read",
-                    lambda chunk=chunk: self._client.get(self.collection, ids=chunk, output_fields=list(columns)),
-                )
-            last = keys[-1]
+        """Yield rows, a request's worth at a time."""
+        iterator = self._do(
+            "read",
+            lambda: self._client.query_iterator(
+                self.collection,
+                batch_size=_AT_ONCE if _VECTORS in columns else _MOST,
+                filter=self._expression(where),
+                output_fields=list(columns),
+            ),
+        )
+        try:
+            while rows := self._do("read", iterator.next):
+                yield rows
+        finally:
+            self._do("read", iterator.close)
 
     def _candidates(self, vector: Tensor, k: int, where: ItemFilter | None) -> Items:
+        refine = max(1.0, min(_REFINE, _MOST / k))
         found = self._do(
             "searched",
             lambda: self._client.search(
@@ -201,7 +187,7 @@ class MilvusIndex(Index):
                 anns_field=_VECTORS,
                 limit=min(k, _MOST),
                 filter=self._expression(where),
-                search_params={"params": {"nprobe": 1, "refine_k": 8}} if self._codes else None,
+                search_params={"params": {"nprobe": 1, "refine_k": refine}} if self._codes else None,
                 output_fields=self._columns,
             ),
         )
@@ -214,12 +200,12 @@ class MilvusIndex(Index):
         if not rows:
             return Items.empty(self.spec.stems, self.spec.dim)
         plain = [name for name in self._columns if name != _VECTORS]
-        flat = np.array([row[_VECTORS] for row in rows], np.float16).reshape(-1)
+        table = schema(self.spec.stems, self.spec.dim)
+        vectors = np.zeros((len(rows), table.field(_VECTORS).type.list_size), np.float16)
+        vectors[:, : self.spec.width] = [row[_VECTORS] for row in rows]
         columns: dict[str, Any] = {name: [_known(name, row[name]) for row in rows] for name in plain}
-        columns[_VECTORS] = pa.FixedSizeListArray.from_arrays(pa.array(flat), self.spec.width)
-        return Items.from_arrow(
-            pa.table(columns, schema=schema(self.spec.stems, self.spec.dim)), self.spec.stems, self.spec.dim
-        )
+        columns[_VECTORS] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+        return Items.from_arrow(pa.table(columns, schema=table), self.spec.stems, self.spec.dim)
 
     def _do(self, verb: str, action: Callable[[], Result]) -> Result:
         with self._failures(verb):

@@ -39,7 +39,7 @@ class RecallCheck:
     @property
     def sentence(self) -> str:
         """The check in plain words."""
-        worst = self.frame.loc[self.frame["recall"].idxmin()]
+        worst = self.frame.sort_values("recall", kind="stable").iloc[0]
         return (
             f"{self.items} items; {self.answer}. Least recall@{self.k}: {worst['recall']:.4f} "
             f"({worst['weights']} weights)."

@@ -113,6 +113,7 @@ class ResultsReport(lightning.Callback):
         stems, table = data.stems, data.table()
         frame = pd.DataFrame({"stem": stems, "fitted": module.fusion.weight.detach().cpu().numpy()})
         results: dict[str, Any] = {"source": table.source, "simulated": table.simulated, "l2": module.l2}
+        results["method"] = _method(module, data)
         title = f"Weights fitted to {len(data.rows('train'))} triplets: {table.source}"
         check = next((call for call in _callbacks(trainer) if isinstance(call, ClosedFormCheck)), None)
         if check is not None and check.exact is not None:
@@ -142,7 +143,7 @@ class ResultsReport(lightning.Callback):
             frames={"weights": frame},
         )
         if trainer.is_global_zero:
-            _save_model(Path(trainer.default_root_dir) / "model", module, data, results)
+            _save_model(Path(trainer.default_root_dir) / "model", module.fusion.weight.detach().cpu(), data, results)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Show the agreement on the validation part, unless a fit only looks at it in passing."""
@@ -216,18 +217,14 @@ def predict(module: StemSimilarityModule, data: TripletDataModule, rows: torch.T
     return prediction_frame(data, **{name: values.cpu() for name, values in output.items()})
 
 
-def _save_model(
-    folder: Path, module: StemSimilarityModule, data: TripletDataModule, results: Mapping[str, Any]
-) -> None:
+def _save_model(folder: Path, weight: torch.Tensor, data: TripletDataModule, results: Mapping[str, Any]) -> None:
     """Write what `stemsim.load` reads: weights and a card that says where they come from."""
-    weight = module.fusion.weight.detach().cpu()
     model = StemSimilarity(data.embedder, dict(zip(data.stems, weight.tolist(), strict=True)))
-    method = _method(module, data)
     sizes = ", ".join(f"{(data.parts == index).sum()} {part}" for index, part in enumerate(PARTS))
     card = replace(
         model.card,
         name=folder.parent.resolve().name,
-        fitted=f"{method} on {results['source']}, {data.split} split ({sizes})",
+        fitted=f"{results['method']} on {results['source']}, {data.split} split ({sizes})",
         measured_on=f"{results['source']}, {data.split} split",
         agreement=tuple(
             Agreement(f"{part} part", round(100 * results["metrics"][f"{part}/agreement"], 2))

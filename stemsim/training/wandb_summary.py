@@ -1,5 +1,6 @@
 """One run of W&B that sums up the runs of an experiment."""
 
+import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,13 +111,12 @@ def _group(run: RunResults) -> str | None:
 
 def _pixels(figure: "Figure") -> npt.NDArray[np.uint8]:
     """Draw a figure on white; given the figure itself, W&B looks for pyplot, which draws none of ours."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.image import imread
 
-    figure.patch.set_alpha(1.0)
-    figure.set_dpi(150)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150, facecolor="white")
+    file.seek(0)
+    return (255.0 * np.asarray(imread(file))).astype(np.uint8)  # (row, column, channel)
 
 
 def _comparison(runs: Sequence[RunResults]) -> "wandb.Table":
