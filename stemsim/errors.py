@@ -9,6 +9,7 @@ __all__ = [
     "ConfigError",
     "DataNotFoundError",
     "EmbeddingError",
+    "ResultsError",
     "SplitError",
     "StemMismatchError",
     "StemsimError",
@@ -63,3 +64,7 @@ class SplitError(StemsimError):
 
 class CheckpointError(StemsimError):
     """A checkpoint is missing, damaged or of another kind."""
+
+
+class ResultsError(StemsimError):
+    """The results of a run are damaged, or of another kind."""

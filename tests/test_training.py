@@ -197,6 +197,28 @@ def test_swapping_a_and_b_in_a_batch_flips_the_preference_exactly(fitted):
     assert torch.equal(forward, -backward)
 
 
+def test_crossval_fits_a_nonlinear_fusion_and_starts_from_same_song_triplets(small_demo, tmp_path):
+    spline = ("--model.fusion", str(ROOT / "configs/fusions/spline.yaml"))
+    root = small_demo[small_demo.index("--data.triplets.init_args.songs.init_args.root") + 1]
+    reader = {"songs": {"class_path": "stemsim.audio.SongFolder", "init_args": {"root": root}}}
+    same_song = {"class_path": "stemsim.triplets.SameSong", "init_args": {**reader, "triplets": 80}}
+    pretraining = ("--data.pretraining", json.dumps(same_song))
+    run("crossval", "demo.yaml", tmp_path, *small_demo, *spline, *pretraining, "--splits", "3")
+    results = read(tmp_path / "crossval.json")
+    for name in ("spline fusion", "ridge, same-song prior", "spline fusion, pre-trained"):
+        assert len(results["models"][name]["agreement_by_split"]) == 3
+    assert {row["second"] for row in results["comparisons"]} == {"mix cosine", "ridge"}
+    assert yaml.safe_load((tmp_path / "crossval.yaml").read_text())["splits"] == 3
+
+
+def test_perspectives_are_fitted_side_by_side(small_demo, tmp_path):
+    asked = {"rhythm": {"drums": 1.0}, "timbre": {"mix": 1.0}}
+    run("perspectives", "demo.yaml", tmp_path, *small_demo, "--data.triplets.init_args.perspectives", json.dumps(asked))
+    found = read(tmp_path / "perspectives.json")
+    assert {"overall", "rhythm", "timbre"} <= set(json.dumps(found).replace('"', " ").split())
+    assert (tmp_path / "perspectives.png").stat().st_size > 10_000
+
+
 def test_crossval_writes_numbers_and_a_picture(small_demo, tmp_path):
     run("crossval", "demo.yaml", tmp_path, *small_demo, "--splits", "10", "--alphas", "[0.1, 1.0]")
     results = read(tmp_path / "crossval.json")

@@ -94,6 +94,22 @@ class StemsimCLI(LightningCLI):
         if self.subcommand is not None and os.environ.get("WANDB_JOB_TYPE") in {None, *self.subcommands()}:
             os.environ["WANDB_JOB_TYPE"] = self.subcommand
 
+    def before_crossval(self) -> None:
+        """Keep the settings beside the results, as Lightning does for its own jobs."""
+        self._keep_settings()
+
+    def before_perspectives(self) -> None:
+        """Keep the settings beside the results."""
+        self._keep_settings()
+
+    def _keep_settings(self) -> None:
+        """Write `JOB.yaml` into the run's folder."""
+        job = str(self.subcommand)
+        folder = Path(self.trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = self.config.get(job, self.config)
+        self._parser(job).save(settings, folder / f"{job}.yaml", overwrite=True, multifile=False)
+
     def after_fit(self) -> None:
         """Say what to do next."""
         if not isinstance(self.arguments, Sequence):

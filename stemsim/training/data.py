@@ -118,6 +118,8 @@ class TripletDataModule(lightning.LightningDataModule):
         target: What is fitted: `majority` (the paper), `share` of the votes, or `graded`, the mean of answers that are
             sure (1) or a little sure (1/2). Agreement is measured against the majority in any case.
         vote_weighted_loss: Let a triplet count in the loss as much as it has votes.
+        pretraining: Same-song triplets of unlabelled songs (stemsim.triplets.SameSong) that `crossval` fits first, as
+            models of their own rows; null: none.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class TripletDataModule(lightning.LightningDataModule):
         progress: bool = True,
         target: TargetKind = "majority",
         vote_weighted_loss: bool = False,
+        pretraining: TripletReader | None = None,
     ) -> None:
         super().__init__()
         if target not in TARGETS:
@@ -163,6 +166,7 @@ class TripletDataModule(lightning.LightningDataModule):
         self.batch_size = batch_size
         self.target: TargetKind = target
         self.vote_weighted_loss = vote_weighted_loss
+        self.pretraining = pretraining
         self.triplets: Triplets | None = None
 
     @property

@@ -1,15 +1,17 @@
 """Lightning's Trainer with two jobs more: cross-validation, and the perspectives of listeners side by side."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 
 import lightning
+from torch import Tensor
 
 from stemsim.evaluation import CrossValidation, SplitKind, cross_validate
 from stemsim.evaluation.crossval import ALPHAS, Challenger
 from stemsim.evaluation.fusion_fit import fusion_challenger
 from stemsim.evaluation.perspectives import Perspectives
+from stemsim.evaluation.pretraining import pretrain, prior_challenger
 from stemsim.evaluation.vote_fit import vote_challenger
 from stemsim.evaluation.weight_report import weight_report
 from stemsim.fusion import Fusion, LinearFusion
@@ -40,7 +42,8 @@ class StemTrainer(lightning.Trainer):
         Args:
             model: A fusion other than the linear one is fitted too, to all splits at once, and compared with ridge;
                 its optimizer and loss play no part.
-            datamodule: Where the triplets come from; its own split plays no part.
+            datamodule: Where the triplets come from; its own split plays no part. With `pretraining`, models that start
+                from same-song triplets have rows of their own.
             splits: Number of splits.
             train_fraction: Share of the triplets (grouped: of the tracks) to train on; the others are tested.
             kind: `stratified` as in the paper, or `grouped` so that no track is on both sides.
@@ -54,9 +57,10 @@ class StemTrainer(lightning.Trainer):
         datamodule.setup("crossval")
         penalties = ALPHAS if alphas is None else alphas
         deltas, table = datamodule.deltas(), datamodule.table()
-        challengers = [vote_challenger(deltas, table, alphas=penalties)]
-        if not isinstance(model.fusion, LinearFusion):
-            challengers.append(_fusion_challenger(model.fusion, datamodule, penalties))
+        challengers = [
+            vote_challenger(deltas, table, alphas=penalties),
+            *_fusion_challengers(model.fusion, datamodule, penalties),
+        ]
         result = cross_validate(
             deltas,
             table,
@@ -119,15 +123,27 @@ class StemTrainer(lightning.Trainer):
             logger.save()
 
 
-def _fusion_challenger(fusion: Fusion, datamodule: TripletDataModule, alphas: Sequence[float]) -> Challenger:
-    """Return what fits a fusion to the train parts of a cross-validation."""
+def _fusion_challengers(fusion: Fusion, datamodule: TripletDataModule, alphas: Sequence[float]) -> Iterator[Challenger]:
+    """Yield what fits a fusion other than the linear one, and what starts from same-song triplets."""
     untrained = deepcopy(fusion)
-    return fusion_challenger(
-        re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(fusion).__name__).lower(),
-        lambda _: deepcopy(untrained),
-        datamodule.stems,
-        datamodule.embeddings,
-        datamodule.table(),
-        alphas=alphas,
-        progress=datamodule.embedder.progress,
-    )
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(fusion).__name__).lower()
+    stems, table, nonlinear = datamodule.stems, datamodule.table(), not isinstance(fusion, LinearFusion)
+
+    def make(_: list[str]) -> Fusion:
+        return deepcopy(untrained)
+
+    def fitted(title: str, start: Mapping[str, Tensor] | None = None) -> Challenger:
+        show = datamodule.embedder.progress
+        return fusion_challenger(
+            title, make, stems, datamodule.embeddings, table, alphas=alphas, start=start, progress=show
+        )
+
+    if nonlinear:
+        yield fitted(name)
+    if datamodule.pretraining is not None:
+        songs = datamodule.pretraining.read(datamodule.embedder)
+        embeddings = datamodule.embedder.embed(songs.segments)
+        known = pretrain(make if nonlinear else LinearFusion, stems, embeddings, songs, alphas=alphas)
+        yield prior_challenger("ridge, same-song prior", datamodule.deltas(), table, known.weights, alphas=alphas)
+        if nonlinear:
+            yield fitted(f"{name}, pre-trained", known.state)
