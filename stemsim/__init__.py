@@ -1,6 +1,7 @@
 """Music similarity as a weighted sum of stem similarities, with weights learned from listeners (arXiv:2601.19109).
 
-`stemsim.load("muq-6stem")` is the way in; see `stemsim.model`.
+`stemsim.load("muq-6stem")` is the way in; see `stemsim.model`. `stemsim.Library` searches folders of audio; see
+`stemsim.retrieval`.
 """
 
 import importlib
@@ -9,21 +10,27 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from stemsim.model import StemSimilarity, available_models, load
+    from stemsim.retrieval import Library
 
-__all__ = ["StemSimilarity", "__version__", "available_models", "load"]
+__all__ = ["Library", "StemSimilarity", "__version__", "available_models", "load"]
 
 __version__ = version("stemsim")
 
 # Imported on first use, so that `import stemsim` and `stemsim --help` need no torch.
-_FROM_MODEL: Final = frozenset({"StemSimilarity", "available_models", "load"})
+_LAZY: Final = {
+    "Library": "stemsim.retrieval",
+    "StemSimilarity": "stemsim.model",
+    "available_models": "stemsim.model",
+    "load": "stemsim.model",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _FROM_MODEL:
+    if name not in _LAZY:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    return getattr(importlib.import_module("stemsim.model"), name)
+    return getattr(importlib.import_module(_LAZY[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_FROM_MODEL})
+    return sorted({*globals(), *_LAZY})

@@ -23,9 +23,8 @@ class CubicFusion(Fusion):
         self.scale = torch.nn.Parameter(torch.arange(1.0, len(stems) + 1, dtype=torch.float64))
         self.power = torch.nn.Parameter(torch.full((1,), 0.7, dtype=torch.float64))
 
-    def contributions(self, query, candidate):
-        cosines = stem_cosines(query, candidate)
-        return self.scale * cosines.abs() ** self.power * cosines
+    def fuse(self, pairs):
+        return self.scale * pairs.cosines.abs() ** self.power * pairs.cosines
 
 
 def embeddings(rng, batch=5, stems=7, dim=6):

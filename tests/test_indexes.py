@@ -170,7 +170,56 @@ def test_another_encoder_or_stem_order_is_refused_with_both_names(engine, tmp_pa
     assert make(where, SPEC).count() == 300
 
 
+@pytest.mark.parametrize("engine", ["exact", "lance", "milvus"])
+def test_of_items_with_one_key_the_last_one_counts(engine, tmp_path, items):
+    index = make_index(engine, tmp_path)
+    index.upsert(replace(items, key=items.key[:150] * 2))
+    assert index.count() == 150
+    assert index.items(["k7"]).path == (items.path[157],)
+
+
+def test_an_approximate_index_takes_in_what_is_added_and_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("stemsim.retrieval.lance_index._INDEX_FROM", 20_000)
+    index = LanceIndex(tmp_path, SPEC)
+    assert not index.optimise()  # too few
+    index.upsert(make_items(20_000))
+    assert index.optimise()
+    index.upsert(make_items(3_000, first=19_000))  # LanceDB now splits what it had in one piece
+    assert not index.optimise()
+    assert "codes of 4 bits of 22000 items, the best scored again exactly" in index.describe()
+    assert recall_check(index, k=50, queries=4).frame["recall"].min() >= 0.99
+    index.upsert(make_items(3_000, seed=5, first=21_000))  # some of them replace others, in the index or not
+    index.delete([f"k{number}" for number in range(100)])
+    assert index.count() == 23_900
+    assert len(set(index.table(["key"])["key"].to_pylist())) == 23_900
+    assert "; 3000 newer ones are compared one by one" in index.describe()
+    assert recall_check(index, k=50, queries=4).frame["recall"].min() >= 0.99
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_vectors_of_any_length_are_searched(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr("test_indexes.SPEC", IndexSpec(("mix",), 13))
+    items = make_items(300, stems=("mix",), dim=13)
+    index = make_index(engine, tmp_path, items)
+    query = items.vectors[0]
+    keys, similarity = expected(items, Routing.equal(("mix",)), query, 5, None)
+    hits = index.search(query.flatten(), 5)
+    assert list(hits.items.key) == keys
+    torch.testing.assert_close(hits.similarity, similarity, atol=1e-12, rtol=0)
+
+
+def test_more_items_than_milvus_returns_at_once_are_all_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr("stemsim.retrieval.milvus_index._MOST", 100)
+    index = MilvusIndex(str(tmp_path / "items.db"), IndexSpec(("mix",), 2))
+    index.upsert(make_items(1_000, stems=("mix",), dim=2))
+    assert sorted(index.table(["key"])["key"].to_pylist()) == sorted(f"k{number}" for number in range(1_000))
+
+
 def test_wrong_queries_and_items_are_refused(index, items):
+    with pytest.raises(StemMismatchError, match="set of items"):
+        index.upsert(make_items(3, stems=("mix", "bass", "drums")))
+    with pytest.raises(ConfigError, match="vectors of length 16; got items of 8"):
+        index.upsert(make_items(3, dim=8))
     with pytest.raises(ConfigError, match=r"length 48 .*got \(3,\)"):
         index.search(torch.ones(3))
     with pytest.raises(ConfigError, match="finite"):

@@ -340,7 +340,7 @@ def test_command_says_what_it_wrote_and_how_large_it_is(runs, tmp_path):
     assert result.exit_code == 0, result.output
     assert f"Wrote {output} ({output.stat().st_size / 2**20:.1f} MiB)" in result.output
     assert "second lacks test: python train.py test" in result.output
-    assert "The page holds the settings, second.yaml, to save." not in result.output  # crossval keeps none
+    assert "The page holds the settings, second.yaml, to save." in result.output
     assert "--no-audio" in Elements(output.read_text(encoding="utf-8")).text
 
 

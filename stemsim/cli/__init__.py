@@ -5,8 +5,13 @@ from typing import Annotated
 
 import typer
 
+from stemsim.cli.compare import compare_command
 from stemsim.cli.embed import embed_command
+from stemsim.cli.index import index_app
 from stemsim.cli.models import models_app
+from stemsim.cli.report import report_command
+from stemsim.cli.search import search_command
+from stemsim.cli.study import study_command
 from stemsim.cli.tables import tables_command
 from stemsim.cli.votes import votes_command
 
@@ -20,7 +25,12 @@ app = typer.Typer(
 app.command("embed", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(embed_command)
 app.command("votes")(votes_command)
 app.command("tables")(tables_command)
+app.command("study")(study_command)
+app.command("report")(report_command)
 app.add_typer(models_app, name="models")
+app.add_typer(index_app, name="index")
+app.command("search")(search_command)
+app.command("compare")(compare_command)
 
 
 def _show_version(value: bool) -> None:

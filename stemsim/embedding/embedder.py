@@ -142,7 +142,7 @@ class StemEmbedder:
         return self._encode(segments, self._read(segments))
 
     def embed_waveforms(self, waveforms: Sequence[tuple[Tensor, int]]) -> StemEmbeddings:
-        """Return the stem embeddings of audio in memory, without the store.
+        """Return the stem embeddings of audio in memory, without the store; those of equal shape and rate in batches.
 
         Args:
             waveforms: Pairs of a float waveform, `(time,)` or `(channel, time)`, and its sample rate in Hz; each has a
@@ -163,23 +163,31 @@ class StemEmbedder:
             raise ConfigError(msg)
         if not waveforms:
             return self._empty()
-        parts = []
-        for waveform, rate in waveforms:
-            segment = Segment(Path("waveform"), 0.0, waveform.shape[-1] / rate)
+        groups: dict[tuple[int, int, int], list[int]] = defaultdict(list)  # of equal shape and rate: one batch
+        for number, (waveform, rate) in enumerate(waveforms):
+            time = waveform.shape[-1]
+            groups[waveform.numel() // max(time, 1), time, rate].append(number)
+        order: list[int] = []
+        parts: list[StemEmbeddings] = []
+        for (channels, time, rate), numbers in groups.items():
+            segment = Segment(Path("waveform"), 0.0, time / rate)
             self._check_duration(segment)
-            with torch.inference_mode():
-                channels = waveform.reshape(1, -1, waveform.shape[-1]).float()
-                stems = self.source.separate(channels, rate, self.encoder.sample_rate)
-            parts.append(self._encode([segment], stems))
-        return StemEmbeddings(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+            for start in range(0, len(numbers), self.batch_size):
+                batch = numbers[start : start + self.batch_size]
+                stacked = torch.stack([waveforms[number][0].reshape(channels, time).float() for number in batch])
+                with torch.inference_mode():
+                    stems = self.source.separate(stacked, rate, self.encoder.sample_rate)
+                parts.append(self._encode([segment] * len(batch), stems))
+                order += batch
+        everything = StemEmbeddings(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+        return everything.take(torch.tensor(order).argsort())
 
     def _fill(self, missing: dict[str, Segment]) -> Iterator[tuple[list[str], StemEmbeddings]]:
         """Embed and store what is missing, batch by batch."""
         if not missing:
             return
         _log.info("Embedding %d segments: %s x %s.", len(missing), self.source.identity, self.encoder.identity)
-        if not self._fits:
-            self._fit_batch(max(missing.values(), key=lambda segment: segment.duration))
+        self.fit_batch(max(missing.values(), key=lambda segment: segment.duration))
         columns = (
             TextColumn("[progress.description]{task.description}"),
             BarColumn(),
@@ -192,7 +200,7 @@ class StemEmbedder:
             task = bar.add_task("Embedding segments", total=len(missing), rate="")
             batches = self._batches(missing)
             for (keys, segments), embeddings in work(
-                lambda batch: self._embed_batch(batch[1]), batches, workers=self.workers, device=self.device
+                lambda batch: self.embed_batch(batch[1]), batches, workers=self.workers, device=self.device
             ):
                 if self.store is not None:
                     self.store.put(keys, segments, embeddings)
@@ -216,8 +224,14 @@ class StemEmbedder:
                 start += len(batch)
                 yield [key for _, key in batch], [segment for segment, _ in batch]
 
-    def _fit_batch(self, longest: Segment) -> None:
-        """Choose a batch that fits into the memory of the GPU, by what one segment takes there."""
+    def fit_batch(self, longest: Segment) -> None:
+        """Choose a batch that fits into the memory of a GPU, by what one segment takes there; once, and if none is set.
+
+        Args:
+            longest: The longest segment that is going to be embedded.
+        """
+        if self._fits:
+            return
         before = torch.cuda.memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         self.compute([longest])
@@ -236,8 +250,15 @@ class StemEmbedder:
             self.workers,
         )
 
-    def _embed_batch(self, segments: Sequence[Segment]) -> StemEmbeddings:
-        """Embed a batch; where memory runs out, halve the batch once for all and say so."""
+    def embed_batch(self, segments: Sequence[Segment]) -> StemEmbeddings:
+        """Embed a batch without the store; where memory runs out, halve the batch once for all and say so.
+
+        Args:
+            segments: Segments that last equally long.
+
+        Returns:
+            Stem embeddings `(segment, stem, dim)` on the CPU.
+        """
         size = len(segments)
         try:
             return self.compute(segments)
@@ -259,7 +280,7 @@ class StemEmbedder:
         _log.warning("Out of memory on %s with %d segments at once (%s): now %d.", self.device, size, message, half)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        parts = [self._embed_batch(segments[start : start + half]) for start in range(0, size, half)]
+        parts = [self.embed_batch(segments[start : start + half]) for start in range(0, size, half)]
         return StemEmbeddings(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
     def _check_duration(self, segment: Segment) -> None:

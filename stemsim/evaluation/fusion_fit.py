@@ -6,8 +6,8 @@ moves away from it by Adam on the full batch. What is minimised is
     mean loss + (alpha / n) |w|^2 + roughness
 
 How many steps help is found by cross-validation within the train part: step 0 is the linear model, so that early
-stopping is a shrinkage towards it (Yao, Rosasco and Caponnetto, "On early stopping in gradient descent learning", 2007),
-and the first step is taken whose held-out loss is within one standard error of the least (Breiman et al.,
+stopping is a shrinkage towards it (Yao, Rosasco and Caponnetto, "On early stopping in gradient descent learning",
+2007), and the first step is taken whose held-out loss is within one standard error of the least (Breiman et al.,
 "Classification and regression trees", 1984, section 3.4.3). The test part has no say in any of this.
 
 The parameters of all splits and of all inner folds are stacked and differentiated together (`torch.func`): the
@@ -26,6 +26,7 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.nn.functional import pad
 
+from stemsim.embedding.allocator import kept_memory
 from stemsim.errors import ConfigError, SplitError
 from stemsim.evaluation.crossval import ALPHAS, BoolArray, Challenger, SplitFits
 from stemsim.evaluation.fusion_stack import Examples, FusionStack
@@ -42,7 +43,7 @@ MakeFusion = Callable[[list[str]], Fusion]
 """Makes a fusion from a stem layout, such as the class itself."""
 
 _PREFIX: Final = "fusion."
-_ELEMENTS_AT_ONCE: Final = 100_000  # of (model, triplet): what is held in memory is a few dozen times that
+_ELEMENTS_AT_ONCE: Final = 50_000  # of (model, triplet): what is held in memory is a few dozen times that
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,8 @@ class FitSettings:
         seed: Seed of the inner folds.
     """
 
-    steps: int = 100
-    learning_rate: float = 0.02
+    steps: int = 60
+    learning_rate: float = 0.05
     folds: int = 4
     standard_errors: float = 1.0
     seed: int = 0
@@ -121,6 +122,7 @@ def fit_fusions(
     settings: FitSettings | None = None,
     loss: Loss | None = None,
     weight: Tensor | None = None,
+    groups: Tensor | None = None,
     start: Mapping[str, Tensor] | None = None,
     progress: bool = False,
 ) -> FusionFits:
@@ -137,6 +139,8 @@ def fit_fusions(
         settings: How to fit; default: `FitSettings()`.
         loss: What to minimise; default: the squared error.
         weight: `(triplet,)` what each triplet counts; default: 1.
+        groups: `(triplet,)` numbers; triplets of one number are in the same inner fold, such as those with X of one
+            track where splits are grouped. Default: each is on its own.
         start: State of a fusion to start from in place of the linear one, see `stemsim.evaluation.pretraining`. The
             L2 term and the roughness then give way to the squared distance from it.
         progress: Show a progress bar.
@@ -150,13 +154,14 @@ def fit_fusions(
     """
     rule = settings or FitSettings()
     _check(embeddings, stems, members, target, train, rule)
-    examples = Examples(*(embeddings.take(rows) for rows in members), target.double(), loss or SquaredError())
+    x, a, b = (embeddings.take(rows) for rows in members)
+    examples = Examples(x, a, b, target.double(), loss or SquaredError())
     counts = train.double() * (1.0 if weight is None else weight.double())
     problem = _Problem(make_fusion(list(stems)), examples, torch.tensor(list(alphas), dtype=torch.float64), start)
-    inner = _inner_folds(train, rule)
+    inner = _inner_folds(train, rule, groups)
     at_once = max(1, _ELEMENTS_AT_ONCE // (len(target) * max(1, rule.folds)))
     parts = []
-    with Progress(console=Console(stderr=True), disable=not progress) as bar:
+    with Progress(console=Console(stderr=True), disable=not progress) as bar, kept_memory():
         shown = bar.add_task("Fitting fusions", total=len(train))
         for rows in torch.split(torch.arange(len(train)), at_once):
             parts.append(problem.fit(counts[rows], inner[rows], rule))
@@ -175,6 +180,7 @@ def fusion_challenger(
     settings: FitSettings | None = None,
     loss: Loss | None = None,
     start: Mapping[str, Tensor] | None = None,
+    grouped: bool = False,
     progress: bool = False,
 ) -> Challenger:
     """Return what fits a fusion to the majorities on the train parts of a cross-validation.
@@ -189,6 +195,7 @@ def fusion_challenger(
         settings: How to fit.
         loss: What to minimise; default: the squared error.
         start: State to start from, see `fit_fusions`.
+        grouped: Let the inner folds keep the triplets together whose references are of one track.
         progress: Show a progress bar.
 
     Returns:
@@ -208,6 +215,7 @@ def fusion_challenger(
             alphas=alphas,
             settings=settings,
             loss=loss,
+            groups=torch.from_numpy(triplets.track_ids[:, 0]) if grouped else None,
             start=start,
             progress=progress,
         )
@@ -295,7 +303,7 @@ class _Problem:
     def _linear(self, counts: Tensor, alphas: Tensor) -> Tensor:
         """Return the best stem weights `(fit, stem)` on counts `(fit, triplet)` with penalties `(fit,)`."""
         weights = counts.new_zeros(len(counts), self.deltas.shape[1])
-        for alpha in alphas.unique():
+        for alpha in alphas.unique():  # type: ignore[no-untyped-call]
             rows = alphas == alpha
             fitted = fit_weights(
                 self.deltas, self.examples.target, counts[rows], alpha.unsqueeze(0), loss=self.examples.loss
@@ -323,12 +331,24 @@ def _choose_stop(stack: FusionStack, counts: Tensor, held: Tensor, rule: FitSett
     return mean, (excess <= rule.standard_errors * error).double().argmax(dim=1)  # the first
 
 
-def _inner_folds(train: Tensor, rule: FitSettings) -> Tensor:
-    """Return the inner fold `(split, triplet)` of each triplet of a train part, equally many in each; else -1."""
+def _inner_folds(train: Tensor, rule: FitSettings, groups: Tensor | None = None) -> Tensor:
+    """Return the inner fold `(split, triplet)` of each triplet of a train part, as many groups in each; else -1."""
+    _, group = (torch.arange(train.shape[1]) if groups is None else groups).unique(  # type: ignore[no-untyped-call]
+        return_inverse=True
+    )
+    members = torch.nn.functional.one_hot(group).double()  # (triplet, group)
+    within = train.double() @ members > 0.0  # (split, group): which there are
     generator = torch.Generator().manual_seed(rule.seed)
-    order = torch.rand(train.shape, generator=generator).masked_fill(~train, 2.0).argsort(dim=1)
-    rank = torch.zeros_like(order).scatter(1, order, torch.arange(train.shape[1]).expand_as(order))
-    return torch.where(train, rank % max(1, rule.folds), -1)
+    order = torch.rand(within.shape, generator=generator).masked_fill(~within, 2.0).argsort(dim=1)
+    rank = torch.zeros_like(order).scatter(1, order, torch.arange(within.shape[1]).expand_as(order))
+    inner = torch.where(train, rank[:, group] % max(1, rule.folds), -1)
+    if rule.folds and int(within.sum(dim=1).min()) < rule.folds:
+        msg = (
+            f"{rule.folds} inner folds need as many groups of triplets in every train part; the smallest has "
+            f"{int(within.sum(dim=1).min())}. Use more songs, or fewer folds (FitSettings.folds)."
+        )
+        raise SplitError(msg)
+    return inner
 
 
 def _joined(parts: Sequence[FusionFits]) -> FusionFits:

@@ -129,7 +129,7 @@ class FusionStack:
             yield step, preference.detach(), objective.detach()
             if step < steps:
                 optimizer.zero_grad()
-                objective.sum().backward()
+                objective.sum().backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
 
 

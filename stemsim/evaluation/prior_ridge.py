@@ -1,7 +1,7 @@
 """Ridge regression that shrinks towards weights known from elsewhere, up to their scale.
 
-With stem features D, preferences y and prior weights p, which say how the stems compare but not by how much, the weights
-minimise
+With stem features D, preferences y and prior weights p, which say how the stems compare but not by how much, the
+weights minimise
 
     |D w - y|^2 + alpha min_s |w - s p|^2  =  |D w - y|^2 + alpha w^T R w,      R = I - p p^T / |p|^2
 

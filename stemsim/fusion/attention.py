@@ -14,20 +14,22 @@ __all__ = ["AttentionFusion"]
 class AttentionFusion(WeightedFusion):
     """Weighted sum of per-stem cosines whose weights depend on the levels of X's stems.
 
-    similarity = sum_i w_i a_i cos_i with a = n softmax(Q l) over the n stems that sound in X, l being their levels in
-    dB, each less its mean and over its standard deviation on the trained pairs; silent stems have l_i = 0 and take no
-    part. Q = 0 is the linear fusion; a diagonal Q weighs a stem by a power of its share of X's power. The attention is
-    a function of X alone: given X, the similarity is linear, and w_i a_i cos_i is what stem i contributes.
+    similarity = sum_i w_i a_i cos_i with a = n softmax(t l + Q l / 7) over the n stems that sound in X, of 7 in all. l
+    are their levels in dB, each less its mean and over its standard deviation on the trained pairs; silent stems have
+    l_i = 0 and take no part. t = 0 and Q = 0 is the linear fusion; t alone weighs a stem by a power of its share of X's
+    power, as far as levels spread equally. That being the simplest way to depend on levels, Q is divided by the number
+    of stems, so that it is the slower to move. The attention is a function of X alone: given X, the similarity is
+    linear, and w_i a_i cos_i is what stem i contributes.
 
     Args:
         stems: Stem layout, in order.
-        smoothing: Cost of the sum of squared entries of Q.
+        smoothing: Cost of t^2 and of the sum of squared entries of Q.
     """
 
     middle: Tensor
     spread: Tensor
 
-    def __init__(self, stems: Sequence[str], smoothing: float = 0.003) -> None:
+    def __init__(self, stems: Sequence[str], smoothing: float = 0.02) -> None:
         super().__init__(stems)
         if not smoothing >= 0.0:
             msg = f"The smoothing must not be negative; got {smoothing}."
@@ -35,6 +37,7 @@ class AttentionFusion(WeightedFusion):
         self.smoothing = smoothing
         count = len(self.stems)
         self.attention = nn.Parameter(torch.zeros(count, count, dtype=torch.float64))
+        self.temperature = nn.Parameter(torch.zeros((), dtype=torch.float64))
         self.register_buffer("middle", torch.zeros(count, dtype=torch.float64))
         self.register_buffer("spread", torch.ones(count, dtype=torch.float64))
 
@@ -50,10 +53,11 @@ class AttentionFusion(WeightedFusion):
         """Return weight times attention times cosine of each stem, `(batch, stem)`."""
         present = pairs.query.present
         levels = torch.where(present, (pairs.query.levels.double() - self.middle) / self.spread, 0.0)
-        score = (levels @ self.attention.T).masked_fill(~present, torch.finfo(torch.float64).min)
-        attention = present.sum(dim=1, keepdim=True) * torch.softmax(score, dim=1)
+        score = self.temperature * levels + levels @ self.attention.T / len(self.stems)
+        share = torch.softmax(score.masked_fill(~present, torch.finfo(torch.float64).min), dim=1)
+        attention = present.sum(dim=1, keepdim=True) * share
         return self.weight * attention * pairs.cosines
 
     def roughness(self) -> Tensor:
-        """Return the sum of squared entries of Q, times `smoothing`."""
-        return self.smoothing * self.attention.square().sum()
+        """Return t^2 and the sum of squared entries of Q, times `smoothing`."""
+        return self.smoothing * (self.temperature.square() + self.attention.square().sum())

@@ -21,7 +21,7 @@ class StemPairs(NamedTuple):
         candidate: Stem embeddings of the second ones.
         cosines: `(batch, stem)` float64; 0 where the stem is silent in either.
         sounding: `(batch, stem)` True where the stem sounds in both.
-        features: `(batch, ...)` what a fusion has prepared; None if nothing.
+        features: What a fusion has prepared; None if nothing.
     """
 
     query: StemEmbeddings
@@ -73,7 +73,7 @@ class Fusion(nn.Module, ABC):
             pairs: `batch` pairs, without `features`.
 
         Returns:
-            `(batch, ...)`, which `fuse` and `similarity` find as `pairs.features`; None if there is nothing.
+            What `fuse` and `similarity` find as `pairs.features`, of any shape; None if there is nothing.
         """
 
     def compare(self, query: StemEmbeddings, candidate: StemEmbeddings) -> StemPairs:

@@ -19,9 +19,10 @@ class LowRankFusion(WeightedFusion):
 
     M_i = I + A_i B_i^T with A_i and B_i `(dim, rank)`: a metric of low rank as in Weinberger and Saul ("Distance metric
     learning for large margin nearest neighbor classification", JMLR 10, 2009), learned as a correction of the identity
-    (Hu et al., "LoRA", arXiv:2106.09685); B_i = 0 is the linear fusion. A few hundred triplets say nothing about most of
-    hundreds of dimensions: A_i and B_i lie in the span of the `components` directions along which the stem's embeddings
-    are longest in the trained pairs, and A_i starts as the first `rank` of these, which B_i can weaken or strengthen.
+    (Hu et al., "LoRA", arXiv:2106.09685); B_i = 0 is the linear fusion. A few hundred triplets say nothing about most
+    of hundreds of dimensions: A_i and B_i lie in the span of the `components` directions along which the stem's
+    embeddings are longest in the trained pairs, and A_i starts as the first `rank` of these, which B_i can weaken or
+    strengthen.
 
     Args:
         stems: Stem layout, in order.
@@ -33,7 +34,7 @@ class LowRankFusion(WeightedFusion):
     basis: Tensor
     within: Tensor
 
-    def __init__(self, stems: Sequence[str], rank: int = 4, components: int = 16, smoothing: float = 0.003) -> None:
+    def __init__(self, stems: Sequence[str], rank: int = 4, components: int = 16, smoothing: float = 0.03) -> None:
         super().__init__(stems)
         if not 1 <= rank <= components or not smoothing >= 0.0:
             msg = (
@@ -46,7 +47,8 @@ class LowRankFusion(WeightedFusion):
         first = torch.eye(components, rank, dtype=torch.float64)
         self.left = nn.Parameter(first.repeat(count, 1, 1))  # (stem, component, rank): A in the basis
         self.right = nn.Parameter(torch.zeros(count, components, rank, dtype=torch.float64))  # B
-        self.register_buffer("basis", torch.zeros(count, 0, components))  # (stem, dim, component), orthonormal
+        # (stem, dim, component), orthonormal
+        self.register_buffer("basis", torch.zeros(count, 0, components, dtype=torch.float64))
         self.register_buffer("within", torch.ones(components, dtype=torch.float64))  # 0: a component too many for dim
 
     def observe(self, pairs: StemPairs) -> None:
@@ -54,12 +56,12 @@ class LowRankFusion(WeightedFusion):
         vectors = torch.cat([pairs.query.vectors, pairs.candidate.vectors])  # (segment, stem, dim); silent ones are 0
         components = self.left.shape[1]
         _, directions = torch.linalg.eigh(torch.einsum("nsd,nse->sde", vectors, vectors))  # of ascending length
-        kept = directions.flip(2)[:, :, :components]
-        self.basis = torch.nn.functional.pad(kept, (0, components - kept.shape[2])).float()
+        kept = torch.linalg.qr(directions.flip(2)[:, :, :components].double())[0]  # orthonormal in float64 too
+        self.basis = nn.functional.pad(kept, (0, components - kept.shape[2]))
         self.within = (torch.arange(components) < kept.shape[2]).double()
 
     def prepare(self, pairs: StemPairs) -> Tensor:
-        """Return the coordinates of both segments in the basis, `(batch, 2, stem, component)`.
+        """Return the coordinates of both segments in the basis, `(stem, 2, batch, component)`.
 
         Raises:
             ConfigError: If there is no basis yet, or it is that of embeddings of another size.
@@ -72,20 +74,22 @@ class LowRankFusion(WeightedFusion):
                 "encoder of the fit, or call `observe` with pairs of segments first."
             )
             raise ConfigError(msg)
-        both = [torch.einsum("nsd,sdc->nsc", one.vectors, self.basis) for one in (pairs.query, pairs.candidate)]
-        return torch.stack(both, dim=1).double()
+        both = torch.stack([pairs.query.vectors, pairs.candidate.vectors])  # (2, batch, stem, dim)
+        return torch.einsum("knsd,sdc->sknc", both.double(), self.basis).contiguous()
 
     def fuse(self, pairs: StemPairs) -> Tensor:
         """Return weight times the cosine under the metric of each stem, `(batch, stem)`."""
-        coordinates = prepared(pairs)  # (batch, 2, stem, component)
+        coordinates = prepared(pairs)  # (stem, 2, batch, component)
         left = self.left * self.within.unsqueeze(1)
         # With p = A^T x and q = B^T x, <Mx, My> = <x, y> + p_x q_y + q_x p_y + q_x A^T A q_y: half of the last goes to
         # each of the two before it.
-        q = torch.einsum("nksc,scr->nksr", coordinates, self.right)
-        p = torch.einsum("nksc,scr->nksr", coordinates, left + 0.5 * self.right @ (left.mT @ left))
-        inner = pairs.cosines + (p * q.flip(1)).sum(dim=(1, 3))
-        stretch = (1.0 + 2.0 * (p * q).sum(dim=3)).clamp(min=_LEAST_STRETCH)  # |Mx|^2 and |My|^2, (batch, 2, stem)
-        return torch.where(pairs.sounding, self.weight * inner / stretch.prod(dim=1).sqrt(), 0.0)
+        sides = torch.cat([left + 0.5 * self.right @ (left.mT @ left), self.right], dim=2)
+        projected = (coordinates.flatten(1, 2) @ sides).unflatten(1, coordinates.shape[1:3])  # type: ignore[no-untyped-call]
+        p, q = projected.chunk(2, dim=3)  # (stem, 2, batch, rank) each
+        inner = pairs.cosines + (p * q.flip(1)).sum(dim=(1, 3)).T
+        stretch = (1.0 + 2.0 * (p * q).sum(dim=3)).clamp(min=_LEAST_STRETCH)  # |Mx|^2 and |My|^2, (stem, 2, batch)
+        norm = (stretch[:, 0] * stretch[:, 1]).sqrt().T
+        return torch.where(pairs.sounding, self.weight * inner / norm, 0.0)
 
     def roughness(self) -> Tensor:
         """Return the sum of squared entries of A_i B_i^T, times `smoothing`."""

@@ -18,9 +18,10 @@ _NEARLY_ZERO = 1e-5  # below, a secant is its tangent to 1e-11
 class MonotoneFusion(WeightedFusion):
     """One hidden layer on the weighted cosines y_i = w_i cos_i, increasing in every one of them.
 
-    The hidden units share the stems out, s_k = sum_i p_ki y_i with p_ki > 0 and sum_k p_ki = 1, and each bends its share:
+    The hidden units share the stems out, s_k = sum_i p_ki y_i with p_ki > 0 and sum_k p_ki = 1, and each bends its
+    share:
 
-        similarity = sum_k s_k + u_k h_k (s_k),      h_k' = tanh(g_k (s_k - m_k) / d_k - t_k),      h_k(0) = 0
+        similarity = sum_k s_k + u_k h_k(s_k),      h_k'(s) = tanh(g_k (s - m_k) / d_k - t_k),      h_k(0) = 0
 
     with |u_k| < 1, so that the slope of a unit passes from 1 - u_k to 1 + u_k around t_k and stays positive: this is a
     softplus network with nonnegative weights (Dugas et al., "Incorporating functional knowledge in neural networks",
@@ -28,9 +29,9 @@ class MonotoneFusion(WeightedFusion):
     All u_k = 0 is the linear fusion. Stems of negative weight count against, as there.
 
     What a stem contributes is its share by Aumann and Shapley ("Values of non-atomic games", 1974; integrated
-    gradients, arXiv:1703.01365): its gradient, averaged along the straight path from all stems silent to the pair, times
-    its cosine. For one hidden layer the average is a secant of h_k, so that it is exact, and contributions sum to the
-    similarity.
+    gradients, arXiv:1703.01365): its gradient, averaged along the straight path from all stems silent to the pair,
+    times its cosine. For one hidden layer the average is a secant of h_k, so that it is exact, and contributions sum to
+    the similarity.
 
     Args:
         stems: Stem layout, in order.
@@ -42,7 +43,7 @@ class MonotoneFusion(WeightedFusion):
     middle: Tensor
     spread: Tensor
 
-    def __init__(self, stems: Sequence[str], hidden: int = 8, smoothing: float = 0.003, seed: int = 0) -> None:
+    def __init__(self, stems: Sequence[str], hidden: int = 8, smoothing: float = 0.01, seed: int = 0) -> None:
         super().__init__(stems)
         if hidden < 1 or not smoothing >= 0.0:
             msg = f"Expected at least 1 hidden unit and a smoothing that is not negative; got {hidden}, {smoothing}."

@@ -29,7 +29,7 @@ class SplineFusion(WeightedFusion):
 
     knots: Tensor
 
-    def __init__(self, stems: Sequence[str], pieces: int = 6, smoothing: float = 0.003) -> None:
+    def __init__(self, stems: Sequence[str], pieces: int = 6, smoothing: float = 0.01) -> None:
         super().__init__(stems)
         if pieces < 2 or not smoothing >= 0.0:  # noqa: PLR2004
             msg = f"Splines have at least 2 pieces, and a smoothing that is not negative; got {pieces}, {smoothing}."
@@ -48,7 +48,7 @@ class SplineFusion(WeightedFusion):
                 self.knots[index] = torch.quantile(cosines, shares)
 
     def prepare(self, pairs: StemPairs) -> Tensor:
-        """Return how far each piece is passed on the way from 0 to the cosine, `(batch, stem, piece)`; negative below 0."""
+        """Return how far each piece is passed from 0 to the cosine, `(batch, stem, piece)`; negative below 0."""
         end = torch.full_like(self.knots[:, :1], torch.inf)
         lower, upper = torch.cat([-end, self.knots], dim=1), torch.cat([self.knots, end], dim=1)  # (stem, piece)
         cosines = pairs.cosines.unsqueeze(2)  # (batch, stem, 1)

@@ -153,10 +153,7 @@ class LanceIndex(Index):
 
         codes = IvfRq(distance_type="dot", num_partitions=1, num_bits=_BITS)
         for column, config in ((_VECTORS, codes), ("key", BTree())):
-            self._do(
-                "indexed",
-                lambda column=column, config=config: self._table.create_index(column, config=config, replace=True),
-            )
+            self._do("indexed", partial(self._table.create_index, column, config=config, replace=True))
         return self._unindexed() is not None
 
     def _unindexed(self) -> int | None:

@@ -61,7 +61,8 @@ class MilvusIndex(Index):
             self._version = str(self._client.get_server_version())
             if not self._client.has_collection(collection):
                 self._create()
-            self._client.load_collection(collection)
+            for name in (collection, collection + _CARD):  # a new process of milvus-lite has loaded neither
+                self._client.load_collection(name)
             cards = self._client.query(collection + _CARD, filter='key == "spec"', output_fields=["text"])
         spec.check(str(cards[0]["text"]) if cards else "{}", f"{uri} ({collection})")
 
@@ -109,7 +110,7 @@ class MilvusIndex(Index):
     def _write(self, items: Items) -> None:
         for start in range(0, len(items), _AT_ONCE):
             rows = _rows(items.take(range(start, min(start + _AT_ONCE, len(items)))))
-            self._do("written", lambda rows=rows: self._client.upsert(self.collection, rows))
+            self._do("written", partial(self._client.upsert, self.collection, rows))
 
     def delete(self, keys: Sequence[str]) -> None:
         """Drop items."""

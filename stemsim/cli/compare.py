@@ -1,0 +1,167 @@
+"""`stemsim compare`: how similar two pieces sound, and what each stem adds."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stemsim.cli.errors import readable_errors
+from stemsim.cli.parts import ENCODER_HELP, SEPARATOR_HELP
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from stemsim.model import Explanation, StemSimilarity
+    from stemsim.stems import StemLayout
+
+__all__ = ["compare_command"]
+
+
+def compare_command(
+    a: Annotated[Path, typer.Argument(metavar="A", help="Audio file.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Audio file.")],
+    model: Annotated[
+        str | None, typer.Option(help="Ready-made model, such as muq-6stem, or the folder of one of your own.")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help=ENCODER_HELP, show_default="spectral, or the model's")] = None,
+    separator: Annotated[str | None, typer.Option(help=SEPARATOR_HELP, show_default="bands, or the model's")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Such as drums=1,bass=0.5; other stems 0.", show_default="equal, or the model's"),
+    ] = None,
+    start: Annotated[float, typer.Option("--from", help="Where to begin in both files, in seconds.")] = 0.0,
+    end: Annotated[
+        float | None, typer.Option("--to", help="Where to end in both, in seconds.", show_default="the end")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where the models compute: cpu, cuda:0, ...")] = "cpu",
+    plot: Annotated[Path | None, typer.Option(help="Draw the contributions into this file, e.g. x.png.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+) -> None:
+    """Say how similar two pieces sound: the weighted sum of the similarities of their stems, and what each stem adds.
+
+    Without --model, --encoder and --separator the stems are frequency bands and the encoder a classical one: neither
+    needs downloaded weights, and both are far behind those of the ready-made models.
+    """
+    with readable_errors():
+        from stemsim.audio import Segment, audio_info
+
+        segments = [Segment(path, start, (end or audio_info(path).duration) - start) for path in (a, b)]
+        similarity = _similarity(model, encoder, separator, weights, device)
+        explanation: Any = similarity.explain(*segments)
+        if plot is not None:
+            _save(_figure(explanation, a, b), plot)
+    if as_json:
+        card = similarity.card
+        made_with = {"model": card.name, "encoder": card.encoder.identity, "separator": card.separator.identity}
+        typer.echo(json.dumps({"a": str(a), "b": str(b), **made_with, **explanation.to_dict()}, indent=2))
+        return
+    _print(explanation, similarity, a, b)
+    if plot is not None:
+        typer.echo(f"Wrote {plot}")
+
+
+def _similarity(
+    model: str | None, encoder: str | None, separator: str | None, weights: str | None, device: str
+) -> "StemSimilarity":
+    """Make what compares, out of a ready-made model or of parts."""
+    from stemsim.cli.parts import make_encoder, make_separator
+    from stemsim.embedding import StemEmbedder
+    from stemsim.model import StemSimilarity, load
+
+    if model is not None:
+        loaded = load(
+            model,
+            encoder=None if encoder is None else make_encoder(encoder),
+            separator=None if separator is None else make_separator(separator),
+            device=device,
+        )
+        if weights is None:
+            return loaded
+        return StemSimilarity(loaded.embedder, _weights(weights, loaded.stems, loaded.weights))
+    embedder = StemEmbedder(
+        make_separator(separator or "bands"), make_encoder(encoder or "spectral"), device=device, progress=False
+    )
+    equal = dict.fromkeys(embedder.stems, 1.0)
+    return StemSimilarity(embedder, equal if weights is None else _weights(weights, embedder.stems))
+
+
+def _weights(text: str, stems: "StemLayout", learned: "Mapping[str, float] | None" = None) -> dict[str, float]:
+    """Read weights of stems; two pieces are compared stem by stem, so that there are no pairs of different ones."""
+    from stemsim.errors import ConfigError
+    from stemsim.retrieval.routing import Routing
+
+    weights = dict.fromkeys(stems, 0.0)
+    for query, library, weight in Routing.parse(text, stems, learned).pairs:
+        if query != library:
+            msg = f"Two pieces are compared stem by stem; {query}:{library} is for a search. Write {query}={weight:g}."
+            raise ConfigError(msg)
+        weights[query] = weight
+    return weights
+
+
+def _print(explanation: "Explanation", similarity: "StemSimilarity", a: Path, b: Path) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("stem")
+    for heading in ("weight", "similarity", "contribution"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for stem in explanation.stems:
+        silent = explanation.silent.get(stem)
+        where = {None: "", "a": "silent in A", "b": "silent in B", "both": "silent in both"}[silent]
+        cosine = "-" if silent else f"{explanation.cosines[stem]:.3f}"
+        contribution = f"{explanation.contributions[stem]:.3f}"
+        table.add_row(stem, f"{explanation.weights[stem]:.3f}", cosine, contribution, where)
+    table.add_section()
+    table.add_row("sum", "", "", f"{explanation.similarity:.3f}", "similarity; higher is closer")
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"A  {a}\nB  {b}", markup=False)
+    console.print(table)
+    card = similarity.card
+    name = "" if card.name == "custom" else f"{card.name}: "
+    console.print(f"{name}{card.separator} x {card.encoder}", markup=False)
+
+
+def _figure(explanation: "Explanation", a: Path, b: Path) -> "Figure":
+    """Draw the contributions as bars, and the similarity of each stem beside its name."""
+    from importlib.util import find_spec
+
+    from stemsim.errors import ConfigError
+
+    if find_spec("matplotlib") is None:
+        msg = "--plot needs the package matplotlib: pip install matplotlib."
+        raise ConfigError(msg)
+    from matplotlib.figure import Figure
+
+    stems = list(reversed(explanation.stems))
+    figure = Figure(figsize=(7.0, 1.2 + 0.38 * len(stems)), layout="constrained", dpi=120)
+    axes = figure.add_subplot()
+    values = [explanation.contributions[stem] for stem in stems]
+    axes.barh(range(len(stems)), values, color=["#2f6fb0" if value >= 0.0 else "#d9822b" for value in values])
+    labels = [
+        f"{stem}  (silent)" if stem in explanation.silent else f"{stem}  {explanation.cosines[stem]:.2f}"
+        for stem in stems
+    ]
+    axes.set_yticks(range(len(stems)), labels)
+    axes.axvline(0.0, color="#333f4a", linewidth=0.8)
+    axes.set_xlabel("contribution = weight x similarity of the stem")
+    names = [path.name if a.name != b.name else f"{path.parent.name}/{path.name}" for path in (a, b)]
+    axes.set_title(f"{names[0]} - {names[1]}: similarity {explanation.similarity:.3f}", fontsize=10, parse_math=False)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    return figure
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    from stemsim.errors import ConfigError
+
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as error:
+        msg = f"The picture cannot be written to {path}: {error}. Name a file such as x.png in a folder that exists."
+        raise ConfigError(msg) from error

@@ -1,0 +1,230 @@
+"""`stemsim index`: put folders of audio into a library, and look after it."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from stemsim.cli.errors import readable_errors
+from stemsim.cli.parts import ENCODER_HELP, SEPARATOR_HELP
+
+if TYPE_CHECKING:
+    from stemsim.retrieval.library import Library
+    from stemsim.retrieval.recall import RecallCheck
+    from stemsim.retrieval.report import AddReport
+    from stemsim.retrieval.stats import LibraryStats
+
+__all__ = ["LibraryOption", "index_app"]
+
+LibraryOption = Annotated[str, typer.Option("--library", "-l", help="Folder of the library, or s3://...")]
+_JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+_NO_MODEL = (
+    "Made with frequency bands and the encoder Spectral, which need no downloaded weights and are far behind the "
+    "ready-made models (--model muq-6stem)."
+)
+
+
+class _WithDefault(TyperGroup):
+    """Takes `stemsim index DIR` for `stemsim index add DIR`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # the context is click's or typer's own
+        """Put the name of the usual command before arguments that begin with none."""
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["add", *args]
+        return super().parse_args(ctx, args)
+
+
+index_app = typer.Typer(
+    cls=_WithDefault,
+    help=(
+        "Put folders of loops, samples and songs into a library: `stemsim index DIR... --library L` is short for "
+        "`stemsim index add DIR... --library L`. The other commands look after it; name a folder `check` as ./check."
+    ),
+    no_args_is_help=True,
+)
+
+
+@index_app.command("add")
+def add_command(
+    paths: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders, or single files.")],
+    library: LibraryOption,
+    model: Annotated[
+        str | None, typer.Option(help="Encoder, separator and weights of a ready-made model, such as muq-6stem.")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help=ENCODER_HELP, show_default="the library's, else spectral")] = None,
+    separator: Annotated[
+        str | None, typer.Option(help=SEPARATOR_HELP, show_default="the library's, else bands")
+    ] = None,
+    window: Annotated[
+        float | None, typer.Option(help="Length of an item in seconds.", show_default="the library's, else 5")
+    ] = None,
+    hop: Annotated[
+        float | None,
+        typer.Option(help="From one item to the next, in seconds.", show_default="the library's, else the window"),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Batches in work at once.", show_default="one a core")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Most items embedded at once.", show_default="16")] = None,
+    device: Annotated[str, typer.Option(help="Where the models compute: cpu, cuda:0, ...")] = "cpu",
+    index: Annotated[
+        str | None, typer.Option(help="Keep the items in this Milvus: http://host:19530, or a file of milvus-lite.")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Measure tempo and key where file names do not say them.")
+    ] = True,
+    progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show a progress bar.")] = True,
+    as_json: _JsonOption = False,
+) -> None:
+    """Add folders to a library; what is in it already is skipped, and what has changed is replaced.
+
+    An interrupted run goes on where it stopped, and several may fill one library. A file that cannot be read is listed
+    with its reason at the end and stops nothing. A new library without --model, --encoder and --separator is made with
+    spectral and bands, which need no downloaded weights and are far behind the ready-made models; an old one goes on as
+    it was made.
+    """
+    with readable_errors():
+        from stemsim.cli.libraries import open_or_make
+
+        opened, is_new = open_or_make(
+            library,
+            model=model,
+            encoder=encoder,
+            separator=separator,
+            windows=(window, hop),
+            computing=(device, workers, batch_size),
+            index=index,
+        )
+        if is_new and not as_json:
+            made_with = f"New library {opened.root}: {opened.card.separator} x {opened.card.encoder}."
+            typer.echo(made_with if model or encoder or separator else f"{made_with} {_NO_MODEL}")
+        report = opened.add(paths, listen=measure, progress=progress)
+        if as_json:
+            typer.echo(json.dumps({"library": opened.root, **report.to_dict()}, indent=2))
+        else:
+            _show_report(report, opened)
+
+
+@index_app.command("check")
+def check_command(
+    library: LibraryOption,
+    k: Annotated[int, typer.Option("-k", help="Number of items that each search asks for.")] = 50,
+    queries: Annotated[int, typer.Option(help="Number of searches with each kind of weights.")] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of the draw of queries and weights.")] = 0,
+    as_json: _JsonOption = False,
+) -> None:
+    """Compare the answers of the index with exact ones, for random, single-stem, negative and cross-stem weights."""
+    with readable_errors():
+        from stemsim.retrieval.library import Library
+        from stemsim.retrieval.recall import recall_check
+
+        check = recall_check(Library(library).index, k=k, queries=queries, seed=seed)
+    if as_json:
+        rows = json.loads(check.frame.to_json(orient="records"))
+        typer.echo(json.dumps({"items": check.items, "k": check.k, "index": check.answer, "weights": rows}, indent=2))
+    else:
+        _show_check(check)
+
+
+@index_app.command("stats")
+def stats_command(library: LibraryOption, as_json: _JsonOption = False) -> None:
+    """Say what is in a library, and how it was made."""
+    with readable_errors():
+        from stemsim.retrieval.library import Library
+
+        opened = Library(library)
+        stats = opened.stats()
+    if as_json:
+        card = opened.card.to_dict()
+        typer.echo(json.dumps({"library": opened.root, **stats.to_dict(), "made_with": card}, indent=2))
+    else:
+        _show_stats(stats, opened)
+
+
+@index_app.command("prune")
+def prune_command(
+    library: LibraryOption,
+    even_all: Annotated[
+        bool, typer.Option("--even-all", help="Even if not a single file is there any more: is its disk mounted?")
+    ] = False,
+    as_json: _JsonOption = False,
+) -> None:
+    """Drop the files that are not on the disk any more."""
+    with readable_errors():
+        from stemsim.retrieval.library import Library
+
+        dropped = Library(library).prune(even_all=even_all)
+    _show_dropped(dropped, as_json=as_json)
+
+
+@index_app.command("remove")
+def remove_command(
+    paths: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders, or single files.")],
+    library: LibraryOption,
+    as_json: _JsonOption = False,
+) -> None:
+    """Drop files and folders from a library, and not from the disk."""
+    with readable_errors():
+        from stemsim.retrieval.library import Library
+
+        dropped = Library(library).remove(paths)
+    _show_dropped(dropped, as_json=as_json)
+
+
+def _show_report(report: "AddReport", library: "Library") -> None:
+    """Print what came of a run, and the files that failed below it."""
+    typer.echo(
+        f"{report.added} files added, {report.changed} replaced, {report.unchanged} unchanged, "
+        f"{len(report.failures)} cannot be read; {report.items} new items in {report.seconds:.1f} s."
+    )
+    if report.copied:
+        typer.echo(f"{report.copied} of them have the content of other files, and were not embedded again.")
+    if report.silent:
+        typer.echo(f"{report.silent} of them are silent all through, so that no search finds them.")
+    for failure in report.failures:
+        typer.echo(f"  {failure.path}: {failure.reason}")
+    typer.echo(f"{library.root}: {library.index.describe()}.")
+
+
+def _show_check(check: "RecallCheck") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    headings = ("weights", "searches", f"recall@{check.k}", "worst", "p50, ms", "p99, ms")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "weights" else "right")
+    for weights, queries, recall, worst, middle, slow in check.frame.itertuples(index=False):
+        table.add_row(weights, str(queries), f"{recall:.4f}", f"{worst:.4f}", f"{middle:.1f}", f"{slow:.1f}")
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    console.print(check.sentence, markup=False)
+
+
+def _show_stats(stats: "LibraryStats", library: "Library") -> None:
+    card = library.card
+    lines = {
+        "library": library.root,
+        "made with": f"{card.model + ': ' if card.model else ''}{card.separator} x {card.encoder}",
+        "items": f"windows of {card.windowing.length:g} s every {card.windowing.step:g} s",
+        "holds": f"{stats.files} files, {stats.hours:.2f} h, {stats.items} items ({stats.silent} files are silent)",
+        "missing": f"{stats.missing} files are not on the disk any more" if stats.missing else "",
+        "stems": ", ".join(f"{stem} {count}" for stem, count in stats.stems.items()),
+        "categories": ", ".join(f"{name or 'none'} {count}" for name, count in stats.categories.items()),
+        "known": f"tempo of {stats.with_bpm} items, key of {stats.with_key}",
+        "weights": ", ".join(f"{stem}={weight:g}" for stem, weight in card.weights.items()) or "equal",
+        "search": stats.index,
+    }
+    for name, text in lines.items():
+        if text:
+            typer.echo(f"{name:<12}{text}")
+
+
+def _show_dropped(dropped: list[Path], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"dropped": [str(path) for path in dropped]}, indent=2))
+        return
+    for path in dropped:
+        typer.echo(f"  {path}")
+    typer.echo(f"{len(dropped)} files dropped.")

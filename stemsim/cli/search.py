@@ -1,0 +1,207 @@
+"""`stemsim search`: what in a library sounds like this?"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stemsim.cli.errors import readable_errors
+from stemsim.cli.index import LibraryOption
+
+if TYPE_CHECKING:
+    from stemsim.audio import Segment
+    from stemsim.retrieval.filter import ItemFilter
+    from stemsim.retrieval.hits import Hit
+
+__all__ = ["search_command"]
+
+
+def search_command(  # noqa: PLR0913, PLR0917 - each is an option
+    library: LibraryOption,
+    query: Annotated[
+        Path | None, typer.Argument(metavar="[QUERY]", help="Audio file to search with.", show_default=False)
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help='Words to search with, such as "warm analog bass"; the encoder must know text.')
+    ] = None,
+    text_weight: Annotated[float, typer.Option(help="Share of the words beside an audio query, from 0 to 1.")] = 0.5,
+    text_stems: Annotated[
+        str | None, typer.Option(help="Stems that the words are about, apart by commas.", show_default="all")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "Such as drums=1,bass=0.5; drums:mix for the query's drums against whole sounds; learned; equal; "
+                "learned,drums=2."
+            ),
+            show_default="the library's, else equal; mix for words alone",
+        ),
+    ] = None,
+    start: Annotated[float | None, typer.Option("--from", help="Where the query begins, in seconds.")] = None,
+    end: Annotated[float | None, typer.Option("--to", help="Where it ends, in seconds.")] = None,
+    k: Annotated[int, typer.Option("-k", help="Most hits.")] = 10,
+    category: Annotated[str | None, typer.Option(help="Such as kick, or kick,snare.")] = None,
+    bpm: Annotated[str | None, typer.Option(help="Tempo: 118:124, 120 (by half a BPM), 90: or :100.")] = None,
+    key: Annotated[str | None, typer.Option(help="Such as Am, or Am,C; F# for any mode.")] = None,
+    duration: Annotated[str | None, typer.Option(help="Seconds of an item: 0.1:2.")] = None,
+    loudness: Annotated[str | None, typer.Option(help="Level in dBFS: -20:-6, written --loudness=-20:-6.")] = None,
+    stems: Annotated[str | None, typer.Option(help="Stems that sound, such as drums,vocals.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Only files in this folder.")] = None,
+    include_self: Annotated[bool, typer.Option("--include-self", help="Let the query find itself.")] = False,
+    export: Annotated[Path | None, typer.Option(help="Write the hits as wav files into this folder.")] = None,
+    device: Annotated[str, typer.Option(help="Where the models compute: cpu, cuda:0, ...")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+) -> None:
+    """Find what in a library sounds most like a piece of audio, a description in words, or both.
+
+    Windows of one file that are all but identical are shown as the best of them. The query itself, if it is in the
+    library, is left out.
+    """
+    with readable_errors():
+        from stemsim.cli.libraries import open_library
+
+        opened = open_library(library, device=device)
+        where = _conditions(category, bpm, key, (duration, loudness), stems, folder)
+        routing = opened.routing(weights, words_only=query is None)
+        hits = opened.search(
+            None if query is None else _part(query, start, end),
+            text=text,
+            text_weight=text_weight,
+            text_stems=None if text_stems is None else _names(text_stems),
+            routing=routing,
+            k=k,
+            where=where,
+            include_self=include_self,
+        )
+        written = [] if export is None else _export(hits, export)
+    if as_json:
+        asked = {"query": None if query is None else str(query), "text": text, "weights": routing.text}
+        found = [hit.to_dict() for hit in hits]
+        files = {} if export is None else {"exported": [str(path) for path in written]}
+        typer.echo(json.dumps({**asked, "library": opened.root, "hits": found, **files}, indent=2))
+        return
+    _print(hits, routing.text)
+    if export is not None:
+        typer.echo(f"Wrote {len(written)} files to {export}.")
+
+
+def _part(path: Path, start: float | None, end: float | None) -> "Segment":
+    from stemsim.retrieval.query import query_segment
+
+    return query_segment(path, start, end)
+
+
+def _conditions(
+    category: str | None,
+    bpm: str | None,
+    key: str | None,
+    spans: tuple[str | None, str | None],
+    stems: str | None,
+    folder: Path | None,
+) -> "ItemFilter":
+    """Return the conditions that the options say."""
+    from stemsim.errors import ConfigError
+    from stemsim.retrieval.categories import CATEGORIES
+    from stemsim.retrieval.file_names import keys_named
+    from stemsim.retrieval.files import absolute
+    from stemsim.retrieval.filter import ItemFilter
+
+    categories = None if category is None else _names(category)
+    if unknown := [name for name in categories or () if name not in CATEGORIES]:
+        msg = f"Categories are {', '.join(CATEGORIES)}; got {', '.join(unknown)}."
+        raise ConfigError(msg)
+    keys = None if key is None else tuple(dict.fromkeys(name for part in _names(key) for name in keys_named(part)))
+    return ItemFilter(
+        category=categories,
+        bpm=_span("--bpm", bpm, around=0.5),
+        musical_key=keys,
+        duration=_span("--duration", spans[0]),
+        loudness=_span("--loudness", spans[1]),
+        stems=None if stems is None else _names(stems),
+        path_prefix=None if folder is None else f"{absolute(folder)}/",
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _span(flag: str, text: str | None, *, around: float | None = None) -> tuple[float | None, float | None] | None:
+    """Read `low:high`, either of which may be missing; or one number, which stands for what is near it."""
+    from stemsim.errors import ConfigError
+
+    if text is None:
+        return None
+    low, colon, high = text.partition(":")
+    try:
+        if not colon and around is not None:
+            return float(low) - around, float(low) + around
+        if colon and (low.strip() or high.strip()):
+            return float(low) if low.strip() else None, float(high) if high.strip() else None
+    except ValueError:
+        pass
+    msg = f"{flag} is two numbers with a colon between them, such as 118:124, 90: or :100; got {text!r}."
+    raise ConfigError(msg)
+
+
+def _export(hits: "Sequence[Hit]", folder: Path) -> list[Path]:
+    """Write each hit as a wav file: a copy where it is a whole wav file, else the part of it."""
+    from stemsim.audio import read_audio, write_audio
+    from stemsim.errors import ConfigError
+
+    written: list[Path] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for rank, hit in enumerate(hits, start=1):
+            whole = hit.duration >= hit.file_duration
+            place = "" if whole else f" {hit.start:.1f}s"
+            path = folder / f"{rank:03d} {hit.path.stem}{place}.wav"
+            if whole and hit.path.suffix.lower() == ".wav":
+                shutil.copyfile(hit.path, path)
+            else:
+                write_audio(path, *read_audio(hit.path, hit.start, hit.duration))
+            written.append(path)
+    except OSError as error:
+        msg = f"The hits cannot be written to {folder}: {error}. Name another folder, or make room."
+        raise ConfigError(msg) from error
+    return written
+
+
+def _print(hits: "Sequence[Hit]", routing: str) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not hits:
+        console.print("Nothing meets these conditions.")
+        return
+    folder = Path(os.path.commonpath([hit.path.parent for hit in hits]))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("", "similarity", "category", "BPM", "key", "dBFS", "at, s"):
+        left = heading in {"category", "key"}
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+    table.add_column("file", overflow="fold")
+    for rank, hit in enumerate(hits, start=1):
+        more = f" (and {hit.folded} like it)" if hit.folded else ""
+        more += "".join(f"\n= {path}" for path in hit.also)
+        table.add_row(
+            str(rank),
+            f"{hit.similarity:.3f}",
+            hit.category or "",
+            "" if hit.bpm is None else f"{hit.bpm:.0f}{'*' if 'bpm' in hit.measured else ' '}",
+            "" if hit.musical_key is None else f"{hit.musical_key}{'*' if 'musical_key' in hit.measured else ''}",
+            f"{hit.loudness:.0f}",
+            f"{hit.start:.1f}-{hit.end:.1f}",
+            Text(f"{hit.path.relative_to(folder)}{more}"),
+        )
+    console.print(f"In {folder}", markup=False)
+    console.print(table)
+    starred = any(hit.measured for hit in hits)
+    console.print(f"weights {routing}{'; * measured in the audio' if starred else ''}", markup=False)

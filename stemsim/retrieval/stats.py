@@ -1,0 +1,75 @@
+"""What is in a library, in figures."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from stemsim.retrieval.catalogue import FileRecord
+from stemsim.retrieval.index import Index
+
+__all__ = ["LibraryStats", "stats_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryStats:
+    """What is in a library.
+
+    Attributes:
+        files: Number of files.
+        items: Number of items.
+        hours: Length of all files.
+        silent: Files without an item, because they are silent.
+        missing: Files that are not on the disk any more; `prune` drops them.
+        categories: Number of items of each category, the most frequent first; an empty name is for those without.
+        with_bpm: Number of items whose tempo is known.
+        with_key: Number of items whose key is known.
+        stems: Number of items in which each stem sounds.
+        index: What the index says of itself.
+    """
+
+    files: int
+    items: int
+    hours: float
+    silent: int
+    missing: int
+    categories: Mapping[str, int]
+    with_bpm: int
+    with_key: int
+    stems: Mapping[str, int]
+    index: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as plain dictionaries."""
+        return asdict(self)
+
+
+def stats_of(records: Sequence[FileRecord], index: Index) -> LibraryStats:
+    """Count what is in a library.
+
+    Args:
+        records: Its files.
+        index: Its items.
+
+    Returns:
+        The figures.
+    """
+    done = [record for record in records if record.done]
+    stems = index.spec.stems
+    rows = index.table(["category", "bpm", "musical_key", *(f"has_{stem}" for stem in stems)])
+    bpm = np.asarray(rows["bpm"].to_numpy(zero_copy_only=False), np.float64)
+    return LibraryStats(
+        files=len(done),
+        items=len(rows),
+        hours=sum(record.duration for record in done) / 3600.0,
+        silent=sum(record.items == 0 for record in done),
+        missing=sum(not os.path.lexists(record.path) for record in done),
+        categories=dict(Counter(rows["category"].to_pylist()).most_common()),
+        with_bpm=int((~np.isnan(bpm)).sum()),
+        with_key=sum(bool(key) for key in rows["musical_key"].to_pylist()),
+        stems={stem: int(np.count_nonzero(rows[f"has_{stem}"].to_pylist())) for stem in stems},
+        index=index.describe(),
+    )

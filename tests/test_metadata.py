@@ -1,0 +1,318 @@
+"""What a library reads off names and measures in audio: category, tempo, key; and how it cuts files into items."""
+
+from itertools import pairwise
+from pathlib import Path, PurePath
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stemsim.errors import AudioError, ConfigError, DataNotFoundError
+from stemsim.retrieval.categories import CATEGORIES, guess_category, is_loop, words_of
+from stemsim.retrieval.file_names import KEYS, NOTES, named_bpm, named_key
+from stemsim.retrieval.measuring import key_of_chroma, measure
+from stemsim.retrieval.metadata import describe_file
+from stemsim.retrieval.windows import Windowing
+
+RATE = 22_050
+
+
+def write(path, samples, rate=RATE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.asarray(samples, np.float32), rate)
+    return path
+
+
+def clicks(bpm, seconds, *, rate=RATE):
+    """Noise bursts on every beat, the first of four louder."""
+    rng = np.random.default_rng(0)
+    samples = np.zeros(round(seconds * rate))
+    for beat in range(int(seconds * bpm / 60)):
+        start = round(beat * 60 / bpm * rate)
+        burst = (
+            rng.normal(size=min(1000, len(samples) - start)) * np.exp(-np.arange(1000) / 200)[: len(samples) - start]
+        )
+        samples[start : start + len(burst)] += (0.3 if beat % 4 == 0 else 0.2) * burst
+    return samples
+
+
+def chords(notes, seconds=4.0):
+    """Chords of decaying harmonic tones, each a list of MIDI numbers."""
+    time = np.arange(round(seconds / len(notes) * RATE)) / RATE
+    parts = []
+    for chord in notes:
+        tones = [np.sin(2 * np.pi * 440 * 2 ** ((note - 69) / 12) * k * time) / k for note in chord for k in (1, 2, 3)]
+        parts.append(np.exp(-time) * sum(tones) / len(tones))
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("HiHat_Closed-03 (bright)", ["hi", "hat", "closed", "03", "bright"]),
+        ("KICKDrum808", ["kick", "drum", "808"]),
+        ("BDPunchy", ["bd", "punchy"]),
+        ("Drum&Bass", ["drum", "and", "bass"]),
+        ("...", []),
+    ],
+)
+def test_words(name, words):
+    assert words_of(name) == words
+
+
+@pytest.mark.parametrize(
+    ("path", "category"),
+    [
+        ("Kicks/01.wav", "kick"),
+        ("One Shots/Hi Hats/Closed/CR78.wav", "hat"),
+        ("kit/BD_hard_02.wav", "kick"),
+        ("kit/HH/10.wav", "hat"),
+        ("x/openHat3.wav", "hat"),
+        ("Bass Drum Deep.wav", "kick"),
+        ("x/drum_bass_soft.wav", "kick"),
+        ("Drum & Bass/amen_174.wav", "loop"),
+        ("Drum & Bass/x.wav", "drums"),
+        ("Snares/loop_03.wav", "snare"),
+        ("Synth Bass/C.wav", "bass"),
+        ("SynthBassLoop_120.wav", "bass"),
+        ("bassloop.wav", "bass"),
+        ("x/VOX_hook.wav", "vocals"),
+        ("x/FemaleVocals.wav", "vocals"),
+        ("x/gtr_clean.wav", "guitar"),
+        ("x/Pad-warm.wav", "pad"),
+        ("x/riser 8 bars.wav", "fx"),
+        ("x/prc_14.wav", "perc"),
+        ("x/Brass stab.wav", "brass"),
+        ("Loops/x.wav", "loop"),
+        # two letters count after words, and within the name of a folder not at all
+        ("Pads/Oh My.wav", "pad"),
+        ("x/Oh_03.wav", "hat"),
+        ("x/TR8_OH_03.wav", "hat"),
+        ("Study Ch 3/x.wav", None),
+        ("Recordings/2020-03-01.wav", None),
+        ("sh.wav", "perc"),
+        ("hatred/believe.wav", None),
+        ("Chords/x.wav", "synth"),
+    ],
+)
+def test_categories_of_paths(path, category):
+    assert guess_category(PurePath("/home/someone/Music") / path) == category
+
+
+def test_the_nearest_folder_and_the_first_word_win():
+    assert guess_category(PurePath("/Pads/Kicks/x.wav")) == "kick"
+    assert guess_category(PurePath("/Pads/Kicks/snare_kick.wav")) == "snare"
+    assert guess_category(PurePath("/Kicks/a/b/c/x.wav")) is None  # too far above
+
+
+def test_categories_of_the_real_samples(shared_data):
+    """Sonic Pi's prefix is the category; the prefixes that are kinds of production (elec, mehackit, ...) have none."""
+    truth = {"ambi": "pad", "bass": "bass", "bd": "kick", "guit": "guitar", "hat": "hat", "loop": "loop"}
+    truth |= {"perc": "perc", "ride": "cymbal", "sn": "snare", "tabla": "perc", "vinyl": "fx"}
+    files = {path: truth.get(path.stem.partition("_")[0]) for path in (shared_data / "samples/sonic-pi").iterdir()}
+    known = {path: category for path, category in files.items() if category is not None}
+    right = sum(guess_category(path) == category for path, category in known.items())
+    assert (right, len(known)) == (119, 123)  # loop_tabla, loop_perc1 and 2 and loop_drone go by what is looped
+    drums = [path for path in files if path.stem.startswith("drum_")]
+    kinds = {guess_category(path) for path in drums}
+    assert kinds <= {"kick", "snare", "cymbal", "tom", "perc", "drums"}
+
+
+def test_categories_of_the_real_drum_kit_by_folder_alone(shared_data):
+    truth = {"bd": "kick", "sd": "snare", "hh": "hat", "oh": "hat", "cp": "clap", "cb": "perc", "rim": "rim"}
+    truth |= {"ht": "tom", "mt": "tom", "lt": "tom", "cr": "cymbal", "rd": "cymbal", "sh": "perc", "tb": "perc"}
+    truth |= {"brk": "loop", "misc": "drums"}
+    files = list((shared_data / "samples/uzu-drumkit").rglob("*.wav"))
+    assert len(files) == 41
+    assert all(guess_category(path.with_name("1.wav")) == truth[path.parent.name] for path in files)
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_any_path_has_some_category_or_none(folder, name):
+    assert guess_category(PurePath("/x") / folder.replace("/", "") / (name.replace("/", "") + ".wav")) in (
+        *CATEGORIES,
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "duration", "bpm"),
+    [
+        ("Amen_174bpm.wav", 3.0, 174.0),
+        ("Amen 97.5 BPM.wav", 3.0, 97.5),
+        ("bpm120_x.wav", 3.0, 120.0),
+        ("BPM-088 x.wav", 3.0, 88.0),
+        ("Loops 124bpm/x.wav", 3.0, 124.0),
+        ("Loop_120_Am.wav", 3.0, 120.0),
+        ("Loops/funk 98.wav", 3.0, 98.0),
+        ("funk_120_x.wav", 8.0, 120.0),  # four bars
+        ("funk_120_x.wav", 7.3, None),
+        ("Kick 120.wav", 0.31, None),
+        ("take_2020.wav", 8.0, None),
+        ("Loop_808.wav", 8.0, None),
+        ("Loop SH101.wav", 8.0, None),
+        ("Loop SH 101.wav", 8.0, None),
+        ("Loop 1200.wav", 8.0, None),
+        ("Loop_12.wav", 8.0, None),
+        ("Loop 999bpm.wav", 8.0, None),
+        ("48000_120.5.wav", 8.0, None),
+        ("rpm120.wav", 3.0, None),
+    ],
+)
+def test_tempo_of_names(path, duration, bpm):
+    assert named_bpm(PurePath("/x") / path, duration) == bpm
+
+
+@pytest.mark.parametrize(
+    ("name", "category", "key"),
+    [
+        ("Loop_Am_120", None, "A minor"),
+        ("Loop_C#min", None, "C# minor"),
+        ("x F_major", None, "F major"),
+        ("x_f_major", None, "F major"),
+        ("Rhodes Bbm", "keys", "A# minor"),
+        ("Rhodes E♭ maj7", "keys", "D# major"),
+        ("x Gmaj", None, "G major"),
+        ("Pad F sharp minor", "pad", "F# minor"),
+        ("guit_em9", "guitar", "E minor"),
+        ("Bass_F#2", "bass", "F#"),
+        ("Bass_C", "bass", "C"),
+        ("Pluck G 128", "synth", "G"),
+        ("Cbmaj", None, "B major"),
+        # what is none
+        ("A", "bass", None),
+        ("Am", None, "A minor"),
+        ("Take A", "vocals", None),
+        ("Loop B", "synth", None),
+        ("beat_a", "loop", None),
+        ("Kick C", "kick", None),
+        ("I am here", "vocals", None),
+        ("9 am", "vocals", None),
+        ("FM Bass", "bass", None),
+        ("ab_test", "bass", None),
+        ("Gm2020x", "bass", None),
+        ("drum_bass_hard", "bass", None),
+        ("minor swing", None, None),
+    ],
+)
+def test_keys_of_names(name, category, key):
+    assert named_key(PurePath(f"/x/{name}.wav"), category) == key
+
+
+@given(st.sampled_from(KEYS), st.sampled_from(["_", "-", " ", ""]), st.sampled_from(["{}_120bpm", "Loop_{}", "x {} y"]))
+def test_every_key_is_read_as_it_is_spelt(key, gap, pattern):
+    note, mode = key.split()
+    assert named_key(PurePath(pattern.format(f"{note}{gap}{mode}") + ".wav"), None) == key
+
+
+@pytest.mark.parametrize("bpm", [85.0, 97.5, 120.0, 128.0, 174.0])
+@pytest.mark.parametrize("bars", [2, 11.37])
+def test_tempo_is_measured(tmp_path, bpm, bars):
+    measured = measure(write(tmp_path / "x.wav", clicks(bpm, bars * 240 / bpm)))
+    assert measured.bpm == pytest.approx(bpm, rel=0.005)
+
+
+def test_tempo_of_real_loops(shared_data):
+    """Their tempi are in Sonic Pi's documentation, or follow from their whole numbers of bars."""
+    loops = {"compus": 148.0, "garzul": 120.0, "mika": 120.0, "safari": 120.0, "breakbeat": 126.0, "electric": 97.0}
+    for name, bpm in loops.items():
+        assert describe_file(shared_data / f"samples/sonic-pi/loop_{name}.flac").bpm == pytest.approx(bpm, rel=0.001)
+
+
+def test_no_tempo_without_repetition(tmp_path):
+    rng = np.random.default_rng(0)
+    assert measure(write(tmp_path / "noise.wav", 0.1 * rng.normal(size=6 * RATE))).bpm is None
+    assert measure(write(tmp_path / "silence.wav", np.zeros(6 * RATE))).bpm is None
+    assert measure(write(tmp_path / "short.wav", clicks(120, 1.0))).bpm is None
+
+
+def test_key_is_measured(tmp_path):
+    cadence = [[60, 64, 67], [65, 69, 72], [67, 71, 74], [60, 64, 67]]
+    assert measure(write(tmp_path / "c.wav", chords(cadence))).musical_key == "C major"
+    transposed = [[note + 6 for note in chord] for chord in cadence]
+    assert measure(write(tmp_path / "fis.wav", chords(transposed))).musical_key == "F# major"
+    minor = [[57, 60, 64], [62, 65, 69], [64, 68, 71], [57, 60, 64]]
+    assert measure(write(tmp_path / "a.wav", chords(minor))).musical_key == "A minor"
+
+
+def test_every_profile_finds_its_own_key():
+    major = np.array([6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88])
+    assert [key_of_chroma(np.roll(major, k)) for k in range(12)] == [f"{note} major" for note in NOTES]
+    assert key_of_chroma(np.ones(12)) is None
+    assert key_of_chroma(np.full(12, np.nan)) is None
+
+
+def test_names_go_before_what_is_measured(tmp_path):
+    loop = clicks(120, 8.0)
+    named = describe_file(write(tmp_path / "Bass_90bpm_Am.wav", loop))
+    assert (named.bpm, named.musical_key, named.category, named.measured) == (90.0, "A minor", "bass", frozenset())
+    heard = describe_file(write(tmp_path / "loop.wav", loop))
+    assert heard.bpm == pytest.approx(120.0, rel=0.001)
+    assert "bpm" in heard.measured
+    assert describe_file(tmp_path / "loop.wav", listen=False).bpm is None
+    assert describe_file(write(tmp_path / "kick_long.wav", loop)).bpm is None
+    assert describe_file(write(tmp_path / "kick_loop.wav", loop)).bpm == pytest.approx(120.0, rel=0.001)
+    assert is_loop(PurePath("/Drum Loops/x.wav"))
+
+
+def test_files_that_are_none_are_named(tmp_path):
+    with pytest.raises(DataNotFoundError, match=r"nothing\.wav"):
+        describe_file(tmp_path / "nothing.wav")
+    (tmp_path / "text.wav").write_text("hello", encoding="utf-8")
+    with pytest.raises(AudioError, match=r"text\.wav"):
+        describe_file(tmp_path / "text.wav")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "hop", "starts", "length"),
+    [
+        (0.2, None, [0.0], 0.2),
+        (5.0, None, [0.0], 5.0),
+        (6.2, None, [0.0], 5.0),
+        (6.26, None, [0.0, 1.26], 5.0),
+        (10.0, None, [0.0, 5.0], 5.0),
+        (12.0, None, [0.0, 5.0, 7.0], 5.0),
+        (12.0, 2.5, [0.0, 2.5, 5.0, 7.0], 5.0),
+        (11.0, None, [0.0, 5.0], 5.0),
+    ],
+)
+def test_windows(tmp_path, seconds, hop, starts, length):
+    path = write(tmp_path / "x.wav", np.zeros(round(seconds * 8000)), 8000)
+    windows = Windowing(5.0, hop).cut(path)
+    assert [window.start for window in windows] == pytest.approx(starts)
+    assert all(window.duration == pytest.approx(length) for window in windows)
+
+
+@given(st.floats(0.0003, 100.0), st.integers(1, 8), st.integers(1, 4))
+def test_windows_cover_what_they_are_cut_from_but_for_a_short_rest(duration, length, parts):
+    windowing = Windowing(float(length), length / parts)
+    spans = windowing.spans(duration)
+    assert spans[0][0] == 0.0
+    assert all(start + span <= duration + 1e-4 for start, span in spans)
+    assert all(0.0 < b[0] - a[0] <= windowing.step + 1e-9 for a, b in pairwise(spans))
+    assert duration - sum(spans[-1]) < 0.25 * length + 1e-4
+
+
+@pytest.mark.parametrize(("length", "hop"), [(0.0, None), (5.0, 0.0), (5.0, 6.0), (float("nan"), None), (5.0, -1.0)])
+def test_impossible_windows_are_refused(length, hop):
+    with pytest.raises(ConfigError, match=r"indow"):
+        Windowing(length, hop)
+
+
+@given(st.floats(0.001, 9.9), st.floats(0.0, 1.0))
+def test_short_clips_are_filled_up_a_little(duration, shortest):
+    windowing = Windowing(5.0)
+    filled = windowing.filled(duration, shortest)
+    assert filled >= max(duration, shortest) - 1e-9
+    if duration >= 5.0:
+        assert filled == duration
+    else:
+        assert filled <= max(duration, shortest) + 0.1 + 1e-9
+        assert windowing.filled(filled, shortest) == pytest.approx(filled)
+
+
+def test_a_missing_file_cannot_be_cut():
+    with pytest.raises(DataNotFoundError):
+        Windowing().cut(Path("/nowhere/x.wav"))
