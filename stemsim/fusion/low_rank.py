@@ -47,7 +47,7 @@ class LowRankFusion(WeightedFusion):
         first = torch.eye(components, rank, dtype=torch.float64)
         self.left = nn.Parameter(first.repeat(count, 1, 1))  # (stem, component, rank): A in the basis
         self.right = nn.Parameter(torch.zeros(count, components, rank, dtype=torch.float64))  # B
-        # (stem, dim, component), orthonormal
+        # Orthonormal vectors, `(stem, dim, component)`.
         self.register_buffer("basis", torch.zeros(count, 0, components, dtype=torch.float64))
         self.register_buffer("within", torch.ones(components, dtype=torch.float64))  # 0: a component too many for dim
 

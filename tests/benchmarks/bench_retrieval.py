@@ -213,6 +213,7 @@ def main():
     from stemsim.embedding import StemEmbedder
     from stemsim.encoders import Spectral
     from stemsim.retrieval import Library
+    from stemsim.retrieval.files import absolute
 
     arguments.data = Path(os.path.abspath(arguments.data))  # noqa: PTH100 - links are kept, as the library names files
     songs = sorted((arguments.data / "everything-is-free").glob("*/mix.ogg"))
