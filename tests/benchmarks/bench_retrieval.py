@@ -157,13 +157,14 @@ def share_outside(paths, folder):
     from stemsim.embedding import StemEmbedder
     from stemsim.encoders import Spectral
     from stemsim.retrieval import Library
-    from stemsim.retrieval.metadata import describe_file
+    from stemsim.retrieval.files import find_files
+    from stemsim.retrieval.measuring import measure
     from stemsim.separators import Bands
 
     embedder = StemEmbedder(Bands(), Spectral(), progress=False)
     library = Library(folder, embedder)
     library.index.count()  # opened
-    describe_file(next(path for path in sorted(paths[0].rglob("*")) if path.is_file()))  # librosa is compiled
+    measure(find_files(paths)[0][0])  # librosa is compiled
     cpu = time.process_time()
     with timed(embedder.source, embedder.encoder) as spent:
         report = library.add(paths)
@@ -215,7 +216,7 @@ def main():
     from stemsim.retrieval import Library
     from stemsim.retrieval.files import absolute
 
-    arguments.data = Path(os.path.abspath(arguments.data))  # noqa: PTH100 - links are kept, as the library names files
+    arguments.data = absolute(arguments.data)  # as the library names files
     songs = sorted((arguments.data / "everything-is-free").glob("*/mix.ogg"))
     if not songs:
         sys.exit(f"No songs in {arguments.data / 'everything-is-free'}: name the folder that holds it with --data.")
