@@ -12,7 +12,7 @@ demo: $(READY) ## Synthetic songs, simulated listeners: fit, test, cross-validat
 
 # Two processes of one thread each are done sooner than one process of two threads.
 test: lint ## Everything that a change must pass
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## Style, types and the direction of imports
 	$(BIN)/ruff check .

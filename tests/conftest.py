@@ -9,7 +9,14 @@ from fake_slakh import STEMS, write_fake_slakh
 
 from stemsim.triplets.inst_sim_abx_answers import read_answers
 
+LONGEST_FIRST = ("test_training", "test_paper_models", "test_demucs", "test_paper_tables", "test_store", "test_fusions")
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, so that of two processes neither waits for the other in the end."""
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(scope="session")

@@ -188,7 +188,7 @@ def test_on_a_linear_truth_no_fusion_is_significantly_worse_than_ridge(name):
     [("spline", saturating), ("attention", loudness), ("low_rank", metric)],
 )
 def test_on_its_own_truth_a_fusion_beats_ridge_significantly(name, truth):
-    comparison = compared(KINDS[name], listening_test(truth, 800, 10, seed=2, noise=0.1))
+    comparison = compared(KINDS[name], listening_test(truth, 500, 8, seed=2, noise=0.1))
     assert comparison.told_apart, comparison.verdict
     assert comparison.difference.mean > 0.0, comparison.verdict
 

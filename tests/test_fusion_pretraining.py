@@ -107,17 +107,17 @@ def world(seed, count, *, same_song=False):
 
 
 def test_pre_training_on_songs_alone_lets_few_votes_beat_ridge():
-    embeddings, songs = world(0, 600, same_song=True)
+    embeddings, songs = world(0, 400, same_song=True)
     start = pretrain(LowRankFusion, LAYOUT, embeddings, songs)
     assert start.stopped_at > 5
-    assert (start.triplets, start.songs, start.source) == (600, len(set(songs.track_ids[:, 0])), "made up")
+    assert (start.triplets, start.songs, start.source) == (400, len(set(songs.track_ids[:, 0])), "made up")
     embeddings, votes = world(1, 120)
     deltas = stem_deltas(*(embeddings.take(torch.from_numpy(rows)) for rows in (votes.x, votes.a, votes.b)))
     result = cross_validate(
         deltas,
         votes,
         LAYOUT,
-        count=10,
+        count=8,
         challengers=[
             fusion_challenger("low-rank", LowRankFusion, LAYOUT, embeddings, votes),
             fusion_challenger("low-rank, same-song", LowRankFusion, LAYOUT, embeddings, votes, start=start.state),

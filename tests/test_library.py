@@ -255,7 +255,8 @@ def test_windows_of_one_file_that_coincide_are_one_hit(tmp_path):
     library.add(tmp_path / "x", listen=False)
     hits = library.search((tone(2), RATE), routing="mix", k=10)
     assert {(hit.path.name, hit.folded) for hit in hits} == {("same.wav", 8), ("other.wav", 1), ("other.wav", 2)}
-    assert [hit.path.name for hit in library.search((tone(2), RATE), routing="mix", k=2)] == ["same.wav", "other.wav"]
+    best = library.search((tone(2), RATE), routing="mix", k=2)  # equal but for rounding, which decides the order
+    assert {hit.path.name for hit in best} == {"same.wav", "other.wav"}
 
 
 def test_a_query_does_not_find_itself_unless_it_is_asked_to(library, folder):

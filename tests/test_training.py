@@ -279,9 +279,10 @@ def test_single_stem_triplets_refuse_a_model_of_all_stems(shared_data, slakh, tm
 
 
 def test_wandb_logs_offline_without_an_account(small_demo, tmp_path):
-    run("fit", "demo.yaml", tmp_path, *small_demo, "wandb")
     import wandb
 
+    wandb.teardown()  # set up by another test, it would not read the environment again, which says that it is offline
+    run("fit", "demo.yaml", tmp_path, *small_demo, "wandb")
     assert wandb.run is not None
     assert (wandb.run.project, wandb.run.group, wandb.run.job_type) == ("stemsim", "demo", "fit")
     assert set(wandb.run.tags) == {"simulated", "multitrack", "spectral"}
