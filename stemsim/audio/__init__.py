@@ -4,7 +4,7 @@ from stemsim.audio.files import AUDIO_SUFFIXES, AudioInfo, audio_info, is_audio_
 from stemsim.audio.segment import Segment, file_hash, segment_windows
 from stemsim.audio.songs import Song, SongFolder
 from stemsim.audio.synthesis import SyntheticSongs
-from stemsim.audio.waveform import LEVEL_FLOOR, downmix, level_dbfs, resample, to_channels
+from stemsim.audio.waveform import LEVEL_FLOOR, downmix, is_finite, level_dbfs, resample, to_channels
 
 __all__ = [
     "AUDIO_SUFFIXES",
@@ -18,6 +18,7 @@ __all__ = [
     "downmix",
     "file_hash",
     "is_audio_path",
+    "is_finite",
     "level_dbfs",
     "read_audio",
     "resample",

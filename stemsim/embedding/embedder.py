@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from torch import Tensor
 
-from stemsim.audio import Segment, level_dbfs
+from stemsim.audio import Segment, is_finite, level_dbfs
 from stemsim.embedding.store import EmbeddingSpec, EmbeddingStore
 from stemsim.embedding.workers import default_workers, work
 from stemsim.encoders import Encoder
@@ -297,7 +297,7 @@ class StemEmbedder:
         with torch.inference_mode():
             stems = self.source.read(segments, self.encoder.sample_rate)
         expected = (len(segments), len(self.stems), round(segments[0].duration * self.encoder.sample_rate))
-        if stems.shape != expected or not torch.isfinite(stems).all():
+        if stems.shape != expected or not is_finite(stems):
             msg = (
                 f"The stem source {self.source.identity!r} returned shape {tuple(stems.shape)}, expected {expected}, "
                 f"or samples that are not finite, for segments from {segments[0]} to {segments[-1]}. Mend its `read`."

@@ -14,7 +14,7 @@ from stemsim.retrieval.file_names import KEYS
 __all__ = ["Measured", "key_of_chroma", "measure"]
 
 _RATE: Final = 22_050  # Hz
-_LONGEST: Final = 30.0  # seconds out of the middle of a file: enough for either
+_LONGEST: Final = 20.0  # seconds out of the middle of a file: enough for either
 _SHORTEST_TEMPO: Final = 1.5  # seconds: four beats at 160 BPM
 _SHORTEST_KEY: Final = 1.0
 _HOP: Final = 512
@@ -48,7 +48,7 @@ class Measured:
 
 
 def measure(path: Path, *, tempo: bool = True, key: bool = True) -> Measured:
-    """Measure tempo and key of a file: of 30 s out of its middle, if it is longer.
+    """Measure tempo and key of a file: of 20 s out of its middle, if it is longer.
 
     Args:
         path: An audio file.

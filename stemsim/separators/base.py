@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from stemsim.audio import Segment, downmix, read_audio, resample, to_channels
+from stemsim.audio import Segment, downmix, is_finite, read_audio, resample, to_channels
 from stemsim.errors import EmbeddingError
 from stemsim.stems import StemLayout
 
@@ -118,7 +118,7 @@ class Separator(StemSource):
                 f"{expected[1]} stems and {expected[2]} samples. The first segment was {segments[0]}."
             )
             raise EmbeddingError(msg)
-        if not torch.isfinite(stems).all():
+        if not is_finite(stems):
             msg = (
                 f"The separator {self.identity!r} returned NaN or infinite samples. The first segment was "
                 f"{segments[0]}. Check its weights and precision."
@@ -151,4 +151,5 @@ def fit_length(waveform: Tensor, time: int) -> Tensor:
     Returns:
         Waveform `(..., time)`.
     """
-    return torch.nn.functional.pad(waveform, (0, time - waveform.shape[-1]))
+    missing = time - waveform.shape[-1]
+    return torch.nn.functional.pad(waveform, (0, missing)) if missing else waveform
