@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import logging
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -17,6 +18,15 @@ def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that of two processes neither waits for the other in the end."""
     places = {name: place for place, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+@pytest.fixture(autouse=True)
+def _log_level_as_it_was():
+    """Undo what a command run in this process has set."""
+    logger = logging.getLogger("stemsim")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

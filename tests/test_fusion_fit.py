@@ -177,12 +177,6 @@ def compared(kind, test):
     )
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_on_a_linear_truth_no_fusion_is_significantly_worse_than_ridge(name):
-    comparison = compared(KINDS[name], listening_test(linear, 331, 10, seed=1))
-    assert not (comparison.told_apart and comparison.difference.mean < 0.0), comparison.verdict
-
-
 @pytest.mark.parametrize(
     ("name", "truth"),
     [("spline", saturating), ("attention", loudness), ("low_rank", metric)],

@@ -133,7 +133,7 @@ def test_a_segment_in_which_nothing_sounds_is_no_nan():
         fusion = made(name, rng)
         for pair in ((some, dead), (dead, some), (dead, dead)):
             fusion.zero_grad()
-            assert (fusion(*pair) == 0.0).all(), name
+            assert (fusion(*pair).abs() < 1e-12).all(), name  # rounding depends on the place in the batch
             fusion(*pair).sum().backward()
             assert all(p.grad.isfinite().all() for p in fusion.parameters() if p.grad is not None), name
 
@@ -143,7 +143,7 @@ def test_a_segment_in_which_nothing_sounds_is_no_nan():
     [
         (lambda: SplineFusion(STEMS, pieces=1), "at least 2 pieces"),
         (lambda: SplineFusion(STEMS, smoothing=float("nan")), "not negative"),
-        (lambda: MonotoneFusion(STEMS, hidden=0), "at least 1 hidden unit"),
+        (lambda: MonotoneFusion(STEMS, units_per_stem=0), "at least 1 hidden unit"),
         (lambda: AttentionFusion(STEMS, smoothing=-1.0), "not be negative"),
         (lambda: LowRankFusion(STEMS, rank=20), "rank of at least 1"),
         (lambda: SplineFusion(STEMS).start_from(torch.ones(3)), "one finite weight"),

@@ -12,6 +12,7 @@ from stemsim.fusion.base import StemPairs, WeightedFusion
 __all__ = ["MonotoneFusion"]
 
 _SCALE_FLOOR = 1e-12  # of a squared scale: a unit whose stems have no weight
+_LOG_SHARE_OF_OWN_STEM = 3.0  # at first; others have 0
 _NEARLY_ZERO = 1e-5  # below, a secant is its tangent to 1e-11
 
 
@@ -28,6 +29,9 @@ class MonotoneFusion(WeightedFusion):
     JMLR 10, 2009). m_k and d_k are mean and spread of s_k over the trained pairs, as far as the stems are independent.
     All u_k = 0 is the linear fusion. Stems of negative weight count against, as there.
 
+    Each unit begins as mostly one stem's, and learns whom to listen to besides: what bends alone needs no more data
+    than a spline, and what bends together is within reach.
+
     What a stem contributes is its share by Aumann and Shapley ("Values of non-atomic games", 1974; integrated
     gradients, arXiv:1703.01365): its gradient, averaged along the straight path from all stems silent to the pair,
     times its cosine. For one hidden layer the average is a secant of h_k, so that it is exact, and contributions sum to
@@ -35,26 +39,29 @@ class MonotoneFusion(WeightedFusion):
 
     Args:
         stems: Stem layout, in order.
-        hidden: Number of hidden units.
+        units_per_stem: Number of hidden units by stem: two let a stem count little, then much, then little again.
         smoothing: Cost of the sum of squared atanh(u_k).
-        seed: Seed of the first shares p_ki.
     """
 
     middle: Tensor
     spread: Tensor
 
-    def __init__(self, stems: Sequence[str], hidden: int = 8, smoothing: float = 0.01, seed: int = 0) -> None:
+    def __init__(self, stems: Sequence[str], units_per_stem: int = 2, smoothing: float = 0.003) -> None:
         super().__init__(stems)
-        if hidden < 1 or not smoothing >= 0.0:
-            msg = f"Expected at least 1 hidden unit and a smoothing that is not negative; got {hidden}, {smoothing}."
+        if units_per_stem < 1 or not smoothing >= 0.0:
+            msg = (
+                "Expected at least 1 hidden unit per stem and a smoothing that is not negative; got "
+                f"{units_per_stem}, {smoothing}."
+            )
             raise ConfigError(msg)
         self.smoothing = smoothing
         count = len(self.stems)
-        generator = torch.Generator().manual_seed(seed)
-        self.log_share = nn.Parameter(torch.randn(hidden, count, generator=generator, dtype=torch.float64))
-        self.bend = nn.Parameter(torch.zeros(hidden, dtype=torch.float64))
-        self.threshold = nn.Parameter(torch.linspace(-1.0, 1.0, hidden + 2, dtype=torch.float64)[1:-1])
-        self.log_steepness = nn.Parameter(torch.zeros(hidden, dtype=torch.float64))
+        own = _LOG_SHARE_OF_OWN_STEM * torch.eye(count, dtype=torch.float64)
+        thresholds = torch.linspace(-1.0, 1.0, units_per_stem + 2, dtype=torch.float64)[1:-1]
+        self.log_share = nn.Parameter(own.repeat(units_per_stem, 1))  # (unit, stem)
+        self.bend = nn.Parameter(torch.zeros(units_per_stem * count, dtype=torch.float64))
+        self.threshold = nn.Parameter(thresholds.repeat_interleave(count))
+        self.log_steepness = nn.Parameter(torch.zeros(units_per_stem * count, dtype=torch.float64))
         self.register_buffer("middle", torch.zeros(count, dtype=torch.float64))
         self.register_buffer("spread", torch.ones(count, dtype=torch.float64))
 
@@ -73,7 +80,7 @@ class MonotoneFusion(WeightedFusion):
         # log cosh t = 2 softplus_2(t) - t + constant; the terms -t join the linear ones.
         height = 2.0 * bend / per_unit
         linear = pairs.cosines @ (self.weight * ((1.0 - bend) @ share))
-        return linear + (_softplus(argument) @ height - _softplus(at_zero) @ height)
+        return linear + (_softplus(argument) - _softplus(at_zero)) @ height
 
     def fuse(self, pairs: StemPairs) -> Tensor:
         """Return the share of each stem by Aumann and Shapley, `(batch, stem)`."""
