@@ -22,7 +22,7 @@ lint: $(READY) ## Style, types and the direction of imports
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[models,train,milvus,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[models,train,milvus,ray,dev]'
 	touch $@
 
 clean: ## Remove the environment and all runs

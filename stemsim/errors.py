@@ -3,6 +3,9 @@
 A message says what was expected, what was seen and what to do next. Catch `StemsimError` to catch them all.
 """
 
+from functools import partial
+from typing import Any
+
 __all__ = [
     "AudioError",
     "CheckpointError",
@@ -44,6 +47,11 @@ class StemMismatchError(StemsimError):
         )
         self.expected = expected
         self.seen = seen
+        self._words = {"what": what, "remedy": remedy}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it pass from process to process."""
+        return partial(StemMismatchError, self.expected, self.seen, **self._words), ()
 
 
 class EmbeddingError(StemsimError):

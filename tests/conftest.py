@@ -21,12 +21,9 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def _log_level_as_it_was():
-    """Undo what a command run in this process has set."""
-    logger = logging.getLogger("stemsim")
-    level = logger.level
-    yield
-    logger.setLevel(level)
+def _log_level_of_a_new_process():
+    """Undo what a command run in this process, by a test or a fixture, has set."""
+    logging.getLogger("stemsim").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

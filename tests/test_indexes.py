@@ -186,7 +186,7 @@ def test_an_approximate_index_takes_in_what_is_added_and_loses_nothing(tmp_path,
     assert index.optimise()
     index.upsert(make_items(3_000, first=19_000))  # LanceDB now splits what it had in one piece
     assert not index.optimise()
-    assert "codes of 4 bits of 22000 items, the best scored again exactly" in index.describe()
+    assert "codes of 8 bits of 22000 items, the best scored again exactly" in index.describe()
     assert recall_check(index, k=50, queries=4).frame["recall"].min() >= 0.99
     index.upsert(make_items(3_000, seed=5, first=21_000))  # some of them replace others, in the index or not
     index.delete([f"k{number}" for number in range(100)])

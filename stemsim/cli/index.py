@@ -1,6 +1,7 @@
 """`stemsim index`: put folders of audio into a library, and look after it."""
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from stemsim.cli.errors import readable_errors
 from stemsim.cli.parts import ENCODER_HELP, SEPARATOR_HELP
 
 if TYPE_CHECKING:
+    from stemsim.retrieval.growth import CostPerItem, Needs
     from stemsim.retrieval.library import Library
     from stemsim.retrieval.recall import RecallCheck
     from stemsim.retrieval.report import AddReport
@@ -24,6 +26,13 @@ _NO_MODEL = (
     "Made with frequency bands and the encoder Spectral, which need no downloaded weights and are far behind the "
     "ready-made models (--model muq-6stem)."
 )
+
+
+class _Engine(StrEnum):
+    """Where files are embedded."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 class _WithDefault(TyperGroup):
@@ -64,12 +73,17 @@ def add_command(
         float | None,
         typer.Option(help="From one item to the next, in seconds.", show_default="the library's, else the window"),
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Batches in work at once.", show_default="one a core")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Batches in work at once; with --engine ray, actors.", show_default="one a core")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Most items embedded at once.", show_default="16")] = None,
     device: Annotated[str, typer.Option(help="Where the models compute: cpu, cuda:0, ...")] = "cpu",
     index: Annotated[
         str | None, typer.Option(help="Keep the items in this Milvus: http://host:19530, or a file of milvus-lite.")
     ] = None,
+    engine: Annotated[
+        _Engine, typer.Option(help="Where files are embedded: here, or on the Ray cluster that RAY_ADDRESS names.")
+    ] = _Engine.LOCAL,
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="Measure tempo and key where file names do not say them.")
     ] = True,
@@ -85,6 +99,7 @@ def add_command(
     """
     with readable_errors():
         from stemsim.cli.libraries import open_or_make
+        from stemsim.retrieval.ray_engine import RayEngine
 
         opened, is_new = open_or_make(
             library,
@@ -98,7 +113,8 @@ def add_command(
         if is_new and not as_json:
             made_with = f"New library {opened.root}: {opened.card.separator} x {opened.card.encoder}."
             typer.echo(made_with if model or encoder or separator else f"{made_with} {_NO_MODEL}")
-        report = opened.add(paths, listen=measure, progress=progress)
+        on = RayEngine(actors=workers, device=device, batch_size=batch_size) if engine is _Engine.RAY else None
+        report = opened.add(paths, listen=measure, engine=on, progress=progress)
         if as_json:
             typer.echo(json.dumps({"library": opened.root, **report.to_dict()}, indent=2))
         else:
@@ -139,6 +155,28 @@ def stats_command(library: LibraryOption, as_json: _JsonOption = False) -> None:
         typer.echo(json.dumps({"library": opened.root, **stats.to_dict(), "made_with": card}, indent=2))
     else:
         _show_stats(stats, opened)
+
+
+@index_app.command("plan")
+def plan_command(
+    library: LibraryOption,
+    items: Annotated[int, typer.Option(help="Number of items that the library is to hold.")] = 10_000_000,
+    sample: Annotated[int, typer.Option(help="Of how many of its items the files are indexed again.")] = 32,
+    made: Annotated[int, typer.Option(help="Number of made-up items that disk and searches are measured on.")] = 20_000,
+    device: Annotated[str, typer.Option(help="Where the models compute: cpu, cuda:0, ...")] = "cpu",
+    as_json: _JsonOption = False,
+) -> None:
+    """Measure what an item costs on this machine, and compute from it what a larger library needs; takes minutes."""
+    with readable_errors():
+        from stemsim.cli.libraries import open_library
+        from stemsim.retrieval.growth import measure_cost, needs
+
+        cost = measure_cost(open_library(library, device=device), items=sample, made=made)
+        needed = needs(cost, items)
+    if as_json:
+        typer.echo(json.dumps({"measured": cost.to_dict(), "needs": needed.to_dict()}, indent=2))
+    else:
+        _show_plan(cost, needed)
 
 
 @index_app.command("prune")
@@ -219,6 +257,27 @@ def _show_stats(stats: "LibraryStats", library: "Library") -> None:
     for name, text in lines.items():
         if text:
             typer.echo(f"{name:<12}{text}")
+
+
+def _show_plan(cost: "CostPerItem", needed: "Needs") -> None:
+    unit = "GPU" if cost.device.startswith("cuda") else f"machine of {cost.cores} cores"
+    write, code = 1e3 * cost.write_seconds, 1e3 * cost.code_seconds
+    lines = {
+        "Measured here": f"{cost.separator} x {cost.encoder} on {cost.device}, {cost.cores} cores",
+        "an item takes": f"{cost.seconds:.3g} s, {cost.cpu_seconds:.3g} s of a core (files of {cost.items} items)",
+        "on the disk": f"{cost.row_bytes:,.0f} bytes, {cost.code_bytes:,.0f} of codes ({cost.made:,} made-up items)",
+        "in the index": f"{write:.2g} ms to write, {code:.2g} ms to make codes of",
+        "a search": f"{1e3 * cost.least_search_seconds:.2g} ms, and {1e9 * cost.search_seconds:.3g} ns for each item",
+        "": "",
+        "Needed": f"for {needed.items:,} items",
+        "disk": f"{needed.row_gigabytes:,.1f} GB, and {needed.code_gigabytes:,.1f} GB of codes",
+        "memory": f"{needed.code_gigabytes:,.1f} GB, to keep the codes at hand",
+        "extraction": f"{needed.machine_hours:,.1f} hours of one {unit}; {needed.core_hours:,.1f} core hours",
+        "indexing": f"{needed.index_hours:,.1f} hours of one process",
+        "search": f"{needed.search_seconds:.2g} s by one process; Milvus shares it out among machines",
+    }
+    for name, text in lines.items():
+        typer.echo(f"{name:<16}{text}".rstrip())
 
 
 def _show_dropped(dropped: list[Path], *, as_json: bool) -> None:

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from stemsim.embedding import StemEmbedder
 from stemsim.retrieval.catalogue import Catalogue, FileRecord
-from stemsim.retrieval.embedding_files import embed_files
-from stemsim.retrieval.files import Failure, FoundFile, PreparedFile, Touched, prepare_files
+from stemsim.retrieval.extraction import Extraction
+from stemsim.retrieval.files import Failure, FoundFile, PreparedFile, Touched
 from stemsim.retrieval.index import Index
 from stemsim.retrieval.item import Items
 from stemsim.retrieval.report import AddReport
@@ -32,9 +31,8 @@ class Adding:
     Args:
         catalogue: The library's files.
         index: The library's items.
-        embedder: Separates and embeds them.
+        extraction: Prepares and embeds files.
         windowing: How files are cut.
-        listen: Whether to measure tempo and key.
         on_progress: Told of every file that is through.
     """
 
@@ -42,18 +40,16 @@ class Adding:
         self,
         catalogue: Catalogue,
         index: Index,
-        embedder: StemEmbedder,
+        extraction: Extraction,
         *,
         windowing: Windowing,
-        listen: bool,
         on_progress: Progress,
     ) -> None:
         self.report = AddReport()
         self._catalogue = catalogue
         self._index = index
-        self._embedder = embedder
+        self._extraction = extraction
         self._windowing = windowing
-        self._listen = listen
         self._on_progress = on_progress
         self._complete: dict[str, FileRecord] = {}  # by content
         self._begun: set[str] = set()  # contents
@@ -84,8 +80,7 @@ class Adding:
 
     def _new(self, files: Sequence[FoundFile]) -> Iterator[PreparedFile]:
         """Yield the files whose content is new; those whose content is known, or on its way, are copied in the end."""
-        source, workers = self._embedder.source, self._embedder.workers
-        for result in prepare_files(files, source, self._windowing, listen=self._listen, workers=workers):
+        for result in self._extraction.prepare(files):
             if isinstance(result, Failure):
                 self._fail(result)
             elif isinstance(result, Touched):
@@ -97,12 +92,12 @@ class Adding:
                 yield result
 
     def _embed(self, files: Iterator[PreparedFile] | list[PreparedFile]) -> None:
-        for result in embed_files(files, self._embedder, self._windowing):
+        for result in self._extraction.embed(files):
             if isinstance(result, Failure):
                 self._fail(result)
                 continue
             self.report.seconds_of_audio += sum(window.duration for window in result.prepared.windows)
-            self._take(result.prepared, rows_of(result, self._embedder.stems))
+            self._take(result.prepared, rows_of(result, self._index.spec.stems))
 
     def _copy(self) -> None:
         """Give the files with a content that the library holds the vectors that it has of it."""

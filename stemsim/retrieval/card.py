@@ -11,7 +11,7 @@ from stemsim.encoders import Encoder
 from stemsim.errors import ConfigError, StemMismatchError, StoreError
 from stemsim.model.parts import Part, build_encoder, build_separator, describe
 from stemsim.retrieval.windows import Windowing
-from stemsim.separators import Multitrack, StemSource
+from stemsim.separators import MixOnly, Multitrack, StemSource
 from stemsim.stems import StemLayout, stem_layout
 
 __all__ = ["LibraryCard", "card_of_json"]
@@ -147,6 +147,24 @@ class LibraryCard:
         )
         self.check_embedder(embedder.spec)
         return embedder
+
+    def check_buildable(self) -> None:
+        """Raise unless encoder and separator can be made from the card alone, such as on another machine.
+
+        Raises:
+            ConfigError: If one of them is none that stemsim knows.
+        """
+        for part in (self.encoder, self.separator):
+            if part.name is None and not (part is self.separator and self.is_multitrack):
+                msg = (
+                    f"The library was made with the {part.kind} {part.identity!r}, which stemsim does not ship, so "
+                    "that no other machine can make it. Add files in this process (without an engine)."
+                )
+                raise ConfigError(msg)
+
+    def build_hash_source(self) -> StemSource:
+        """Make a source that hashes files as the library's own does, and needs no weights."""
+        return self._build_separator() if self.is_multitrack else MixOnly()
 
     def _build_separator(self) -> StemSource:
         """Make the separator; true stems have no name in the table of parts, but say of themselves which they are."""

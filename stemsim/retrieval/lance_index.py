@@ -1,7 +1,6 @@
 """Items in a LanceDB table: in a folder, or in an object storage; no server."""
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -28,9 +27,9 @@ _VECTORS: Final = "vectors"
 _KEYS_PER_QUERY: Final = 2048
 _AT_ONCE: Final = 4096
 _INDEX_FROM: Final = 20_000  # items: below, comparing all takes less than 0.3 s
-_REFINE: Final = 4  # times as many as asked for are scored again from full vectors,
-_LEAST_REFINED: Final = 256  # or as many as this
-_BITS: Final = 4
+_RESCORED: Final = 2  # times as many as asked for are scored again from full vectors,
+_LEAST_RESCORED: Final = 64  # or as many as this
+_BITS: Final = 8
 _ALL_PARTITIONS: Final = 1_000_000  # one is built, but LanceDB splits it when the table grows
 _KEEP_VERSIONS: Final = timedelta(hours=1)  # readers of an old version go on while a writer merges
 
@@ -40,8 +39,9 @@ Result = TypeVar("Result")
 class LanceIndex(Index):
     """Items in a LanceDB table.
 
-    From 20 000 items on, `optimise` builds codes of 4 bits a component (RaBitQ). A search reads all codes, and scores
+    From 20 000 items on, `optimise` builds codes of 8 bits a component (RaBitQ). A search reads all codes, and scores
     the best again from the full vectors: an index that prunes instead loses items exactly where a user mutes stems.
+    Shorter codes are no quicker, as more items have then to be read in full.
 
     Args:
         root: Folder, made if need be; or the URI of an object storage that LanceDB knows.
@@ -128,12 +128,16 @@ class LanceIndex(Index):
 
     def optimise(self) -> bool:
         """Merge what commits left, and build or extend the approximate index if it is due."""
-        if not self._merge() or self.count() < _INDEX_FROM or self._unindexed() is not None:
+        if not self.merge() or self.count() < _INDEX_FROM or self._unindexed() is not None:
             return False
         return self.build()
 
-    def _merge(self) -> bool:
-        """Merge small files, and take new items into the indices; give way to another process that writes."""
+    def merge(self) -> bool:
+        """Merge small files, and take new items into the indices; give way to another process that writes.
+
+        Returns:
+            Whether there was no such process.
+        """
         try:
             self._do("merged", lambda: self._table.optimize(cleanup_older_than=_KEEP_VERSIONS))
         except StoreError as error:
@@ -168,8 +172,8 @@ class LanceIndex(Index):
         padded = np.zeros(stored_width(len(self.spec.stems), self.spec.dim), np.float32)
         padded[: self.spec.width] = vector.numpy()
         query = self._table.search(padded, vector_column_name=_VECTORS).distance_type("dot")
-        refine = max(_REFINE, math.ceil(_LEAST_REFINED / k))
-        query = self._filtered(query.refine_factor(refine).nprobes(_ALL_PARTITIONS).limit(k), where)
+        # `Index.search` scores them again; LanceDB's own `refine_factor` would read them once more.
+        query = self._filtered(query.nprobes(_ALL_PARTITIONS).limit(max(_RESCORED * k, _LEAST_RESCORED)), where)
         return self._of(self._do("searched", query.to_arrow))
 
     def _filtered(self, query: Any, where: ItemFilter | None) -> Any:

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from stemsim.model.parts import build_encoder
 from stemsim.retrieval.adding import Adding
 from stemsim.retrieval.card import LibraryCard
 from stemsim.retrieval.catalogue import Catalogue, FileRecord
+from stemsim.retrieval.extraction import Engine, Extraction, LocalExtraction
 from stemsim.retrieval.files import FoundFile, absolute, find_files, stat_files
 from stemsim.retrieval.filter import ItemFilter
 from stemsim.retrieval.hits import FOLD, Hit, fold_hits
@@ -153,7 +155,12 @@ class Library:
         return self._opened
 
     def add(
-        self, paths: str | Path | Sequence[str | Path], *, listen: bool = True, progress: bool = False
+        self,
+        paths: str | Path | Sequence[str | Path],
+        *,
+        listen: bool = True,
+        engine: Engine | None = None,
+        progress: bool = False,
     ) -> AddReport:
         """Add files and folders; what is in already is skipped, and what has changed is replaced.
 
@@ -164,6 +171,7 @@ class Library:
         Args:
             paths: Files, and folders with all their subfolders. Of multitrack songs the mixes alone are taken.
             listen: Whether to measure tempo and key where file names do not say them.
+            engine: Where files are separated and embedded, such as `stemsim.retrieval.RayEngine()`; None: here.
             progress: Show a progress bar on standard error.
 
         Returns:
@@ -181,7 +189,7 @@ class Library:
         done = {file.path: file for file in known if file.done}
         # The stems of a song may change while its mix does not.
         files, unchanged, unseen = stat_files(found, done, always=multitrack)
-        report = self._embed(files, known, listen=listen, progress=progress) if files else AddReport()
+        report = self._embed(files, known, engine, listen=listen, progress=progress) if files else AddReport()
         if report.added or report.changed:
             self._tidy()
         report.failures[:0] = [*failures, *unseen]
@@ -190,17 +198,26 @@ class Library:
         return report
 
     def _embed(
-        self, files: Sequence[FoundFile], known: Sequence[FileRecord], *, listen: bool, progress: bool
+        self,
+        files: Sequence[FoundFile],
+        known: Sequence[FileRecord],
+        engine: Engine | None,
+        *,
+        listen: bool,
+        progress: bool,
     ) -> AddReport:
-        with adding_progress(len(files), sum(file.size for file in files), show=progress) as on_progress:
-            adding = Adding(
-                self._catalogue,
-                self.index,
-                self.embedder,
-                windowing=self.card.windowing,
-                listen=listen,
-                on_progress=on_progress,
-            )
+        windowing = self.card.windowing
+        started: AbstractContextManager[Extraction] = (
+            nullcontext(LocalExtraction(self.embedder, windowing, listen=listen))
+            if engine is None
+            else engine.started(self.card, listen=listen)
+        )
+        size = sum(file.size for file in files)
+        with (
+            started as extraction,
+            adding_progress(len(files), size, show=progress) as on_progress,
+        ):
+            adding = Adding(self._catalogue, self.index, extraction, windowing=windowing, on_progress=on_progress)
             return adding.run(files, known)
 
     def remove(self, paths: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -369,6 +386,10 @@ class Library:
     def stats(self) -> LibraryStats:
         """Count what is in the library."""
         return stats_of(self._catalogue.records(), self.index)
+
+    def item_counts(self) -> dict[Path, int]:
+        """Return the number of items of each file."""
+        return {Path(record.path): record.items for record in self._catalogue.records() if record.done}
 
     def _with_sources(self, hits: list[Hit]) -> list[Hit]:
         """Add to hits which of their figures were measured."""
