@@ -1,7 +1,7 @@
 """What a larger library needs: measured on real items, and computed."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from fakes import CountingEncoder, write_songs
@@ -42,7 +42,7 @@ def test_the_command_measures_the_librarys_own_files_and_leaves_it_as_it_was(tmp
     assert 0.0 < measured["seconds"] < 10.0
     assert 2 * width < measured["row_bytes"] < 2 * width + 1000  # float16, and what is known of the item
     assert 0.9 * width < measured["code_bytes"] < 2 * width  # 8 bits a component
-    assert found["needs"] == needs(CostPerItem(**measured), 1_000_000).to_dict()
+    assert found["needs"] == asdict(needs(CostPerItem(**measured), 1_000_000))
     assert library.stats() == before
 
 

@@ -1,6 +1,7 @@
 """`stemsim index`: put folders of audio into a library, and look after it."""
 
 import json
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -174,7 +175,7 @@ def plan_command(
         cost = measure_cost(open_library(library, device=device), items=sample, made=made)
         needed = needs(cost, items)
     if as_json:
-        typer.echo(json.dumps({"measured": cost.to_dict(), "needs": needed.to_dict()}, indent=2))
+        typer.echo(json.dumps({"measured": asdict(cost), "needs": asdict(needed)}, indent=2))
     else:
         _show_plan(cost, needed)
 

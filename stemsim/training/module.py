@@ -136,8 +136,8 @@ class StemSimilarityModule(lightning.LightningModule):
         """Warn if the weights are those of a new module: agreement would say nothing."""
         if not self.trained:
             rank_zero_warn(
-                "Testing weights that were never trained: all preferences are neutral. Give --ckpt_path the checkpoint "
-                "that `fit` named. The uniform-weights baseline stands beside them."
+                "Testing weights that were never trained: they know nothing of the votes. Give --ckpt_path the "
+                "checkpoint that `fit` named. The uniform-weights baseline stands beside them."
             )
 
     def test_step(self, batch: TripletBatch, batch_idx: int) -> None:
