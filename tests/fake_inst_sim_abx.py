@@ -120,12 +120,12 @@ def write_part_of_inst_sim_abx(source, root, *, instruments, each, kinds=TEST_TY
     pair = [tuple(sorted(files)) for files in zip(frame["sample_a"], frame["sample_b"], strict=True)]
     frame = frame.assign(pair=pair)[heard]
     frame["chosen"] = np.where(frame["answer_total"].str[0] == "A", frame["sample_a"], frame["sample_b"])
-    asked = frame.groupby(["ex_name", "reference", "pair"], sort=False)
-    agreed = asked.filter(lambda rows: rows["chosen"].value_counts(normalize=True).iloc[0] >= 0.8)
+    question = frame.groupby(["ex_name", "reference", "pair"], sort=False).ngroup()
+    votes = frame.groupby([question, "chosen"])["chosen"].transform("size").groupby(question).transform("max")
+    agreed = frame[votes / question.groupby(question).transform("size") >= 0.8]
     kind = agreed["sample_a"].str.contains("/[YC]_", regex=True).map({True: "XYC", False: "XAB"})
     agreed, kind = agreed[kind.isin(kinds)], kind[kind.isin(kinds)] + agreed["reference"].str.split("/").str[2]
-    question = agreed[["ex_name", "reference", "pair"]].apply(tuple, axis=1)
-    order = question.groupby(kind, sort=False).transform(lambda values: pd.factorize(values)[0])
+    order = question[agreed.index].groupby(kind, sort=False).transform(lambda values: pd.factorize(values)[0])
     (root / "csvs").mkdir(parents=True)
     agreed[order < each].drop(columns=["pair", "chosen"]).to_csv(root / ANSWERS_FILE)
     shutil.copytree(source / "sample_configs", root / "sample_configs")

@@ -12,6 +12,7 @@ from stemsim.pretrained.torchvision_repair import repair_torchvision
 
 FOUR = ["drums", "bass", "other", "vocals"]
 SIX = [*FOUR, "guitar", "piano"]
+REAL_RATE, LOW_RATE = 44_100, 11_025  # Hz; most of the time that a small Demucs takes goes with its rate
 SMALL_DEMUCS = {"channels": 8, "t_layers": 1, "t_heads": 2, "depth": 4, "dconv_mode": 3, "bottom_channels": 16}
 REAL_DEMUCS = {
     4: {"channels": 48, "depth": 4, "dconv_mode": 3, "bottom_channels": 512},
@@ -19,13 +20,23 @@ REAL_DEMUCS = {
 }
 
 
-def write_htdemucs(folder, name="htdemucs", sources=FOUR, *, seed=0, suffix=".th", signature="0a1b2c3d", **settings):
+def write_htdemucs(
+    folder,
+    name="htdemucs",
+    sources=FOUR,
+    *,
+    seed=0,
+    suffix=".th",
+    signature="0a1b2c3d",
+    rate=REAL_RATE,
+    **settings,
+):
     """Write an HTDemucs of random weights as `NAME.yaml` and the file that it names; return the folder."""
     from demucs.htdemucs import HTDemucs
 
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    kwargs = {**(settings or SMALL_DEMUCS), "segment": Fraction(39, 5), "samplerate": 44100}
+    kwargs = {**(settings or SMALL_DEMUCS), "segment": Fraction(39, 5), "samplerate": rate}
     model = HTDemucs(sources, **kwargs)
     for parameter in model.parameters():  # LayerScale would hide most of the model
         if (parameter.detach() < 1e-3).all() and parameter.ndim == 1:
@@ -208,10 +219,17 @@ def randomise_muq(muq):
             torch.nn.init.uniform_(child.running_var, 0.5, 2.0)
 
 
-def write_pretrained(root, *, clap=False):
-    """Write small random models where `stemsim models download` would put the real ones; return the folder."""
-    write_htdemucs(root / "htdemucs", "htdemucs", FOUR, suffix=".safetensors", signature="955717e8")
-    write_htdemucs(root / "htdemucs_6s", "htdemucs_6s", SIX, seed=1, suffix=".safetensors", signature="5c90dfd2")
+def write_pretrained(root, *, clap=False, rates=(LOW_RATE, LOW_RATE)):
+    """Write small random models where `stemsim models download` would put the real ones; return the folder.
+
+    Args:
+        root: Folder to write to.
+        clap: Write LAION-CLAP too.
+        rates: Of htdemucs and htdemucs_6s, in Hz.
+    """
+    four, six = ({"suffix": ".safetensors", "rate": rate} for rate in rates)
+    write_htdemucs(root / "htdemucs", "htdemucs", FOUR, signature="955717e8", **four)
+    write_htdemucs(root / "htdemucs_6s", "htdemucs_6s", SIX, seed=1, signature="5c90dfd2", **six)
     upstream_muq_mulan(root)
     if clap:
         roberta = write_roberta(root / "roberta-base")

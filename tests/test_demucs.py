@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 import yaml
-from random_models import FOUR, SIX, SMALL_DEMUCS, write_htdemucs
+from random_models import FOUR, LOW_RATE, REAL_RATE, SIX, SMALL_DEMUCS, write_htdemucs
 from signals import CLIPS, make_signal
 
 from stemsim.audio import Segment, level_dbfs
@@ -16,15 +16,15 @@ from stemsim.pretrained.importing import import_checkpoint
 from stemsim.separators import Demucs
 from stemsim.stems import LAYOUTS
 
-RATE = 44_100
+RATE = LOW_RATE
 TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("demucs")
-    write_htdemucs(root / "htdemucs", "htdemucs", FOUR)
-    write_htdemucs(root / "htdemucs_6s", "htdemucs_6s", SIX, seed=1)
+    write_htdemucs(root / "htdemucs", "htdemucs", FOUR, rate=RATE)
+    write_htdemucs(root / "htdemucs_6s", "htdemucs_6s", SIX, seed=1, rate=RATE)
     return root
 
 
@@ -37,11 +37,12 @@ def song(tmp_path_factory):
     return path, torch.from_numpy(waveform)
 
 
-def upstream(folder, name, waveform):
-    """Return upstream's stems `(stem, 2, time)` of one clip in our order."""
+def upstream(folder, name, waveform, rate=RATE):
+    """Return upstream's stems `(stem, 2, time)` of one clip in our order; both at the rate of the model."""
     from demucs.api import Separator
 
     separator = Separator(name, repo=folder / name, shifts=0, device="cpu")
+    assert separator.samplerate == rate
     mix, sources = separator.separate_tensor(waveform)
     sources = {"mix": mix, "residuals": sources["other"], **sources}
     return torch.stack([sources[stem] for stem in LAYOUTS["6-stem" if name.endswith("6s") else "4-stem"]])
@@ -59,6 +60,19 @@ def test_stems_are_upstreams(folder, name, seconds):
         expected = upstream(folder, name, clip)
         assert (stems - expected).abs().max() <= TOLERANCE * clip.abs().max()
         assert expected[:-1].std() > 1e-3 * clip.std()  # it answers with sound
+
+
+def test_stems_are_upstreams_at_the_rate_of_the_real_models(tmp_path):
+    write_htdemucs(tmp_path / "htdemucs_6s", "htdemucs_6s", SIX, rate=REAL_RATE)
+    separator = Demucs(str(tmp_path / "htdemucs_6s"))
+    assert separator.sample_rate == REAL_RATE == 44_100
+    waveform = make_signal(0, 10.0, REAL_RATE, channels=2)  # more than one chunk
+    soundfile.write(tmp_path / "song.wav", waveform.T, REAL_RATE, subtype="FLOAT")
+    expected = upstream(tmp_path, "htdemucs_6s", torch.from_numpy(waveform), REAL_RATE)
+    seen = separator(torch.from_numpy(waveform)[None])[0]
+    assert (seen - expected).abs().max() <= TOLERANCE * np.abs(waveform).max()
+    mono = separator.read([Segment(tmp_path / "song.wav", 0.0, 10.0)], REAL_RATE)[0]
+    assert (mono - expected.mean(dim=1)).abs().max() <= TOLERANCE * np.abs(waveform).max()
 
 
 def test_layouts_are_those_of_the_paper(folder):

@@ -1,5 +1,8 @@
 """`stemsim embed`: one store, filled by one process, by several, or by parts on several machines."""
 
+import subprocess
+from types import SimpleNamespace
+
 import pytest
 import yaml
 from fakes import write_songs
@@ -57,13 +60,24 @@ def test_parts_add_up(config):
     assert len(keys) == len(set(keys)) == expected
 
 
-def test_a_device_that_fails_is_named_and_the_others_work_on(config, capfd):
+def test_a_device_that_fails_is_named_and_the_others_work_on(config, capfd, monkeypatch):
+    popen = subprocess.Popen
+
+    def start(command, **options):
+        """Start the process that fails, and do in this one, which has all imported, what the other would do."""
+        if "cuda:99" in command:
+            return popen(command, **options)
+        code = CliRunner().invoke(app, command[command.index("embed") :]).exit_code
+        return SimpleNamespace(wait=lambda: code)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
     result = embed(config, "--devices", "cpu,cuda:99")
     assert result.exit_code == 2
     assert "The process on cuda:99 failed" in result.stderr
     of_the_processes = capfd.readouterr().err
     assert "The device 'cuda:99' cannot be used" in of_the_processes
     assert "Traceback" not in of_the_processes + result.stderr
+    assert len(rows(config)[0]) == 6
     assert "Part 1 of 2: 6 of 12" in embed(config, "--shard", "1/2").stdout
 
 

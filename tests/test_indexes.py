@@ -117,7 +117,7 @@ def test_a_held_query_moves_its_sliders_as_a_new_search_does(index, items):
                 index.search(routing.fold(items.vectors[8]), 9, where=where),
             )
             assert moved.items.key == searched.items.key
-            torch.testing.assert_close(moved.similarity, searched.similarity)
+            torch.testing.assert_close(moved.similarity, searched.similarity, atol=1e-6, rtol=1e-6)
 
 
 def test_recall_is_checked_for_weights_of_every_kind(index):
@@ -244,7 +244,8 @@ def test_a_folder_that_is_a_file_is_an_error_of_ours(tmp_path):
         MilvusIndex("http://127.0.0.1:9", SPEC)
 
 
-def upsert_some(folder, first, n, done):
+def upsert_some(folder, first, n, ready, done):
+    ready.wait()  # all is imported
     index = LanceIndex(folder, SPEC)
     for start in range(first, first + n, 10):
         index.upsert(make_items(10, first=start))
@@ -264,10 +265,11 @@ def spawn():
 
 
 def test_two_processes_that_add_overlapping_items_lose_and_double_nothing_beside_a_reader(tmp_path, spawn):
-    done = spawn.Value("i", 0)
-    writers = [spawn.Process(target=upsert_some, args=(tmp_path, first, 60, done)) for first in (0, 30)]
+    ready, done = spawn.Barrier(3), spawn.Value("i", 0)
+    writers = [spawn.Process(target=upsert_some, args=(tmp_path, first, 60, ready, done)) for first in (0, 30)]
     for writer in writers:
         writer.start()
+    ready.wait(60.0)
     index, seen = LanceIndex(tmp_path, SPEC), 0
     vector = Routing.equal(STEMS).fold(make_items(1).vectors[0])
     while any(writer.is_alive() for writer in writers):

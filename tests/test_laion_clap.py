@@ -31,7 +31,7 @@ def encoder(files):
     return LaionClap(str(path), text=str(roberta))
 
 
-def batch(seconds, count=3):
+def batch(seconds, count=2):
     return np.stack([make_signal(seed, seconds, RATE) for seed in range(count)])
 
 
@@ -74,10 +74,10 @@ def test_silence_whispers_and_clipping_are_treated_as_upstream_does(files, encod
 
 
 def test_a_clip_has_the_same_vector_in_any_batch_and_order(encoder):
-    waveforms = batch(5.0, 4)
+    waveforms = batch(5.0, 3)
     together = embed(encoder, waveforms)
     assert np.abs(embed(encoder, waveforms[::-1].copy())[::-1] - together).max() <= TOLERANCE
-    for row in range(4):
+    for row in range(3):
         assert np.abs(embed(encoder, waveforms[row : row + 1])[0] - together[row]).max() <= TOLERANCE
 
 
@@ -100,7 +100,7 @@ def test_safetensors_of_the_checkpoint_are_the_same_encoder(files, encoder):
     imported = import_checkpoint(files[1])
     other = LaionClap(str(imported))
     assert other.identity == encoder.identity
-    np.testing.assert_array_equal(embed(other, batch(5.0)), embed(encoder, batch(5.0)))
+    np.testing.assert_array_equal(embed(other, batch(5.0, 1)), embed(encoder, batch(5.0, 1)))
     imported.unlink()
 
 

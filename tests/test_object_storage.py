@@ -52,7 +52,7 @@ def hits(library, query):
 
 
 def test_a_library_in_a_bucket_is_the_one_in_a_folder(tmp_path, options):
-    songs = [path.parent for path in write_songs(tmp_path / "songs", 3, 4.0)]
+    songs = [path.parent for path in write_songs(tmp_path / "songs", 3, 2.0)]
     there = Library("s3://sounds/library", embedder(), window=1.0, storage_options=options)
     here = Library(tmp_path / "library", embedder(), window=1.0)
     for library in (there, here):
@@ -67,7 +67,6 @@ def test_a_library_in_a_bucket_is_the_one_in_a_folder(tmp_path, options):
     query = songs[0] / "mix.wav"
     assert hits(again, query) == hits(here, query)
     assert again.add(songs[0], listen=False).added == 0
-    assert again.index.build() or again.index.count() < 300
 
 
 def add(options, songs):
@@ -75,10 +74,10 @@ def add(options, songs):
 
 
 def test_two_writers_of_one_bucket_lose_and_double_nothing(tmp_path, options):
-    songs = [path.parent for path in write_songs(tmp_path / "songs", 4, 2.0)]
+    songs = [path.parent for path in write_songs(tmp_path / "songs", 3, 2.0)]
     Library("s3://sounds/shared", embedder(), window=1.0, storage_options=options)
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=add, args=(options, part)) for part in (songs[:3], songs[1:])]
+    writers = [context.Process(target=add, args=(options, part)) for part in (songs[:2], songs[1:])]
     for writer in writers:
         writer.start()
     for writer in writers:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from random_models import write_pretrained
+from random_models import LOW_RATE, REAL_RATE, write_pretrained
 
 import stemsim
 from stemsim.audio import Segment, read_audio
@@ -28,7 +28,7 @@ CSV = ["-c", str(CONFIGS / "logger/csv.yaml")]
 @pytest.fixture(scope="module", autouse=True)
 def pretrained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        root = write_pretrained(tmp_path_factory.mktemp("pretrained"), clap=True)
+        root = write_pretrained(tmp_path_factory.mktemp("pretrained"), clap=True, rates=(REAL_RATE, LOW_RATE))
         patch.setenv("STEMSIM_PRETRAINED", str(root))
         yield root
 
@@ -50,6 +50,7 @@ def run(job, folder, *arguments):
 def test_muq_6stem_fits_tests_and_resumes_on_real_songs(songs, tmp_path, shared_data, monkeypatch):
     monkeypatch.setenv("STEMSIM_DATA", str(shared_data))
     few = ["--data.triplets.init_args.triplets", "12", "--data.triplets.init_args.duration", "3"]
+    few += ["--data.triplets.init_args.hop", "60"]  # the triplets share segments
     cli = run("fit", tmp_path, *few)
     store = cli.datamodule.embedder.store
     stored = len(store)
@@ -106,7 +107,7 @@ def test_ready_made_models_compare_real_songs(name, songs):
 
 def test_another_process_gives_the_same_numbers(songs, tmp_path):
     segments = [Segment(songs[index], 10.0, 3.0) for index in (0, 1, 2)]
-    here = StemEmbedder(Demucs(), MuQMuLan(), silence=None, progress=False).embed(segments)
+    here = StemEmbedder(Demucs("htdemucs_6s"), MuQMuLan(), silence=None, progress=False).embed(segments)
     script = f"""
 from pathlib import Path
 import numpy as np
@@ -115,7 +116,8 @@ from stemsim.embedding import StemEmbedder
 from stemsim.encoders import MuQMuLan
 from stemsim.separators import Demucs
 segments = [Segment(Path(path), 10.0, 3.0) for path in {[str(segment.path) for segment in reversed(segments)]}]
-embedder = StemEmbedder(Demucs(), MuQMuLan(), silence=None, progress=False, batch_size=2, workers=1)
+separator = Demucs("htdemucs_6s")
+embedder = StemEmbedder(separator, MuQMuLan(), silence=None, progress=False, batch_size=2, workers=1)
 np.save({str(tmp_path / "there.npy")!r}, embedder.embed(segments).vectors.numpy())
 """
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

@@ -52,8 +52,9 @@ def write_few(source, root, *, instruments, each, kinds=TEST_TYPES):
     for segment, track in zip(table.segments, table.tracks, strict=True):
         number = int(track.removeprefix("Track"))
         needed[number] = max(needed[number], segment.start + segment.duration)
-    write_fake_slakh(root / "slakh", sorted(needed), seconds=dict(needed), seed=0, stems=STEMS[:3])
-    return abx, root / "slakh"
+    slakh = root / "slakh"
+    write_fake_slakh(slakh, sorted(needed), seconds=dict(needed), seed=0, sample_rate=2000, stems=STEMS[:3])
+    return abx, slakh
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def fill(store, count, batch=10):
         put(store, range(start, min(start + batch, count)))
 
 
-def numbers_in(store, count=10_000):
+def numbers_in(store, count=200):
     """Return the numbers of the rows that the store gives, having checked that each is exactly what was put."""
     found = store.get([key(number) for number in range(count)])
     numbers = [int(stored, 16) for stored in found.keys]
@@ -296,6 +296,24 @@ def test_processes_that_fill_overlapping_keys_at_once_lose_and_double_nothing(tm
     assert len(store) == count
 
 
+def create_and_put(root, rank):
+    """Open a store that may not be there yet, and put one row into it."""
+    store = EmbeddingStore(root, EmbeddingSpec("s", "e", "p", ("mix",), 4))
+    vectors = torch.nn.functional.one_hot(torch.tensor([[rank]]), 4).float()
+    embeddings = StemEmbeddings(vectors, torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool))
+    store.put([f"key{rank}"], [Segment(Path("x.wav"), 0.0, 1.0)], embeddings)
+
+
+def test_processes_that_create_one_store_at_once_keep_each_others_rows(tmp_path, crew):
+    members = crew.take(4)
+    for number in range(15):
+        for rank, (_, connection) in enumerate(members):
+            connection.send((create_and_put, (tmp_path / str(number), rank)))
+        assert [answer(connection) for _, connection in members] == [None] * 4
+    spec = EmbeddingSpec("s", "e", "p", ("mix",), 4)
+    assert [len(EmbeddingStore(tmp_path / str(number), spec)) for number in range(15)] == [4] * 15
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
 def test_killed_writers_leave_a_sound_store_that_a_second_run_completes(tmp_path, crew):
     random = np.random.default_rng()  # any moment must do, so each run of the test tries others
@@ -312,7 +330,7 @@ def test_killed_writers_leave_a_sound_store_that_a_second_run_completes(tmp_path
         assert process.exitcode == -signal.SIGKILL
     for root in roots:
         store = EmbeddingStore(root, SPEC)
-        kept = numbers_in(store)
+        kept = numbers_in(store, 10_000)
         assert len(kept) >= 4
         assert len(store) == len(kept)
         assert all(number ^ 1 in kept for number in kept)  # whole batches: all begin and end at even numbers
@@ -320,7 +338,7 @@ def test_killed_writers_leave_a_sound_store_that_a_second_run_completes(tmp_path
             assert kept == list(range(2, kept[-1] + 1))
         fill(store, kept[-1] + 20, batch=16)
         store.compact()
-        assert numbers_in(EmbeddingStore(root, SPEC)) == list(range(kept[-1] + 20))
+        assert numbers_in(EmbeddingStore(root, SPEC), 10_000) == list(range(kept[-1] + 20))
         assert len(store) == kept[-1] + 20
 
 
@@ -474,26 +492,3 @@ def test_folder_that_vanishes_is_a_store_error_at_the_next_put(copy):
     copy.write_text("a file")
     with pytest.raises(StoreError, match="cannot be written"):
         put(store, [1])
-
-
-def _create_and_put(barrier, root, rank, rounds):
-    """Open new stores at the same moment as the other processes do, and put one row into each."""
-    for number in range(rounds):
-        barrier.wait()
-        store = EmbeddingStore(root / str(number), EmbeddingSpec("s", "e", "p", ("mix",), 4))
-        vectors = torch.nn.functional.one_hot(torch.tensor([[rank]]), 4).float()
-        embeddings = StemEmbeddings(vectors, torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool))
-        store.put([f"key{rank}"], [Segment(Path("x.wav"), 0.0, 1.0)], embeddings)
-
-
-def test_processes_that_create_one_store_at_once_keep_each_others_rows(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(4)
-    workers = [context.Process(target=_create_and_put, args=(barrier, tmp_path, rank, 15)) for rank in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0, 0, 0]
-    spec = EmbeddingSpec("s", "e", "p", ("mix",), 4)
-    assert [len(EmbeddingStore(tmp_path / str(number), spec)) for number in range(15)] == [4] * 15

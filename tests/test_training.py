@@ -1,5 +1,6 @@
 """The main job through its command line: fit, validate, test, predict and crossval on real files."""
 
+import functools
 import json
 import logging
 import pickle
@@ -26,6 +27,7 @@ from stemsim.errors import (
 )
 from stemsim.regression import ridge_weights
 from stemsim.training.cli import main
+from stemsim.triplets.inst_sim_abx_answers import read_answers
 
 ROOT = Path(__file__).resolve().parents[1]
 CSV = ["-c", str(ROOT / "configs/logger/csv.yaml")]
@@ -61,6 +63,12 @@ def fitted(small_demo, tmp_path_factory):
     """A finished fit of the small demo: its folder and its command line object."""
     folder = tmp_path_factory.mktemp("fitted")
     return folder, run("fit", "demo.yaml", folder, *small_demo)
+
+
+@pytest.fixture
+def answers_read_once(monkeypatch):
+    """Read the published answers, which no job changes, for the first job of a test alone: it takes a second or two."""
+    monkeypatch.setattr("stemsim.triplets.inst_sim_abx.read_answers", functools.cache(read_answers))
 
 
 @pytest.fixture
@@ -239,7 +247,8 @@ def test_grouped_split_has_no_track_on_both_sides(small_demo, tmp_path):
 
 def test_everything_is_free_runs_all_jobs_on_unseen_songs(shared_data, tmp_path, monkeypatch):
     monkeypatch.setenv("STEMSIM_DATA", str(shared_data))
-    small = ("--data.triplets.init_args.hop", "20", "--data.store", str(tmp_path / "store"))
+    few = ("--data.triplets.init_args.hop", "20", "--data.triplets.init_args.triplets", "1000")
+    small = (*few, "--data.store", str(tmp_path / "store"))
     last = ("--ckpt_path", str(tmp_path / "checkpoints/last.ckpt"))
     for job in JOBS:
         extra = last if job in {"validate", "test", "predict"} else ("--kind", "grouped") if job == "crossval" else ()
@@ -249,6 +258,7 @@ def test_everything_is_free_runs_all_jobs_on_unseen_songs(shared_data, tmp_path,
     assert read(tmp_path / "crossval.json")["models"]["human ceiling"]["agreement"]["all"]["mean"] is None
 
 
+@pytest.mark.usefixtures("answers_read_once")
 def test_inst_sim_abx_runs_all_jobs_on_a_fake_slakh_tree(shared_data, slakh, tmp_path, monkeypatch):
     monkeypatch.setenv("STEMSIM_DATA", str(shared_data))
     monkeypatch.setenv("SLAKH2100", str(slakh))
@@ -295,8 +305,8 @@ def test_wandb_logs_offline_without_an_account(small_demo, tmp_path):
 
 
 def test_interpolated_settings_follow_an_override_on_the_command_line(small_demo, tmp_path):
-    without_store = small_demo[:-2]
-    cli = run("crossval", "demo.yaml", tmp_path / "elsewhere", *without_store, "--splits", "2")
+    small = (*small_demo[:-2], "--data.encoder", "fakes.CountingEncoder", "--splits", "2")  # without the store
+    cli = run("crossval", "demo.yaml", tmp_path / "elsewhere", *small)
     assert Path(cli.datamodule.embedder.store.root) == tmp_path / "elsewhere/embeddings"
     assert Path(cli.trainer.logger.save_dir) == tmp_path / "elsewhere"
 
@@ -372,13 +382,13 @@ def test_nan_from_an_encoder_is_an_error_and_stores_nothing(tmp_path):
 def test_bad_audio_is_an_error_and_keeps_what_is_stored(tmp_path, content, message):
     songs = write_tones(tmp_path / "songs")
     config = same_song_config(tmp_path / "songs.yaml", songs)
-    stored = len(main(["crossval", "-c", config, "--splits", "2"]).datamodule.embedder.store)
+    stored = len(main(["validate", "-c", config]).datamodule.embedder.store)
     (songs / "song9.wav").write_bytes(content((songs / "song0.wav").read_bytes()))
     with pytest.raises(AudioError, match=message) as error:
-        main(["crossval", "-c", config, "--splits", "2"])
+        main(["validate", "-c", config])
     assert "song9.wav" in str(error.value)
     (songs / "song9.wav").unlink()
-    assert len(main(["crossval", "-c", config, "--splits", "2"]).datamodule.embedder.store) == stored > 0
+    assert len(main(["validate", "-c", config]).datamodule.embedder.store) == stored > 0
 
 
 def test_missing_folder_empty_split_and_bad_settings_say_what_to_do(tmp_path):

@@ -31,8 +31,6 @@ class HeldQuery:
         if query.shape != (len(spec.stems), spec.dim):
             msg = f"Expected a query ({len(spec.stems)}, {spec.dim}); got {tuple(query.shape)}."
             raise ConfigError(msg)
-        self._index = index
-        self._query = query.double()
         empty = Items.empty(spec.stems, 1)
         described, cosines = [empty], [torch.zeros(0, len(spec.stems) ** 2)]
         for items in index.scan():
@@ -54,15 +52,15 @@ class HeldQuery:
             where: Conditions.
 
         Returns:
-            Up to `k` items with their vectors, as `Index.search` gives them.
+            Up to `k` items as `Index.search` finds them, to single precision, and without their vectors, which
+            `Index.items` reads.
         """
         similarity = self._cosines @ routing.matrix.flatten().float()
         if where is not None and not where.empty:
             similarity[self._excluded_by(where)] = -torch.inf
         rows = torch.topk(similarity, min(k + SPARE, len(similarity))).indices
         rows = rows[torch.isfinite(similarity[rows])]
-        found = self._index.items([self._items.key[row] for row in rows.tolist()])
-        return best(found, found.vectors.double().flatten(1) @ routing.fold(self._query), k)
+        return best(self._items.take(rows.numpy()), similarity[rows].double(), k)
 
     def _excluded_by(self, where: ItemFilter) -> Tensor:
         """Return the items `(item,)` that do not meet the conditions, which seldom change from move to move."""
