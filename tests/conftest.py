@@ -10,7 +10,17 @@ from fake_slakh import STEMS, write_fake_slakh
 
 from stemsim.triplets.inst_sim_abx_answers import read_answers
 
-LONGEST_FIRST = ("test_training", "test_paper_models", "test_demucs", "test_paper_tables", "test_store", "test_fusions")
+LONGEST_FIRST = (
+    "test_ray_engine",
+    "test_training",
+    "test_laion_clap",
+    "test_paper_models",
+    "test_paper_tables",
+    "test_store",
+    "test_indexes",
+    "test_demucs",
+    "test_embed_command",
+)
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
