@@ -454,6 +454,24 @@ def test_ctrl_c_keeps_what_is_complete(tmp_path, folder, monkeypatch):
     assert library.add(folder, listen=False).added == 2
 
 
+def test_a_writer_does_not_undo_what_another_one_completed(library, folder, monkeypatch):
+    late = Library(library.root, embedder(), window=4.0)
+    monkeypatch.setattr(late._catalogue, "records", list)  # it looked before the other one began
+    monkeypatch.setattr(late.index, "_write", lambda _: pytest.fail("written again"))
+    assert late.add(folder, listen=False).added == 4
+    assert len(check_whole(library)) == 4
+
+
+def test_a_removal_that_is_killed_leaves_no_file_done_without_its_items(library, folder, monkeypatch):
+    monkeypatch.setattr(library._catalogue, "delete", lambda _: pytest.fail("killed"))
+    with pytest.raises(pytest.fail.Exception):
+        library.remove(folder / "long.wav")
+    monkeypatch.undo()
+    assert len(check_whole(library)) == 3
+    assert library.add(folder, listen=False).added == 1
+    assert len(check_whole(library)) == 4
+
+
 def add_slowly(root, folders, seed):
     """Add folders in another process, with a commit every few files."""
     torch.set_num_threads(1)

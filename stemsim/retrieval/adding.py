@@ -153,9 +153,12 @@ class Adding:
             ids = {record.id for record in done}
             older = self._catalogue.records_of([record.path for record in done])
             stale = [record for record in older if record.id not in ids]
-            self._catalogue.put([replace(record, done=False) for record in done])
-            if files:
-                self._index.upsert(Items.concatenate([rows for _, rows in files]))
+            # What another process completed in the meantime stays as it is: killed here, this one would undo it.
+            there = {record.id for record in older if record.done}
+            self._catalogue.put([replace(record, done=False) for record in done if record.id not in there])
+            lacking = [rows for record, (_, rows) in zip(done, files, strict=True) if record.id not in there]
+            if lacking:
+                self._index.upsert(Items.concatenate(lacking))
             self._index.delete([key for record in stale for key in item_keys(record, self._windowing)])
             self._catalogue.delete(stale)
             self._catalogue.put([*done, *touched])

@@ -27,7 +27,7 @@ _VECTORS: Final = "vectors"
 _KEYS_PER_QUERY: Final = 2048
 _AT_ONCE: Final = 4096
 _INDEX_FROM: Final = 20_000  # items: below, comparing all takes less than 0.3 s
-_RESCORED: Final = 2  # times as many as asked for are scored again from full vectors,
+_RESCORED: Final = 3  # times as many as asked for are scored again from full vectors,
 _LEAST_RESCORED: Final = 64  # or as many as this
 _BITS: Final = 8
 _ALL_PARTITIONS: Final = 1_000_000  # one is built, but LanceDB splits it when the table grows
@@ -174,7 +174,8 @@ class LanceIndex(Index):
         query = self._table.search(padded, vector_column_name=_VECTORS).distance_type("dot")
         # `Index.search` scores them again; LanceDB's own `refine_factor` would read them once more.
         query = self._filtered(query.nprobes(_ALL_PARTITIONS).limit(max(_RESCORED * k, _LEAST_RESCORED)), where)
-        return self._of(self._do("searched", query.to_arrow))
+        # Its `to_arrow` would ask for the schema twice more.
+        return self._of(self._do("searched", lambda: query.to_batches().read_all()))
 
     def _filtered(self, query: Any, where: ItemFilter | None) -> Any:
         condition = "" if where is None else where.sql(self.spec.stems)

@@ -269,6 +269,7 @@ class Library:
 
     def _drop(self, records: Sequence[FileRecord]) -> list[Path]:
         with self._catalogue.writing():
+            self._catalogue.put([replace(record, done=False) for record in records])  # if killed, none is done but gone
             self.index.delete([key for record in records for key in item_keys(record, self.card.windowing)])
             self._catalogue.delete(records)
         if records:
