@@ -117,7 +117,8 @@ def test_a_part_of_a_file_and_conditions(root):
         (["--category", "trumpets"], "Categories are kick"),
         (["--weights", "vocals=1"], "no stem 'vocals'"),
         (["--weights", "learned"], "No weights were learned"),
-        (["--from", "90"], "starts at 0 s or later"),
+        (["--from", "90"], "has no part from 90 s to the end"),
+        (["--from", "0.1", "--to", "0"], "has no part from 0.1 s to 0 s"),
         (["--text", "warm analog bass"], "knows no text"),
         (["-k", "0"], "at least 1"),
         (["--export", "/proc/nowhere"], "cannot be written"),
@@ -212,6 +213,7 @@ def test_wrong_comparisons_say_what_to_do(root, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     kicks = [root / f"sounds/Kicks/{number}.wav" for number in range(2)]
     assert "stem by stem" in run("compare", *kicks, "--weights", "drums:mix", code=2)
+    assert "has no part from 9 s" in run("compare", *kicks, "--from", 9, code=2)
     assert "No ready-made model" in run("compare", *kicks, "--model", "clap-5stem", code=2)
     assert "models download" in run("compare", *kicks, "--model", "clap-4stem", code=2)
     assert "Unknown encoder" in run("compare", *kicks, "--encoder", "mfcc", code=2)

@@ -42,6 +42,26 @@ class Segment:
         """Return the segment that covers a whole file."""
         return cls(path, 0.0, audio_info(path).duration)
 
+    @classmethod
+    def between(cls, path: Path, start: float | None, end: float | None) -> Self:
+        """Return the part of a file between two times.
+
+        Args:
+            path: An audio file.
+            start: Where the part begins, in seconds; None: at the beginning.
+            end: Where it ends; None, or later than the file does: at the end.
+
+        Raises:
+            AudioError: If there is no such part.
+        """
+        length = audio_info(path).duration
+        first, last = 0.0 if start is None else start, length if end is None else min(end, length)
+        if not 0.0 <= first < last:
+            asked = f"from {first:g} s to {'the end' if end is None else f'{end:g} s'}"
+            msg = f"{path} is {length:.3g} s long, and has no part {asked}. Choose a start before the end of both."
+            raise AudioError(msg)
+        return cls(path, first, last - first)
+
     @property
     def content_hash(self) -> str:
         """Hash of the bytes of the file, whatever its name."""

@@ -45,9 +45,9 @@ def compare_command(
     needs downloaded weights, and both are far behind those of the ready-made models.
     """
     with readable_errors():
-        from stemsim.audio import Segment, audio_info
+        from stemsim.audio import Segment
 
-        segments = [Segment(path, start, (end or audio_info(path).duration) - start) for path in (a, b)]
+        segments = [Segment.between(path, start, end) for path in (a, b)]
         similarity = _similarity(model, encoder, separator, weights, device)
         explanation: Any = similarity.explain(*segments)
         if plot is not None:

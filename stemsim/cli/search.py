@@ -13,7 +13,6 @@ from stemsim.cli.errors import readable_errors
 from stemsim.cli.index import LibraryOption
 
 if TYPE_CHECKING:
-    from stemsim.audio import Segment
     from stemsim.retrieval.filter import ItemFilter
     from stemsim.retrieval.hits import Hit
 
@@ -63,13 +62,14 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
     library, is left out.
     """
     with readable_errors():
+        from stemsim.audio import Segment
         from stemsim.cli.libraries import open_library
 
         opened = open_library(library, device=device)
         where = _conditions(category, bpm, key, (duration, loudness), stems, folder)
         routing = opened.routing(weights, words_only=query is None)
         hits = opened.search(
-            None if query is None else _part(query, start, end),
+            None if query is None else Segment.between(query, start, end),
             text=text,
             text_weight=text_weight,
             text_stems=None if text_stems is None else _names(text_stems),
@@ -88,12 +88,6 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
     _print(hits, routing.text)
     if export is not None:
         typer.echo(f"Wrote {len(written)} files to {export}.")
-
-
-def _part(path: Path, start: float | None, end: float | None) -> "Segment":
-    from stemsim.retrieval.query import query_segment
-
-    return query_segment(path, start, end)
 
 
 def _conditions(

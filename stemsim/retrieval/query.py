@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 import torch
@@ -21,7 +20,7 @@ from stemsim.retrieval.windows import Windowing
 from stemsim.similarity import StemEmbeddings
 from stemsim.stems import StemLayout
 
-__all__ = ["Query", "audio_query", "check_heard", "query_segment", "stems_to_sound", "text_query", "with_text"]
+__all__ = ["Query", "audio_query", "check_heard", "stems_to_sound", "text_query", "with_text"]
 
 _SILENT: Final = 1e-6  # length of a mean vector that points nowhere
 
@@ -185,22 +184,6 @@ def _encode(text: str, encoder: Encoder) -> Tensor:
         )
         raise ConfigError(msg)
     return encoder.encode_text([text])[0].float().cpu()
-
-
-def query_segment(path: str | Path, start: float | None, end: float | None) -> Segment:
-    """Return the part of a file to search with.
-
-    Args:
-        path: An audio file.
-        start: Where it begins, in seconds; None: at the beginning.
-        end: Where it ends; None: at the end.
-
-    Raises:
-        AudioError: If there is no such part.
-    """
-    whole = Segment.whole(Path(path))
-    first = 0.0 if start is None else start
-    return Segment(whole.path, first, min(whole.duration if end is None else end, whole.duration) - first)
 
 
 def check_heard(query: Query, routing: Routing) -> None:

@@ -45,7 +45,8 @@ class Routing:
             )
             raise ConfigError(msg)
         if not bool(torch.isfinite(self.matrix).all()) or not bool(self.matrix.any()):
-            msg = f"Weights must be finite, and one of them other than 0; got {self.matrix.tolist()}. {_SYNTAX}."
+            seen = "all 0" if bool(torch.isfinite(self.matrix).all()) else f"{self.matrix.tolist()}"
+            msg = f"Weights must be finite, and one of them other than 0; got {seen}. {_SYNTAX}."
             raise ConfigError(msg)
 
     @classmethod
