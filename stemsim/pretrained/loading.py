@@ -168,8 +168,10 @@ def _read_torch(path: Path, allow_pickle: bool) -> Checkpoint:
                 # Mapped and not read: the audio half is a small part of most files.
                 package = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
     except pickle.UnpicklingError as error:
-        if allow_pickle or not (unsafe := _unsafe_part(path, error)):
+        if allow_pickle:
             raise _damaged(path, error) from error
+        if not (unsafe := _unsafe_part(path, error)):  # torch would advise unsafe loading here
+            raise _damaged(path, ValueError("nothing that torch.save writes")) from error
         msg = (
             f"{path} cannot be read without running code that it holds ({unsafe}), so it was not read. If you trust "
             f"those who made it, turn it into safetensors once: stemsim models import {path} --allow-pickle"
