@@ -85,9 +85,9 @@ def test_every_segment_is_on_one_device_of_one_machine(length, machines, devices
     seen = []
     for number in range(1, machines + 1):
         shard = _Shard(number, machines)
-        parts = [list(part.of(items)) for part in shard.split(devices)]
-        assert sum(parts, []) == list(shard.of(items))
-        seen += sum(parts, [])
+        together = [item for part in shard.split(devices) for item in part.of(items)]
+        assert together == list(shard.of(items))
+        seen += together
     assert seen == list(items)
 
 

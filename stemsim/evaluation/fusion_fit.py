@@ -26,7 +26,6 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.nn.functional import pad
 
-from stemsim.embedding.allocator import kept_memory
 from stemsim.errors import ConfigError, SplitError
 from stemsim.evaluation.crossval import ALPHAS, BoolArray, Challenger, SplitFits
 from stemsim.evaluation.fusion_stack import Examples, FusionStack
@@ -161,7 +160,7 @@ def fit_fusions(
     inner = _inner_folds(train, rule, groups)
     at_once = max(1, _ELEMENTS_AT_ONCE // (len(target) * max(1, rule.folds)))
     parts = []
-    with Progress(console=Console(stderr=True), disable=not progress) as bar, kept_memory():
+    with Progress(console=Console(stderr=True), disable=not progress) as bar:
         shown = bar.add_task("Fitting fusions", total=len(train))
         for rows in torch.split(torch.arange(len(train)), at_once):
             parts.append(problem.fit(counts[rows], inner[rows], rule))
