@@ -106,7 +106,7 @@ def test_when_memory_runs_out_the_batch_is_halved_once_and_it_says_so(segments, 
 def test_when_memory_runs_out_again_it_is_an_error_that_keeps_what_is_stored(segments, tmp_path):
     embedder(tmp_path, source=MixOnly()).embed(segments[:3])
     limited = embedder(tmp_path, source=MixOnly(), encoder=LimitedEncoder(1), workers=1, batch_size=4)
-    with pytest.raises(EmbeddingError, match="halved already"):
+    with pytest.raises(EmbeddingError, match="already been halved"):
         limited.embed(segments)
     assert len(limited.store) >= 3
 
@@ -140,7 +140,7 @@ def test_a_device_that_is_not_there_is_named(device):
         embedder(device=device)
 
 
-@pytest.mark.parametrize("options", [{"workers": 0}, {"batch_size": 0}])
+@pytest.mark.parametrize("options", [{"workers": 0}, {"batch_size": 0}, {"batch_size": -1}])
 def test_counts_below_one_are_refused(options):
     with pytest.raises(ConfigError, match="at least 1"):
         embedder(**options)
