@@ -1,7 +1,7 @@
 """Results of the jobs of `train.py`, as they are written to and read from the folder of a run.
 
-Each class is one JSON file: `fit.json`, `val.json`, `test.json`, `crossval.json`, `perspectives.json`. A number that is
-not finite is `null` in the file.
+Each subclass of `Results` is one JSON file: `fit.json`, `val.json`, `test.json`, `crossval.json`, `perspectives.json`.
+Tables, pictures and pages are made from these classes alone, so that they show what the file holds.
 """
 
 import math
@@ -13,23 +13,22 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
 
 from stemsim.analysis import Summary
-from stemsim.analysis.leakage import Leakage
 from stemsim.analysis.perspectives import Perspectives
+from stemsim.audio import Segment
 from stemsim.errors import ResultsError
-from stemsim.evaluation import Comparison, CrossValidation, ModelScores
-from stemsim.evaluation.comparison import PairedDifference
+from stemsim.evaluation import CrossValidation, ModelScores
 from stemsim.triplets import TEST_TYPES
 
 __all__ = [
     "CrossvalResults",
     "FitResults",
     "ModelResult",
-    "Number",
     "PartResults",
     "PerspectivesResults",
     "Results",
     "Score",
     "StemResult",
+    "WorstTriplet",
 ]
 
 Number = Annotated[
@@ -37,18 +36,19 @@ Number = Annotated[
     BeforeValidator(lambda value: math.nan if value is None else value),
     PlainSerializer(lambda value: float(value) if math.isfinite(value) else None, when_used="json"),
 ]
-"""A float that may be NaN or infinite, which JSON knows as null."""
+"""A float that may be NaN or infinite, which is null in JSON."""
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=False)
+    """Part of a file; read from JSON, or from an object with attributes of the same names."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", from_attributes=True)
 
 
 class Results(_Entry):
     """Results of one job.
 
     Attributes:
-        job: Name of the job, and of the file.
         source: Source of the triplets.
         simulated: Whether the listeners were simulated.
     """
@@ -57,16 +57,16 @@ class Results(_Entry):
     source: str
     simulated: bool
 
-    def write(self, folder: Path) -> Path:
-        """Write `JOB.json` into the folder of a run, and return its path."""
-        path = folder / f"{self.file_stem}.json"
-        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        return path
-
     @property
     def file_stem(self) -> str:
         """Name of the file without its suffix."""
         return self.job
+
+    def write(self, folder: Path) -> Path:
+        """Write the JSON file into the folder of a run, and return its path."""
+        path = folder / f"{self.file_stem}.json"
+        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        return path
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -78,19 +78,19 @@ class Results(_Entry):
         try:
             return cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
-            first = error.errors()[0] if isinstance(error, ValidationError) else None
-            reason = (
-                str(error) if first is None else f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
-            )
+            reason = str(error)
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                reason = f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
             msg = (
-                f"{path} does not hold the results of {cls.job} ({reason}). Run that job again, or move the file out of "
+                f"{path} does not hold results of {cls.job} ({reason}). Run that job again, or move the file out of "
                 "the folder."
             )
             raise ResultsError(msg) from error
 
 
 class Score(_Entry):
-    """Mean and standard deviation over splits; NaN where there is no value."""
+    """Mean and standard deviation over the splits; NaN where there is no value."""
 
     mean: Number
     std: Number
@@ -108,43 +108,44 @@ class ModelResult(_Entry):
     Attributes:
         name: Name of the model in tables.
         slug: Stable name for metric keys.
+        kind: `ceiling`, `baseline` (nothing is fitted) or `fitted`.
         agreement: Test agreement in [0, 1], by `all`, `XAB` and `XYC`.
         by_split: Test agreement over all triplets, for each split.
         share_of_ceiling: Mean agreement over that of the listeners.
         weights: Weights by stem; empty where the model is not linear.
         median_alpha: Median penalty over the splits; NaN where there is none.
-        kind: `ceiling`, `baseline` or `fitted`.
     """
 
     name: str
     slug: str
-    agreement: Mapping[str, Score]
+    kind: Literal["ceiling", "baseline", "fitted"]
+    agreement: Mapping[Literal["all", "XAB", "XYC"], Score]
     by_split: tuple[Number, ...]
     share_of_ceiling: Number
     weights: Mapping[str, Score]
     median_alpha: Number
-    kind: Literal["ceiling", "baseline", "fitted"]
 
     @classmethod
     def of(cls, model: ModelScores, result: CrossValidation) -> Self:
         """Return the entry of a model."""
-        columns = dict(zip(("all", *TEST_TYPES), model.agreement.T, strict=True))
-        weights = {} if model.weights is None else dict(zip(result.stems, model.weights.T, strict=True))
         given = model.name in {"mix cosine", "uniform weights"}
+        weights = {} if model.weights is None else dict(zip(result.stems, model.weights.T, strict=True))
         return cls(
             name=model.name,
             slug=model.slug,
-            agreement={name: Score.of(values) for name, values in columns.items()},
-            by_split=tuple(columns["all"].tolist()),
-            share_of_ceiling=result.share_of_ceiling(model),
-            weights={stem: Score.of(np.asarray(values)) for stem, values in weights.items()},
-            median_alpha=math.nan if model.alphas is None else float(np.median(model.alphas)),
             kind="ceiling" if not model.predicts else "baseline" if given else "fitted",
+            agreement={
+                column: Score.of(values) for column, values in zip(("all", *TEST_TYPES), model.agreement.T, strict=True)
+            },
+            by_split=tuple(model.agreement[:, 0].tolist()),
+            share_of_ceiling=result.share_of_ceiling(model),
+            weights={stem: Score.of(values) for stem, values in weights.items()},
+            median_alpha=math.nan if model.alphas is None else float(np.median(model.alphas)),
         )
 
 
 class SplitsResult(_Entry):
-    """Settings of the splits of a cross-validation, and the mean size of their test parts."""
+    """Settings of the splits of a cross-validation, and the mean number of triplets in their test parts."""
 
     kind: Literal["stratified", "grouped"]
     count: int
@@ -153,26 +154,41 @@ class SplitsResult(_Entry):
     mean_test_size: float
 
 
-class DropResult(_Entry):
-    """Paired difference over the splits, with its interval."""
+class DifferenceResult(_Entry):
+    """Mean of a paired difference over the splits, in shares of 1, with its interval and p-value."""
 
     mean: Number
     lower: Number
     upper: Number
     p_value: Number
 
-    @classmethod
-    def of(cls, difference: PairedDifference) -> Self:
-        """Return the entry of a paired difference."""
-        return cls(**{name: getattr(difference, name) for name in cls.model_fields})
+
+class SignTestResult(_Entry):
+    """Numbers of triplets on which either model does better, and the p-value of the sign test."""
+
+    for_first: int
+    for_second: int
+    p_value: Number
+
+
+class ComparisonResult(_Entry):
+    """Paired comparison of two models: mean agreement of both, their difference, and the sign test."""
+
+    first: str
+    second: str
+    agreement: tuple[Number, Number]
+    difference: DifferenceResult
+    signs: SignTestResult
+    significant: bool
 
 
 class StemResult(_Entry):
-    """Weight of one stem: least squares on all triplets with its interval, importance, variance inflation.
+    """Weight of one stem.
 
     Attributes:
         weight: Least-squares weight on all triplets; NaN where there are no intervals.
-        lower: Lower end of its cluster-robust interval.
+        standard_error: Its cluster-robust standard error.
+        lower: Lower end of its interval.
         upper: Upper end.
         refit: Ridge weight on all triplets.
         variance_inflation: Variance inflation factor; NaN for a silent stem.
@@ -180,45 +196,18 @@ class StemResult(_Entry):
         r2_drop: R^2 lost without the stem; likewise.
     """
 
-    weight: Number
-    lower: Number
-    upper: Number
+    weight: Number = math.nan
+    standard_error: Number = math.nan
+    lower: Number = math.nan
+    upper: Number = math.nan
     refit: Number
     variance_inflation: Number
-    agreement_drop: DropResult | None = None
-    r2_drop: DropResult | None = None
-
-
-class ComparisonResult(_Entry):
-    """Paired comparison of two models: first minus second, in points of agreement."""
-
-    first: str
-    second: str
-    points: Number
-    lower: Number
-    upper: Number
-    p_value: Number
-    sign_test_p_value: Number
-    significant: bool
-
-    @classmethod
-    def of(cls, one: Comparison) -> Self:
-        """Return the entry of a comparison."""
-        gap = one.difference
-        return cls(
-            first=one.first,
-            second=one.second,
-            points=100.0 * gap.mean,
-            lower=100.0 * gap.lower,
-            upper=100.0 * gap.upper,
-            p_value=gap.p_value,
-            sign_test_p_value=one.signs.p_value,
-            significant=one.significant,
-        )
+    agreement_drop: DifferenceResult | None = None
+    r2_drop: DifferenceResult | None = None
 
 
 class ShareResult(_Entry):
-    """Ridge as a share of the human ceiling, with its interval."""
+    """Agreement of ridge regression as a share of the human ceiling, with its interval."""
 
     share: Number
     lower: Number
@@ -226,19 +215,29 @@ class ShareResult(_Entry):
 
 
 class PenaltyResult(_Entry):
-    """Ridge weights `weights[alpha][stem]` and leave-one-out error as functions of the penalty, and nested choice."""
+    """Ridge regression on all triplets as a function of the penalty, and the penalties of nested cross-validation.
+
+    Attributes:
+        alphas: Penalties, ascending.
+        weights: Weights by penalty, then by stem.
+        left_out_error: Mean squared error on left-out triplets, by penalty.
+        best_alpha: Penalty of the least error.
+        nested_median_alpha: Median penalty of nested cross-validation; NaN where an inner split has an empty part.
+        nested_agreement: Mean test agreement with these penalties.
+    """
 
     alphas: tuple[float, ...]
     weights: tuple[tuple[float, ...], ...]
     left_out_error: tuple[float, ...]
     best_alpha: float
-    nested_median_alpha: Number
-    nested_agreement: Number
+    nested_median_alpha: Number = math.nan
+    nested_agreement: Number = math.nan
 
 
 class LeakageRowResult(_Entry):
-    """Mean test agreement of one model by both kinds of split."""
+    """Mean test agreement of one model by both kinds of split; see `stemsim.analysis.leakage.LeakageRow`."""
 
+    model: str
     stratified: Number
     matched: Number
     grouped: Number
@@ -249,21 +248,11 @@ class LeakageRowResult(_Entry):
 
 
 class LeakageResult(_Entry):
-    """Effect of shared tracks on agreement."""
+    """Effect of shared tracks on agreement; see `stemsim.analysis.leakage.Leakage`."""
 
-    models: Mapping[str, LeakageRowResult]
-    same_test_triplets: tuple[ComparisonResult, ...]
-    mean_train_size: Mapping[str, float]
-
-    @classmethod
-    def of(cls, found: Leakage) -> Self:
-        """Return the entry of a leakage analysis."""
-        names = tuple(LeakageRowResult.model_fields)
-        return cls(
-            models={row.model: LeakageRowResult(**{name: getattr(row, name) for name in names}) for row in found.rows},
-            same_test_triplets=tuple(map(ComparisonResult.of, found.same_test)),
-            mean_train_size=dict(zip(("stratified", "grouped"), found.train_size, strict=True)),
-        )
+    rows: tuple[LeakageRowResult, ...]
+    train_size: tuple[float, float]
+    same_test: tuple[ComparisonResult, ...]
 
 
 class CrossvalResults(Results):
@@ -281,7 +270,7 @@ class CrossvalResults(Results):
         condition_number: Condition number of the stem features.
         share_of_ceiling: Ridge as a share of the ceiling; None where no triplet has two votes.
         comparisons: Paired comparisons.
-        penalty: Penalty path; None unless asked for.
+        penalty: Weights by penalty; None unless asked for.
         leakage: Effect of shared tracks; None unless asked for.
         verdicts: The findings in plain words.
     """
@@ -305,70 +294,60 @@ class CrossvalResults(Results):
     @classmethod
     def of(cls, summary: Summary, *, level: float = 0.95) -> Self:
         """Return the results of a summarised cross-validation."""
-        result = summary.result
-        splits, triplets, share = result.splits, result.embedded.triplets, summary.share
-        return cls(
-            source=triplets.source,
-            simulated=triplets.simulated,
-            stems=result.stems,
-            triplets=len(triplets),
-            splits=SplitsResult(
-                kind=splits.kind,
-                count=len(splits),
-                train_fraction=splits.train_fraction,
-                seed=splits.seed,
-                mean_test_size=float(splits.test.sum(axis=1).mean()),
-            ),
-            models=tuple(ModelResult.of(model, result) for model in result.models),
-            by_stem=_by_stem(summary),
-            level=level,
-            interval_method="cluster-robust",
-            best_alpha=result.path.best_alpha,
-            condition_number=summary.collinearity.condition,
-            share_of_ceiling=None
-            if share is None
-            else ShareResult(share=share.share, lower=share.lower, upper=share.upper),
-            comparisons=tuple(map(ComparisonResult.of, summary.comparisons)),
-            penalty=_penalty(summary),
-            leakage=None if summary.leakage is None else LeakageResult.of(summary.leakage),
-            verdicts=tuple(summary.sentences),
+        result, triplets, splits = summary.result, summary.result.embedded.triplets, summary.result.splits
+        sizes = {"count": len(splits), "mean_test_size": splits.test.sum(axis=1).mean()}
+        return cls.model_validate(
+            {
+                "source": triplets.source,
+                "simulated": triplets.simulated,
+                "stems": result.stems,
+                "triplets": len(triplets),
+                "splits": {name: getattr(splits, name) for name in ("kind", "train_fraction", "seed")} | sizes,
+                "models": [ModelResult.of(model, result) for model in result.models],
+                "by_stem": _by_stem(summary),
+                "level": level,
+                "interval_method": "cluster-robust",
+                "best_alpha": result.path.best_alpha,
+                "condition_number": summary.collinearity.condition,
+                "share_of_ceiling": summary.share,
+                "comparisons": summary.comparisons,
+                "penalty": _penalty(summary),
+                "leakage": summary.leakage,
+                "verdicts": summary.sentences,
+            }
         )
 
 
-def _by_stem(summary: Summary) -> dict[str, StemResult]:
-    intervals, importance = summary.intervals, summary.importance
-    entries = {}
-    for row, stem in enumerate(summary.result.stems):
-        entries[stem] = StemResult(
-            weight=math.nan if intervals is None else intervals.estimate[row],
-            lower=math.nan if intervals is None else intervals.lower[row],
-            upper=math.nan if intervals is None else intervals.upper[row],
-            refit=summary.result.path.weights[row],
-            variance_inflation=summary.collinearity.inflation[row],
-            agreement_drop=None if importance is None else DropResult.of(importance.agreement_drop[row]),
-            r2_drop=None if importance is None else DropResult.of(importance.r2_drop[row]),
-        )
-    return entries
+def _by_stem(summary: Summary) -> dict[str, dict[str, Any]]:
+    """Return the fields of each stem's `StemResult`."""
+    result, intervals, importance = summary.result, summary.intervals, summary.importance
+    columns = {"refit": result.path.weights, "variance_inflation": summary.collinearity.inflation}
+    if intervals is not None:
+        columns |= {"weight": intervals.estimate, "standard_error": intervals.standard_error}
+        columns |= {"lower": intervals.lower, "upper": intervals.upper}
+    rows = {stem: {name: values[row] for name, values in columns.items()} for row, stem in enumerate(result.stems)}
+    if importance is not None:
+        for stem, agreement, r2 in zip(result.stems, importance.agreement_drop, importance.r2_drop, strict=True):
+            rows[stem] |= {"agreement_drop": agreement, "r2_drop": r2}
+    return rows
 
 
-def _penalty(summary: Summary) -> PenaltyResult | None:
+def _penalty(summary: Summary) -> dict[str, Any] | None:
+    """Return the fields of `PenaltyResult`, if it was asked for."""
     path, nested = summary.path, summary.nested
     if path is None:
         return None
-    return PenaltyResult(
-        alphas=tuple(path.alphas.tolist()),
-        weights=tuple(map(tuple, path.weights.tolist())),
-        left_out_error=tuple(path.left_out_error.tolist()),
-        best_alpha=path.best_alpha,
-        nested_median_alpha=math.nan if nested is None else float(np.median(nested.alphas)),
-        nested_agreement=math.nan if nested is None else float(nested.agreement.mean()),
-    )
+    fields = {name: getattr(path, name).tolist() for name in ("alphas", "weights", "left_out_error")}
+    chosen = {} if nested is None else {"nested_median_alpha": np.median(nested.alphas)}
+    chosen |= {} if nested is None else {"nested_agreement": nested.agreement.mean()}
+    return fields | chosen | {"best_alpha": path.best_alpha}
 
 
 class FitResults(Results):
     """Results of `fit`.
 
     Attributes:
+        triplets: Number of triplets that were fitted.
         method: Loss, penalty, target and weighting of the fit, in words.
         fusion: Name of the fusion's class.
         l2: Weight of the squared weights in the loss.
@@ -381,6 +360,7 @@ class FitResults(Results):
     """
 
     job: ClassVar[str] = "fit"
+    triplets: int
     method: str
     fusion: str
     l2: float
@@ -390,6 +370,21 @@ class FitResults(Results):
     true_weights: Mapping[str, float]
     cosine_to_true_weights: Number
     metrics: Mapping[str, Number]
+
+    @property
+    def columns(self) -> dict[str, Mapping[str, float]]:
+        """Weights by stem: fitted, exact, and true.
+
+        Votes say which candidate is closer and not by how much, so that weights are known up to a positive factor: the
+        true ones are scaled to the fitted ones by least squares.
+        """
+        columns = {"fitted": self.weights, "closed form": self.closed_form}
+        if self.true_weights and self.weights:
+            product = sum(weight * self.weights[stem] for stem, weight in self.true_weights.items())
+            factor = max(product, 0.0) / sum(weight**2 for weight in self.true_weights.values())
+            scaled = {stem: factor * weight for stem, weight in self.true_weights.items()}
+            columns["true (simulated), scaled"] = scaled
+        return {name: column for name, column in columns.items() if column}
 
 
 class PartResults(Results):
@@ -404,7 +399,7 @@ class PartResults(Results):
         metrics: Logged metrics, e.g. `test/agreement`.
     """
 
-    job: ClassVar[str] = "test"
+    job: ClassVar[str] = "validate or test"
     part: Literal["val", "test"]
     split: str
     triplets: int
@@ -485,3 +480,39 @@ class PerspectivesResults(Results):
             left_out=found.left_out,
             verdicts=tuple(found.sentences),
         )
+
+
+class WorstTriplet(_Entry):
+    """Triplet on which the model is far from the listeners; one row of `test_worst_triplets.csv`.
+
+    Attributes:
+        segments: X, A and B.
+        test_type: `XAB` or `XYC`.
+        votes: Votes for A and for B.
+        preference: Preference of the model; positive = A.
+        contributions: Contribution of each stem to the preference.
+    """
+
+    segments: Mapping[Literal["X", "A", "B"], Segment]
+    test_type: str
+    votes: tuple[float, float]
+    preference: float
+    contributions: Mapping[str, float]
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Return the triplet of a row of `prediction_frame`."""
+        start = "contribution_"
+        fields = {
+            "segments": {
+                role.upper(): {
+                    "path": row[f"{role}_path"],
+                    "start": row[f"{role}_start"],
+                    "duration": row["duration"],
+                }
+                for role in ("x", "a", "b")
+            },
+            "votes": (row["votes_a"], row["votes_b"]),
+            "contributions": {name.removeprefix(start): row[name] for name in row if name.startswith(start)},
+        }
+        return cls.model_validate({**row, **fields})
