@@ -25,6 +25,7 @@ __all__ = [
     "ModelResult",
     "PartResults",
     "PerspectivesResults",
+    "PredictionResults",
     "Results",
     "Score",
     "StemResult",
@@ -411,6 +412,17 @@ class PartResults(Results):
     def file_stem(self) -> str:
         """Name of the file without its suffix: the part."""
         return self.part
+
+
+class PredictionResults(Results):
+    """Results of `predict`, beside its table `predictions.csv`.
+
+    Attributes:
+        triplets: Number of triplets.
+    """
+
+    job: ClassVar[str] = "predictions"
+    triplets: int
 
 
 class PerspectivePart(_Entry):

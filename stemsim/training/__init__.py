@@ -1,7 +1,9 @@
 """Training with Lightning: data module, module, callbacks, trainer, and the command line of `train.py`."""
 
 import gc
-from typing import Final
+import sys
+from types import ModuleType
+from typing import Any, Final
 
 from lightning_utilities.core.imports import RequirementCache
 
@@ -11,11 +13,11 @@ _NOT_NEEDED: Final = ("matplotlib", "torchvision", "transformers")
 def _import_lightning() -> None:
     """Import Lightning in half of the time that `import lightning` takes.
 
-    Lightning imports torchmetrics, which imports every package that one of its metrics could use: torchvision and
-    transformers take 2 s, and we use none of those metrics. The garbage collector finds nothing in modules that have
-    just been imported, but looks for it again and again.
+    It imports torchmetrics, which imports all packages that any of its metrics could use: torchvision and transformers
+    alone take 2 s, and no metric of stemsim uses them. The garbage collector finds nothing in modules that have just
+    been imported, but traverses them again and again.
     """
-    collects, check = gc.isenabled(), RequirementCache._check_available  # noqa: SLF001 - it has no public switch
+    check = RequirementCache._check_available  # noqa: SLF001 - it has no public switch
 
     def check_needed(requirement: RequirementCache) -> None:
         if str(requirement.requirement).startswith(_NOT_NEEDED):
@@ -23,6 +25,7 @@ def _import_lightning() -> None:
         else:
             check(requirement)
 
+    collects = gc.isenabled()
     gc.disable()
     RequirementCache._check_available = check_needed  # type: ignore[method-assign]  # noqa: SLF001
     try:
@@ -36,4 +39,12 @@ def _import_lightning() -> None:
         gc.enable()
 
 
+def _skip_launch_inputs() -> None:
+    """Let W&B skip its search for inputs of W&B Launch, which imports for 1 s and can find none in this process."""
+    stub: Any = ModuleType("wandb.sdk.launch.inputs.internal")
+    stub.StagedLaunchInputs = type("StagedLaunchInputs", (), {"apply": lambda _self, _run: None})
+    sys.modules.setdefault(stub.__name__, stub)
+
+
 _import_lightning()
+_skip_launch_inputs()

@@ -64,6 +64,11 @@ class LastCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=True,
         )
 
+    @property
+    def state_key(self) -> str:
+        """Key in checkpoints; the same with and without `monitor`, so that either can be loaded."""
+        return type(self).__name__
+
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Settle on the folder, which the trainer knows."""
         self.dirpath = str(Path(trainer.default_root_dir) / _FOLDER)
@@ -243,6 +248,7 @@ class ResultsReport(Callback):
         results = FitResults(
             source=triplets.source,
             simulated=triplets.simulated,
+            triplets=len(data.rows("train")),
             method=_method(module, data),
             fusion=type(fusion).__name__,
             l2=module.l2,

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -34,7 +35,11 @@ __all__ = ["Part", "TripletBatch", "TripletDataModule", "TripletDataset"]
 _log = logging.getLogger(__name__)
 
 Part = Literal["train", "val", "test"]
-_NEEDED_PART: Final[dict[str, Part]] = {"fit": "train", "validate": "val", "test": "test"}
+_NEEDED_PART: Final[dict[TrainerFn | None, Part]] = {
+    TrainerFn.FITTING: "train",
+    TrainerFn.VALIDATING: "val",
+    TrainerFn.TESTING: "test",
+}
 
 
 class TripletBatch(NamedTuple):
@@ -200,8 +205,8 @@ class TripletDataModule(lightning.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Embed everything before loggers start; of several processes, only one fills the store."""
-        needed = None if self.trainer is None else _NEEDED_PART.get(str(self.trainer.state.fn))
-        _ = self.parts if needed is None else self.rows(needed)
+        job = None if self.trainer is None else self.trainer.state.fn
+        _ = self.rows(_NEEDED_PART[job]) if job in _NEEDED_PART else self.parts
 
     def setup(self, stage: str) -> None:
         """Load the embeddings, in the processes where `prepare_data` has not run."""
