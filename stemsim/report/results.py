@@ -30,6 +30,7 @@ __all__ = [
     "PartResults",
     "PenaltyResult",
     "PerspectivesResults",
+    "PredictionResults",
     "QuestionResult",
     "Results",
     "Score",
@@ -366,6 +367,13 @@ class PartResults(Results):
     def file_stem(self) -> str:
         """Name of the file without its suffix: the part."""
         return self.part
+
+
+class PredictionResults(Results):
+    """Results of `predict`, whose predictions are in `predictions.csv`."""
+
+    job: ClassVar[str] = "predictions"
+    triplets: int
 
 
 class PartOfStem(_Entry):
