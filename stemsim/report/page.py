@@ -21,7 +21,13 @@ from stemsim.report.terminal import stem_table
 __all__ = ["ComparisonRow", "Report", "comparison_rows", "render_report"]
 
 _COLUMNS: Final = ("all", "XAB", "XYC")
-_JOBS: Final = {"fit": "Fit", "val": "Validation", "test": "Test", "crossval": "Cross-validation", "perspectives": "Perspectives"}
+_JOBS: Final = {
+    "fit": "Fit",
+    "val": "Validation",
+    "test": "Test",
+    "crossval": "Cross-validation",
+    "perspectives": "Perspectives",
+}
 _METRICS: Final = ("agreement", "agreement_xab", "agreement_xyc", "human_ceiling", "mix_cosine", "uniform_weights")
 
 
@@ -187,7 +193,7 @@ def _splits(results: CrossvalResults) -> str:
 
 
 def _short(value: Any) -> str:
-    """Return a setting in a few words: a class by its last name, with its own settings in brackets; nothing for null."""
+    """Return a setting in a few words: a class by its last name, with its own settings in brackets."""
     if value is None:
         return ""
     if not isinstance(value, dict):

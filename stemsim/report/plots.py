@@ -268,7 +268,7 @@ def _run_series(run: Run, color: str) -> list[_Series]:
 
 
 def svg_text(runs: Sequence[Run]) -> str | None:
-    """Return `plot_run_weights` as an `<svg>` element in the text colour of the page around it; None without weights."""
+    """Return `plot_run_weights` as an `<svg>` element in the text colour of the page around it."""
     figure = plot_run_weights(runs, ink=_INK)
     if figure is None:
         return None

@@ -8,7 +8,6 @@ from stemsim.analysis.leakage import Leakage
 from stemsim.report.results import (
     CrossvalResults,
     FitResults,
-
     PartResults,
     PerspectivesResults,
     QuestionResult,
