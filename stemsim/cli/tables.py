@@ -119,7 +119,7 @@ def _print(tables: "PaperTables") -> None:
     console = Console()
     for name, title in _TITLES.items():
         columns, by_row = grid(tables.table(name))
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_lines=True)
+        table = Table(box=box.SIMPLE_HEAD, padding=0, show_lines=True)
         table.add_column("ours\npaper\n(difference)", max_width=17, no_wrap=True)
         for column in columns:
             table.add_column(column, justify="right", no_wrap=True)
