@@ -191,7 +191,7 @@ def _perspectives(results: PerspectivesResults) -> "Figure":
         ends = {stem: (row.lower, row.upper) for stem, row in fit.by_stem.items()}
         series.append(_Series(question, parts, color=_QUESTION_COLORS[question], intervals=ends))
     _draw_series(left, results.stems, series)
-    for index, (question, fit) in enumerate(results.questions.items()):
+    for index, fit in enumerate(results.questions.values()):
         offset = (index - (len(series) - 1) / 2) * 0.8 / len(series)
         truths = [row.true_part for row in fit.by_stem.values()]
         if not all(map(math.isnan, truths)):
@@ -267,8 +267,11 @@ def _run_series(run: Run, color: str) -> list[_Series]:
     return series
 
 
-def svg_text(figure: "Figure") -> str:
-    """Return a figure with ink `svg_text.INK` as an `<svg>` element in the text colour of the page around it."""
+def svg_text(runs: Sequence[Run]) -> str | None:
+    """Return `plot_run_weights` as an `<svg>` element in the text colour of the page around it."""
+    figure = plot_run_weights(runs, ink=_INK)
+    if figure is None:
+        return None
     from matplotlib import rc_context
 
     file = io.StringIO()

@@ -4,19 +4,23 @@ Each subclass of `Results` is one JSON file: `fit.json`, `val.json`, `test.json`
 Tables, pictures and pages are made from these classes alone, so that they show what the file holds.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stemsim.analysis import Summary
+from stemsim.analysis.leakage import Leakage
 from stemsim.analysis.perspectives import Perspectives
-from stemsim.audio import Segment
 from stemsim.errors import ResultsError
-from stemsim.evaluation import CrossValidation, ModelScores
+from stemsim.evaluation import Comparison, CrossValidation, ModelScores
+from stemsim.evaluation.ceiling import CeilingShare
+from stemsim.evaluation.comparison import PairedDifference
 from stemsim.triplets import TEST_TYPES
 
 __all__ = [
@@ -24,26 +28,18 @@ __all__ = [
     "FitResults",
     "ModelResult",
     "PartResults",
+    "PenaltyResult",
     "PerspectivesResults",
     "PredictionResults",
+    "QuestionResult",
     "Results",
     "Score",
     "StemResult",
-    "WorstTriplet",
 ]
-
-Number = Annotated[
-    float,
-    BeforeValidator(lambda value: math.nan if value is None else value),
-    PlainSerializer(lambda value: float(value) if math.isfinite(value) else None, when_used="json"),
-]
-"""A float that may be NaN or infinite, which is null in JSON."""
 
 
 class _Entry(BaseModel):
-    """Part of a file; read from JSON, or from an object with attributes of the same names."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", from_attributes=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Results(_Entry):
@@ -64,9 +60,12 @@ class Results(_Entry):
         return self.job
 
     def write(self, folder: Path) -> Path:
-        """Write the JSON file into the folder of a run, and return its path."""
+        """Write the JSON file into the folder of a run, and return its path.
+
+        A number that is not finite becomes null; analyses that were not asked for are left out.
+        """
         path = folder / f"{self.file_stem}.json"
-        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        path.write_text(self.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
         return path
 
     @classmethod
@@ -77,27 +76,36 @@ class Results(_Entry):
             ResultsError: If it is damaged, or of another kind.
         """
         try:
-            return cls.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
+            return cls.model_validate(_with_nan(json.loads(path.read_bytes())))
+        except (OSError, ValueError) as error:
             reason = str(error)
             if isinstance(error, ValidationError):
                 first = error.errors()[0]
                 reason = f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
             msg = (
-                f"{path} does not hold results of {cls.job} ({reason}). Run that job again, or move the file out of "
-                "the folder."
+                f"{path} does not hold the results of {cls.job} ({reason}). Run that job again, or move the file out "
+                "of the folder."
             )
             raise ResultsError(msg) from error
+
+
+def _with_nan(document: Any) -> Any:
+    """Return a JSON document with NaN for every null."""
+    if isinstance(document, dict):
+        return {name: _with_nan(value) for name, value in document.items()}
+    if isinstance(document, list):
+        return [_with_nan(value) for value in document]
+    return math.nan if document is None else document
 
 
 class Score(_Entry):
     """Mean and standard deviation over the splits; NaN where there is no value."""
 
-    mean: Number
-    std: Number
+    mean: float
+    std: float
 
     @classmethod
-    def of(cls, values: "np.ndarray[Any, np.dtype[np.float64]]") -> Self:
+    def of(cls, values: npt.NDArray[np.float64]) -> Self:
         """Return the score of the values that are known."""
         known = values[~np.isnan(values)]
         return cls(mean=known.mean(), std=known.std()) if len(known) else cls(mean=math.nan, std=math.nan)
@@ -120,27 +128,26 @@ class ModelResult(_Entry):
     name: str
     slug: str
     kind: Literal["ceiling", "baseline", "fitted"]
-    agreement: Mapping[Literal["all", "XAB", "XYC"], Score]
-    by_split: tuple[Number, ...]
-    share_of_ceiling: Number
+    agreement: Mapping[str, Score]
+    by_split: tuple[float, ...]
+    share_of_ceiling: float
     weights: Mapping[str, Score]
-    median_alpha: Number
+    median_alpha: float
 
     @classmethod
     def of(cls, model: ModelScores, result: CrossValidation) -> Self:
         """Return the entry of a model."""
         given = model.name in {"mix cosine", "uniform weights"}
-        weights = {} if model.weights is None else dict(zip(result.stems, model.weights.T, strict=True))
+        columns = zip(("all", *TEST_TYPES), model.agreement.T, strict=True)
+        weights = () if model.weights is None else zip(result.stems, model.weights.T, strict=True)
         return cls(
             name=model.name,
             slug=model.slug,
             kind="ceiling" if not model.predicts else "baseline" if given else "fitted",
-            agreement={
-                column: Score.of(values) for column, values in zip(("all", *TEST_TYPES), model.agreement.T, strict=True)
-            },
+            agreement={column: Score.of(values) for column, values in columns},
             by_split=tuple(model.agreement[:, 0].tolist()),
             share_of_ceiling=result.share_of_ceiling(model),
-            weights={stem: Score.of(values) for stem, values in weights.items()},
+            weights={stem: Score.of(values) for stem, values in weights},
             median_alpha=math.nan if model.alphas is None else float(np.median(model.alphas)),
         )
 
@@ -155,64 +162,28 @@ class SplitsResult(_Entry):
     mean_test_size: float
 
 
-class DifferenceResult(_Entry):
-    """Mean of a paired difference over the splits, in shares of 1, with its interval and p-value."""
-
-    mean: Number
-    lower: Number
-    upper: Number
-    p_value: Number
-
-
-class SignTestResult(_Entry):
-    """Numbers of triplets on which either model does better, and the p-value of the sign test."""
-
-    for_first: int
-    for_second: int
-    p_value: Number
-
-
-class ComparisonResult(_Entry):
-    """Paired comparison of two models: mean agreement of both, their difference, and the sign test."""
-
-    first: str
-    second: str
-    agreement: tuple[Number, Number]
-    difference: DifferenceResult
-    signs: SignTestResult
-    significant: bool
-
-
 class StemResult(_Entry):
     """Weight of one stem.
 
     Attributes:
-        weight: Least-squares weight on all triplets; NaN where there are no intervals.
-        standard_error: Its cluster-robust standard error.
-        lower: Lower end of its interval.
-        upper: Upper end.
         refit: Ridge weight on all triplets.
         variance_inflation: Variance inflation factor; NaN for a silent stem.
+        weight: Least-squares weight on all triplets; NaN where there are no intervals.
+        standard_error: Its standard error.
+        lower: Lower end of its interval.
+        upper: Upper end.
         agreement_drop: Agreement lost without the stem; None unless `importance` was asked for.
         r2_drop: R^2 lost without the stem; likewise.
     """
 
-    weight: Number = math.nan
-    standard_error: Number = math.nan
-    lower: Number = math.nan
-    upper: Number = math.nan
-    refit: Number
-    variance_inflation: Number
-    agreement_drop: DifferenceResult | None = None
-    r2_drop: DifferenceResult | None = None
-
-
-class ShareResult(_Entry):
-    """Agreement of ridge regression as a share of the human ceiling, with its interval."""
-
-    share: Number
-    lower: Number
-    upper: Number
+    refit: float
+    variance_inflation: float
+    weight: float = math.nan
+    standard_error: float = math.nan
+    lower: float = math.nan
+    upper: float = math.nan
+    agreement_drop: PairedDifference | None = None
+    r2_drop: PairedDifference | None = None
 
 
 class PenaltyResult(_Entry):
@@ -231,29 +202,8 @@ class PenaltyResult(_Entry):
     weights: tuple[tuple[float, ...], ...]
     left_out_error: tuple[float, ...]
     best_alpha: float
-    nested_median_alpha: Number = math.nan
-    nested_agreement: Number = math.nan
-
-
-class LeakageRowResult(_Entry):
-    """Mean test agreement of one model by both kinds of split; see `stemsim.analysis.leakage.LeakageRow`."""
-
-    model: str
-    stratified: Number
-    matched: Number
-    grouped: Number
-    grouped_std: Number
-    difference: Number
-    from_less_data: Number
-    leak: Number
-
-
-class LeakageResult(_Entry):
-    """Effect of shared tracks on agreement; see `stemsim.analysis.leakage.Leakage`."""
-
-    rows: tuple[LeakageRowResult, ...]
-    train_size: tuple[float, float]
-    same_test: tuple[ComparisonResult, ...]
+    nested_median_alpha: float = math.nan
+    nested_agreement: float = math.nan
 
 
 class CrossvalResults(Results):
@@ -269,11 +219,11 @@ class CrossvalResults(Results):
         interval_method: Method of the intervals of `by_stem`.
         best_alpha: Penalty of the refit.
         condition_number: Condition number of the stem features.
-        share_of_ceiling: Ridge as a share of the ceiling; None where no triplet has two votes.
         comparisons: Paired comparisons.
+        verdicts: The findings in plain words.
+        share_of_ceiling: Ridge as a share of the ceiling; None where no triplet has two votes.
         penalty: Weights by penalty; None unless asked for.
         leakage: Effect of shared tracks; None unless asked for.
-        verdicts: The findings in plain words.
     """
 
     job: ClassVar[str] = "crossval"
@@ -283,65 +233,70 @@ class CrossvalResults(Results):
     models: tuple[ModelResult, ...]
     by_stem: Mapping[str, StemResult]
     level: float
-    interval_method: str
+    interval_method: str = "cluster-robust"
     best_alpha: float
-    condition_number: Number
-    share_of_ceiling: ShareResult | None
-    comparisons: tuple[ComparisonResult, ...]
-    penalty: PenaltyResult | None
-    leakage: LeakageResult | None
+    condition_number: float
+    comparisons: tuple[Comparison, ...]
     verdicts: tuple[str, ...]
+    share_of_ceiling: CeilingShare | None = None
+    penalty: PenaltyResult | None = None
+    leakage: Leakage | None = None
 
     @classmethod
     def of(cls, summary: Summary, *, level: float = 0.95) -> Self:
         """Return the results of a summarised cross-validation."""
         result, triplets, splits = summary.result, summary.result.embedded.triplets, summary.result.splits
-        sizes = {"count": len(splits), "mean_test_size": splits.test.sum(axis=1).mean()}
-        return cls.model_validate(
-            {
-                "source": triplets.source,
-                "simulated": triplets.simulated,
-                "stems": result.stems,
-                "triplets": len(triplets),
-                "splits": {name: getattr(splits, name) for name in ("kind", "train_fraction", "seed")} | sizes,
-                "models": [ModelResult.of(model, result) for model in result.models],
-                "by_stem": _by_stem(summary),
-                "level": level,
-                "interval_method": "cluster-robust",
-                "best_alpha": result.path.best_alpha,
-                "condition_number": summary.collinearity.condition,
-                "share_of_ceiling": summary.share,
-                "comparisons": summary.comparisons,
-                "penalty": _penalty(summary),
-                "leakage": summary.leakage,
-                "verdicts": summary.sentences,
-            }
+        return cls(
+            source=triplets.source,
+            simulated=triplets.simulated,
+            stems=result.stems,
+            triplets=len(triplets),
+            splits=SplitsResult(
+                kind=splits.kind,
+                count=len(splits),
+                train_fraction=splits.train_fraction,
+                seed=splits.seed,
+                mean_test_size=float(splits.test.sum(axis=1).mean()),
+            ),
+            models=tuple(ModelResult.of(model, result) for model in result.models),
+            by_stem=_by_stem(summary),
+            level=level,
+            best_alpha=result.path.best_alpha,
+            condition_number=summary.collinearity.condition,
+            comparisons=summary.comparisons,
+            verdicts=tuple(summary.sentences),
+            share_of_ceiling=summary.share,
+            penalty=_penalty(summary),
+            leakage=summary.leakage,
         )
 
 
-def _by_stem(summary: Summary) -> dict[str, dict[str, Any]]:
-    """Return the fields of each stem's `StemResult`."""
+def _by_stem(summary: Summary) -> dict[str, StemResult]:
     result, intervals, importance = summary.result, summary.intervals, summary.importance
-    columns = {"refit": result.path.weights, "variance_inflation": summary.collinearity.inflation}
+    columns: dict[str, Any] = {"refit": result.path.weights, "variance_inflation": summary.collinearity.inflation}
     if intervals is not None:
         columns |= {"weight": intervals.estimate, "standard_error": intervals.standard_error}
         columns |= {"lower": intervals.lower, "upper": intervals.upper}
-    rows = {stem: {name: values[row] for name, values in columns.items()} for row, stem in enumerate(result.stems)}
     if importance is not None:
-        for stem, agreement, r2 in zip(result.stems, importance.agreement_drop, importance.r2_drop, strict=True):
-            rows[stem] |= {"agreement_drop": agreement, "r2_drop": r2}
-    return rows
+        columns |= {"agreement_drop": importance.agreement_drop, "r2_drop": importance.r2_drop}
+    return {
+        stem: StemResult(**{name: values[row] for name, values in columns.items()})
+        for row, stem in enumerate(result.stems)
+    }
 
 
-def _penalty(summary: Summary) -> dict[str, Any] | None:
-    """Return the fields of `PenaltyResult`, if it was asked for."""
+def _penalty(summary: Summary) -> PenaltyResult | None:
     path, nested = summary.path, summary.nested
     if path is None:
         return None
-    fields = {name: getattr(path, name).tolist() for name in ("alphas", "weights", "left_out_error")}
-    chosen = {} if nested is None else {"nested_median_alpha": np.median(nested.alphas)}
-    chosen |= {} if nested is None else {"nested_agreement": nested.agreement.mean()}
-    return fields | chosen | {"best_alpha": path.best_alpha}
+    return PenaltyResult(
+        alphas=path.alphas.tolist(),
+        weights=path.weights.tolist(),
+        left_out_error=path.left_out_error.tolist(),
+        best_alpha=path.best_alpha,
+        nested_median_alpha=math.nan if nested is None else float(np.median(nested.alphas)),
+        nested_agreement=math.nan if nested is None else float(nested.agreement.mean()),
+    )
 
 
 class FitResults(Results):
@@ -367,10 +322,10 @@ class FitResults(Results):
     l2: float
     weights: Mapping[str, float]
     closed_form: Mapping[str, float]
-    max_abs_weight_gap: Number
+    max_abs_weight_gap: float
     true_weights: Mapping[str, float]
-    cosine_to_true_weights: Number
-    metrics: Mapping[str, Number]
+    cosine_to_true_weights: float
+    metrics: Mapping[str, float]
 
     @property
     def columns(self) -> dict[str, Mapping[str, float]]:
@@ -406,7 +361,7 @@ class PartResults(Results):
     triplets: int
     tracks: int
     checkpoint: str
-    metrics: Mapping[str, Number]
+    metrics: Mapping[str, float]
 
     @property
     def file_stem(self) -> str:
@@ -415,28 +370,24 @@ class PartResults(Results):
 
 
 class PredictionResults(Results):
-    """Results of `predict`, beside its table `predictions.csv`.
-
-    Attributes:
-        triplets: Number of triplets.
-    """
+    """Results of `predict`, whose predictions are in `predictions.csv`."""
 
     job: ClassVar[str] = "predictions"
     triplets: int
 
 
-class PerspectivePart(_Entry):
-    """Part of one stem in the preference on one question, with its interval and its difference from overall."""
+class PartOfStem(_Entry):
+    """Part of a stem in the preference on one question, with its interval, and its difference from overall."""
 
-    part: Number
-    standard_error: Number
-    lower: Number
-    upper: Number
-    true_part: Number = math.nan
-    less_overall: Number = math.nan
-    difference_lower: Number = math.nan
-    difference_upper: Number = math.nan
-    adjusted_p: Number = math.nan
+    part: float
+    standard_error: float
+    lower: float
+    upper: float
+    true_part: float = math.nan
+    less_overall: float = math.nan
+    difference_lower: float = math.nan
+    difference_upper: float = math.nan
+    adjusted_p: float = math.nan
 
 
 class QuestionResult(_Entry):
@@ -444,8 +395,8 @@ class QuestionResult(_Entry):
 
     triplets: int
     answers: int
-    share_of_ceiling: Number
-    by_stem: Mapping[str, PerspectivePart]
+    share_of_ceiling: float
+    by_stem: Mapping[str, PartOfStem]
     models: tuple[ModelResult, ...]
 
 
@@ -477,7 +428,7 @@ class PerspectivesResults(Results):
                 answers=fit.answers,
                 share_of_ceiling=math.nan if fit.share is None else fit.share.share,
                 by_stem={
-                    row["stem"]: PerspectivePart.model_validate(row) for row in rows if row["question"] == fit.question
+                    row["stem"]: PartOfStem.model_validate(row) for row in rows if row["question"] == fit.question
                 },
                 models=tuple(ModelResult.of(model, fit.result) for model in fit.result.models),
             )
@@ -492,39 +443,3 @@ class PerspectivesResults(Results):
             left_out=found.left_out,
             verdicts=tuple(found.sentences),
         )
-
-
-class WorstTriplet(_Entry):
-    """Triplet on which the model is far from the listeners; one row of `test_worst_triplets.csv`.
-
-    Attributes:
-        segments: X, A and B.
-        test_type: `XAB` or `XYC`.
-        votes: Votes for A and for B.
-        preference: Preference of the model; positive = A.
-        contributions: Contribution of each stem to the preference.
-    """
-
-    segments: Mapping[Literal["X", "A", "B"], Segment]
-    test_type: str
-    votes: tuple[float, float]
-    preference: float
-    contributions: Mapping[str, float]
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Self:
-        """Return the triplet of a row of `prediction_frame`."""
-        start = "contribution_"
-        fields = {
-            "segments": {
-                role.upper(): {
-                    "path": row[f"{role}_path"],
-                    "start": row[f"{role}_start"],
-                    "duration": row["duration"],
-                }
-                for role in ("x", "a", "b")
-            },
-            "votes": (row["votes_a"], row["votes_b"]),
-            "contributions": {name.removeprefix(start): row[name] for name in row if name.startswith(start)},
-        }
-        return cls.model_validate({**row, **fields})

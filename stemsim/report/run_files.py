@@ -6,10 +6,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 import yaml
+from pydantic import BaseModel, ConfigDict
 
+from stemsim.audio import Segment
 from stemsim.errors import AudioError, DataNotFoundError, ResultsError
 from stemsim.report.results import (
     CrossvalResults,
@@ -18,18 +20,58 @@ from stemsim.report.results import (
     PerspectivesResults,
     Results,
     StemResult,
-    WorstTriplet,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Picture", "Run", "frames", "read_run", "read_runs"]
+__all__ = ["Picture", "Run", "WorstTriplet", "frames", "read_run", "read_runs"]
 
 _SETTINGS: Final = ("seed_everything", "trainer", "model", "data")  # accepted by every job of train.py
 _PACKAGES: Final = ("stemsim", "torch", "lightning", "scikit-learn", "numpy", "demucs", "laion_clap", "muq")
 _JOBS: Final = ("fit", "val", "test", "crossval", "perspectives")
 _R = TypeVar("_R", bound=Results)
+
+
+class WorstTriplet(BaseModel):
+    """Triplet on which the model is far from the listeners; one row of `test_worst_triplets.csv`.
+
+    Attributes:
+        segments: X, A and B.
+        test_type: `XAB` or `XYC`.
+        votes: Votes for A and for B.
+        preference: Preference of the model; positive = A.
+        contributions: Contribution of each stem to the preference.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    segments: Mapping[Literal["X", "A", "B"], Segment]
+    test_type: str
+    votes: tuple[float, float]
+    preference: float
+    contributions: Mapping[str, float]
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Return the triplet of a row of the file."""
+        roles, start = ("X", "A", "B"), "contribution_"
+        places = [(row[f"{role.lower()}_path"], row[f"{role.lower()}_start"]) for role in roles]
+        return cls.model_validate(
+            {
+                "segments": {
+                    role: {"path": path, "start": begin, "duration": row["duration"]}
+                    for role, (path, begin) in zip(roles, places, strict=True)
+                },
+                "votes": (row["votes_a"], row["votes_b"]),
+                "contributions": {name.removeprefix(start): row[name] for name in row if name.startswith(start)},
+                **{name: row[name] for name in ("test_type", "preference")},
+            }
+        )
+
+    @property
+    def strongest(self) -> list[tuple[str, float]]:
+        """Contributions that are not 0, the largest first."""
+        return sorted(((stem, one) for stem, one in self.contributions.items() if one), key=lambda pair: -abs(pair[1]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def new_figure(width: float, height: float, columns: int = 1, **grid: Any) -> "t
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, columns, **grid)
-    for panel in np.atleast_1d(axes):
+    for panel in np.atleast_1d(axes).flat:
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(alpha=0.2)
         panel.set_axisbelow(True)

@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from stemsim.analysis.leakage import Leakage
 from stemsim.report.results import (
     CrossvalResults,
     FitResults,
-    LeakageResult,
     PartResults,
     PerspectivesResults,
     QuestionResult,
@@ -187,7 +187,7 @@ def stem_table(results: CrossvalResults) -> TextTable:
     return TextTable("", tuple(headings), tuple(rows), tuple(notes))
 
 
-def _leakage_table(found: LeakageResult) -> TextTable:
+def _leakage_table(found: Leakage) -> TextTable:
     """Agreement by both kinds of split; the last columns are of the same test triplets."""
     first, second = (f"{size:.0f}" for size in found.train_size)
     notes = (
