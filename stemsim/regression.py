@@ -43,26 +43,28 @@ class RowProducts:
 
     Args:
         rows: `(..., triplet, stem)` float64.
+        more: `(..., triplet, column)` further columns to sum over subsets.
     """
 
-    def __init__(self, rows: Tensor) -> None:
+    def __init__(self, rows: Tensor, more: Tensor | None = None) -> None:
         self.rows = rows
         self.upper, self.lower = torch.triu_indices(rows.shape[-1], rows.shape[-1])  # symmetric: half suffices
-        self.products = rows[..., self.upper] * rows[..., self.lower]  # (..., triplet, pair)
+        products = rows[..., self.upper] * rows[..., self.lower]  # (..., triplet, pair)
+        self.columns = products if more is None else torch.cat([products, more], dim=-1)
 
-    def gram(self, counts: Tensor) -> Tensor:
-        """Return sum_i s_i d_i d_i^T, `(..., stem, stem)`, of counts `(..., triplet)`."""
-        pairs = (counts.unsqueeze(-2) @ self.products).squeeze(-2)
-        stems = self.rows.shape[-1]
-        matrix = pairs.new_empty(*pairs.shape[:-1], stems, stems)
-        matrix[..., self.upper, self.lower] = pairs
-        matrix[..., self.lower, self.upper] = pairs
-        return matrix
+    def sums(self, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return sum_i s_i d_i d_i^T `(..., stem, stem)` and those of `more` `(..., column)`, of `(..., triplet)`."""
+        stems, pairs = self.rows.shape[-1], len(self.upper)
+        sums = (counts.unsqueeze(-2) @ self.columns).squeeze(-2)
+        matrix = sums.new_empty(*sums.shape[:-1], stems, stems)
+        matrix[..., self.upper, self.lower] = sums[..., :pairs]
+        matrix[..., self.lower, self.upper] = sums[..., :pairs]
+        return matrix, sums[..., pairs:]
 
     def forms(self, matrix: Tensor) -> Tensor:
         """Return d_i^T M d_i, `(..., triplet)`, of symmetric matrices `(..., stem, stem)`."""
         twice = torch.where(self.upper == self.lower, 1.0, 2.0)
-        return (matrix[..., self.upper, self.lower] * twice) @ self.products.mT
+        return (matrix[..., self.upper, self.lower] * twice) @ self.columns[..., : len(self.upper)].mT
 
 
 class NormalEquations(NamedTuple):
@@ -90,7 +92,7 @@ class RidgeFit:
     Attributes:
         features: Stem features `(..., triplet, stem)` with their products.
         target: `(..., triplet)` preferences.
-        counts: `(subset..., triplet)` weight of each triplet in each subset; 0: it is not in it.
+        counts: `(subset..., triplet)` weight of each triplet in each subset, or True where it belongs to it.
         alphas: `(alpha,)` penalties.
         weights: `(subset..., alpha, stem)` fitted weights.
         inverse: `(subset..., alpha, stem, stem)` (G + alpha R)^-1, without undetermined directions.
@@ -152,7 +154,7 @@ class RidgeFit:
 
 def _left_out_error(fit: RidgeFit) -> Tensor:
     left_out = fit.residual / (1.0 - fit.leverage).clamp(min=1e-12)
-    return (left_out.square() @ fit.counts.unsqueeze(-1)).squeeze(-1)
+    return (left_out.square() @ fit.counts.double().unsqueeze(-1)).squeeze(-1)
 
 
 def subset_slices(counts: Tensor, penalties: int) -> Iterator[slice]:
@@ -172,19 +174,23 @@ def normal_equations(deltas: Tensor | RowProducts, target: Tensor, counts: Tenso
     """Gather the sufficient statistics of many subsets of the triplets with one matrix product.
 
     Args:
-        deltas: `(..., triplet, stem)` stem features.
+        deltas: `(..., triplet, stem)` stem features, or those of a fit with the same target.
         target: `(..., triplet)` preferences.
         counts: `(..., triplet)` weight of each triplet in a subset, or True where it belongs to it.
 
     Returns:
         Statistics with the leading axes of `counts`.
     """
-    features = deltas if isinstance(deltas, RowProducts) else RowProducts(deltas.double())
-    wanted, weighted = target.double(), counts.double()
-    columns = [features.rows * wanted.unsqueeze(-1), torch.stack([wanted.square(), wanted], dim=-1)]
-    sums = (weighted.unsqueeze(-2) @ torch.cat(columns, dim=-1)).squeeze(-2)
-    gram = features.gram(weighted)
-    return NormalEquations(gram, sums[..., :-2], weighted.sum(dim=-1), sums[..., -2], sums[..., -1])
+    weighted = counts.double()
+    gram, more = _features(deltas, target.double()).sums(weighted)
+    return NormalEquations(gram, more[..., :-2], weighted.sum(dim=-1), more[..., -2], more[..., -1])
+
+
+def _features(deltas: Tensor | RowProducts, target: Tensor) -> RowProducts:
+    if isinstance(deltas, RowProducts):
+        return deltas
+    rows, wanted = deltas.double().expand(*target.shape, -1), target.unsqueeze(-1)
+    return RowProducts(rows, torch.cat([rows * wanted, wanted.square(), wanted], dim=-1))
 
 
 def fit_ridge(
@@ -198,7 +204,8 @@ def fit_ridge(
     """Fit ridge regression to every subset of the triplets with every penalty.
 
     Args:
-        deltas: `(triplet, stem)` stem features; with leading axes, each subset has its own triplets.
+        deltas: `(triplet, stem)` stem features, or those of a fit with the same target; with leading axes, each subset
+            has its own triplets.
         target: `(triplet,)` preferences, with the leading axes of the features or of the subsets.
         alphas: `(alpha,)` penalties; 0 is ordinary least squares.
         counts: `(subset..., triplet)` weight of each triplet in each subset, or True where it belongs to it; default:
@@ -215,9 +222,10 @@ def fit_ridge(
     if not len(penalties) or not (torch.isfinite(penalties) & (penalties >= 0.0)).all():
         msg = f"Expected one or more ridge penalties, finite and at least 0; got {penalties.tolist()}."
         raise ConfigError(msg)
-    features, wanted = deltas if isinstance(deltas, RowProducts) else RowProducts(deltas.double()), target.double()
-    weighted = torch.ones_like(features.rows[..., 0]) if counts is None else counts.double()
-    equations = normal_equations(features, wanted, weighted)
+    wanted = target.double()
+    features = _features(deltas, wanted)
+    counted = torch.ones_like(features.rows[..., 0]) if counts is None else counts
+    equations = normal_equations(features, wanted, counted)
     values, vectors = torch.linalg.eigh(equations.gram)  # (..., stem), (..., stem, stem)
     # An undetermined direction has eigenvalue 0 up to rounding. Each entry of the Gram matrix is a sum over triplets,
     # so its rounding grows with their number (Higham, Accuracy and stability of numerical algorithms, 2002, sec. 3.1).
@@ -239,7 +247,7 @@ def fit_ridge(
     return RidgeFit(
         features=features,
         target=wanted,
-        counts=weighted,
+        counts=counted,
         alphas=penalties,
         weights=weights,
         inverse=inverse,

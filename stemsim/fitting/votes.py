@@ -189,7 +189,7 @@ def fit_weights(
 
 def _hessian(features: RowProducts, curvature: Tensor, alphas: Tensor) -> Tensor:
     """Return sum_i c_i d_i d_i^T + 2 alpha I, `(..., stem, stem)`, of curvatures `(..., triplet)`."""
-    matrix = features.gram(curvature)
+    matrix, _ = features.sums(curvature)
     matrix.diagonal(dim1=-2, dim2=-1).add_(2.0 * alphas.unsqueeze(-1))
     return matrix
 
