@@ -131,8 +131,8 @@ def test_checkpoints_that_do_not_fit_are_refused(files, tmp_path):
     state = torch.load(files[1], weights_only=False)["state_dict"]
     first = "module.audio_branch.patch_embed.proj.weight"
     cases = {
-        "another model": ({"layer.weight": torch.zeros(3)}, "no LAION-CLAP checkpoint"),
-        "PANN": ({**state, first: torch.zeros(64, 1, 4, 4)}, "no LAION-CLAP checkpoint"),
+        "another model": ({"layer.weight": torch.zeros(3)}, "not a LAION-CLAP checkpoint"),
+        "PANN": ({**state, first: torch.zeros(64, 1, 4, 4)}, "not a LAION-CLAP checkpoint"),
         "fusion": ({**state, "module.audio_branch.patch_embed.fusion_model.x": torch.zeros(1)}, "fusion checkpoint"),
         "part": ({name: state[name] for name in [*list(state)[:50], first]}, "tensors missing"),
         "NaN": ({**state, first: state[first] * torch.nan}, "not finite"),
