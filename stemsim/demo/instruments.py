@@ -1,5 +1,3 @@
-# ruff: noqa: PLR2004 - a synthesiser is made of numbers
-# mypy: disable-error-code="no-any-return"
 """Six synthetic instruments that play the same score, each with its own random timbre and patterns.
 
 An instrument is a function `(rng, score) -> waveform (time,)` in arbitrary units. It draws from a random source of its
