@@ -1,4 +1,4 @@
-"""What a listening test holds: triplets, answers, position bias, and how far its listeners agree."""
+"""Description of a listening test: triplets, answers, position bias and human ceiling."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stemsim.errors import ConfigError
-from stemsim.evaluation.ceiling import Interval, ceiling_of
+from stemsim.evaluation.ceiling import ceiling
 from stemsim.triplets import TEST_TYPES, Triplets
 from stemsim.triplets.inst_sim_abx_answers import INSTRUMENTS, Answers, DummyCheck, read_answers
 
@@ -46,7 +46,7 @@ class VoteCount:
     chose_first: float | None
     sure: float | None
     ceiling: float | None
-    ceiling_interval: Interval | None
+    ceiling_interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,6 @@ def describe_listening_test(
     screen: bool = False,
     perspective: str = "overall",
     pool: bool = False,
-    replicates: int = 1000,
 ) -> ListeningTest:
     """Count the votes of Inst-Sim-ABX; no audio is needed.
 
@@ -103,7 +102,6 @@ def describe_listening_test(
         screen: Leave out the listeners who failed a dummy check.
         perspective: Answers about what: `overall`, `timbre`, `rhythm` or `melody`; those who gave none do not count.
         pool: Count the same question in both runs of the test as one triplet.
-        replicates: Number of bootstrap replicates of the ceiling's interval.
 
     Returns:
         The counts by instrument and test type, over all of those chosen, and over the whole test.
@@ -122,7 +120,7 @@ def describe_listening_test(
     retained = votes.retained(min_agreement=min_agreement, min_votes=min_votes)  # verifies the thresholds
 
     def count(heard: Sequence[str], asked: Sequence[str]) -> VoteCount:
-        return _count(answers, votes, retained, _mask(votes, heard, asked), (heard, asked), replicates)
+        return _count(answers, votes, retained, _mask(votes, heard, asked), (heard, asked))
 
     return ListeningTest(
         counts=tuple(count([name], [test]) for name in instruments for test in test_types),
@@ -161,13 +159,13 @@ def _count(
     retained: BoolArray,
     asked: BoolArray,
     what: tuple[Sequence[str], Sequence[str]],
-    replicates: int,
 ) -> VoteCount:
     """Count the votes on the triplets that were asked about instruments and test types."""
     counted = asked[answers.triplet]
     first, sure = answers.chose_first[counted], answers.sure[counted, 0]
     heard = zip(votes.x[asked], votes.a[asked], votes.b[asked], votes.instrument[asked], strict=True)
-    found = ceiling_of(answers, asked & retained, replicates=replicates)
+    kept = (asked & retained)[answers.triplet]
+    found = ceiling(answers.choices[kept, 0], answers.triplet[kept], answers.subject[kept])
     instrument, test_type = (names[0] if len(names) == 1 else "all" for names in what)
     return VoteCount(
         instrument=instrument,
@@ -180,5 +178,5 @@ def _count(
         chose_first=float(first.mean()) if len(first) else None,
         sure=float(sure.mean()) if len(sure) else None,
         ceiling=None if found is None else found.value,
-        ceiling_interval=None if found is None else found.interval,
+        ceiling_interval=None if found is None else (found.lower, found.upper),
     )

@@ -1,29 +1,128 @@
 """Splits of triplets into train, validation and test parts."""
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from dataclasses import dataclass
+from typing import Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from stemsim.errors import ConfigError
-from stemsim.triplets import Triplets
+from stemsim.errors import ConfigError, SplitError
+from stemsim.triplets import TEST_TYPES, Triplets
 
-__all__ = ["DROPPED", "PARTS", "SplitKind", "split_triplets"]
+__all__ = ["DROPPED", "PARTS", "SplitKind", "Splits", "split_triplets"]
 
 SplitKind = Literal["stratified", "grouped"]
 PARTS: Final = ("train", "val", "test")
 DROPPED: Final = -1
-"""Part of a triplet that no part may have, because its tracks lie in several."""
+"""Part of a triplet that belongs to no part, because its tracks lie in several."""
 
 PartArray = npt.NDArray[np.int8]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Splits:
+    """Random splits of one triplet table into a train and a test part: drawn once, and carried with every result.
+
+    Attributes:
+        train: `(split, triplet)` True where a triplet is trained on.
+        test: `(split, triplet)` True where it is tested on.
+        kind: `stratified` or `grouped`, see `split_triplets`.
+        train_fraction: Share of the triplets (grouped: of the tracks) to train on.
+        seed: Seed of the draw.
+    """
+
+    train: BoolArray
+    test: BoolArray
+    kind: SplitKind
+    train_fraction: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Verify that every split has something to train and to test on, and nothing in both."""
+        if self.train.shape != self.test.shape or (self.train & self.test).any():
+            msg = (
+                "Train and test parts are disjoint masks of one shape (split, triplet); got masks of shape "
+                f"{self.train.shape} and {self.test.shape}, or triplets in both."
+            )
+            raise SplitError(msg)
+        empty = ~(self.train.any(axis=1) & self.test.any(axis=1))
+        if empty.any():
+            kept = int((self.train | self.test).sum(axis=1).mean())
+            msg = (
+                f"{int(empty.sum())} of {len(self)} {self.kind} splits have an empty train or test part ({kept} of "
+                f"{self.train.shape[1]} triplets are in either, on average). Use more triplets or tracks, another "
+                "train fraction, or stratified splits."
+            )
+            raise SplitError(msg)
+
+    @classmethod
+    def draw(
+        cls,
+        triplets: Triplets,
+        *,
+        count: int = 100,
+        train_fraction: float = 0.7,
+        kind: SplitKind = "stratified",
+        seed: int = 0,
+    ) -> Self:
+        """Draw random splits; the defaults are the paper's protocol (section 4).
+
+        Args:
+            triplets: The triplets.
+            count: Number of splits.
+            train_fraction: Share of the triplets (grouped: of the tracks) to train on; the rest is tested.
+            kind: `stratified`, or `grouped` so that no track is on both sides.
+            seed: Seed of the draw.
+
+        Raises:
+            ConfigError: If there is not at least one split, or the fraction does not lie between 0 and 1.
+            SplitError: If a split leaves its train or test part empty.
+        """
+        if count < 1 or not 0.0 < train_fraction < 1.0:
+            msg = f"Expected at least one split and a train fraction between 0 and 1; got {count} and {train_fraction}."
+            raise ConfigError(msg)
+        fractions = (train_fraction, 0.0, 1.0 - train_fraction)
+        parts = split_triplets(triplets, fractions, kind=kind, count=count, seed=seed)
+        train, test = (parts == PARTS.index(part) for part in ("train", "test"))
+        return cls(train, test, kind, train_fraction, seed)
+
+    def __len__(self) -> int:
+        return len(self.train)
+
+    @property
+    def test_train_ratio(self) -> float:
+        """Size of the test parts over that of the train parts, in what was drawn: triplets or tracks."""
+        return (1.0 - self.train_fraction) / self.train_fraction
+
+    def thinned(self, triplets: Triplets, sizes: IntArray) -> Self:
+        """Return splits with the same test parts and fewer triplets to train on, drawn within each test type.
+
+        Args:
+            triplets: The triplets that were split.
+            sizes: `(split, test type)` number of train triplets to keep of each of `TEST_TYPES`.
+        """
+        order = np.where(self.train, np.random.default_rng([self.seed, 2]).random(self.train.shape), np.inf)
+        kept = draw_by_type(order, triplets, sizes) & self.train
+        return type(self)(kept, self.test, self.kind, self.train_fraction, self.seed)
+
+
+def draw_by_type(order: npt.NDArray[np.float64], triplets: Triplets, sizes: IntArray) -> BoolArray:
+    """Return the triplets `(split, triplet)` of lowest order within each test type, `(split, test type)` of each."""
+    drawn = np.zeros(order.shape, bool)
+    for number, kind in enumerate(TEST_TYPES):
+        ranked = np.where(triplets.test_type == kind, order, np.inf)
+        rank = np.argsort(np.argsort(ranked, axis=1), axis=1)
+        drawn |= (rank < sizes[:, [number]]) & np.isfinite(ranked)
+    return drawn
 
 
 def split_triplets(
     triplets: Triplets, fractions: Sequence[float], *, kind: SplitKind = "stratified", count: int = 1, seed: int = 0
 ) -> PartArray:
-    """Split triplets at random, many times over.
+    """Assign triplets to train, validation and test parts at random, many times.
 
     *Stratified*: each part has the same share of every combination of test type, instrument and majority choice; the
     paper's protocol (section 4). Parts share tracks. *Grouped*: tracks are split, and a triplet belongs to a part only
@@ -34,7 +133,7 @@ def split_triplets(
         fractions: Shares of train, validation and test, adding up to 1.
         kind: `stratified` or `grouped`.
         count: Number of splits.
-        seed: Seed of the random numbers.
+        seed: Seed of the draw.
 
     Returns:
         `(count, triplet)` index into `PARTS`, or `DROPPED`.

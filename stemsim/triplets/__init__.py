@@ -1,5 +1,6 @@
 """Triplets (x, a, b) with listeners' votes, and where they come from."""
 
+from stemsim.triplets.embedded import EmbeddedTriplets
 from stemsim.triplets.inst_sim_abx import InstSimABX
 from stemsim.triplets.reader import TripletReader
 from stemsim.triplets.same_song import SameSong
@@ -11,6 +12,7 @@ __all__ = [
     "QUESTIONS",
     "TARGETS",
     "TEST_TYPES",
+    "EmbeddedTriplets",
     "InstSimABX",
     "SameSong",
     "SimulatedListeners",

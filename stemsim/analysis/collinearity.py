@@ -1,4 +1,4 @@
-"""Which stems cannot be told apart: variance inflation, condition number, and a sentence about it."""
+"""Collinearity diagnostics: variance inflation and condition number of the stem features."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -23,7 +23,7 @@ _UNKNOWN: Final = 1e10  # inflation beyond which rounding decides
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Collinearity:
-    """How far the stem features of triplets can be told apart.
+    """Collinearity of the stem features of triplets.
 
     Attributes:
         stems: Stem layout.
@@ -31,7 +31,7 @@ class Collinearity:
             where it is silent, or equal in both candidates, in every triplet.
         condition: Condition number of the features, each scaled to unit length; 1 at best.
         correlation: `(stem, stem)` cosine between the features of two stems; NaN where one is silent.
-        groups: Groups of two stems or more that cannot be told apart.
+        groups: Groups of two or more stems whose weights cannot be estimated separately.
     """
 
     stems: StemLayout
@@ -42,16 +42,16 @@ class Collinearity:
 
     @property
     def silent(self) -> tuple[str, ...]:
-        """The stems that say nothing in any triplet."""
+        """The stems whose feature is 0 in every triplet."""
         return tuple(stem for stem, value in zip(self.stems, self.inflation, strict=True) if np.isnan(value))
 
     @property
     def sentence(self) -> str:
-        """What to know before weights are read, in plain words."""
+        """The diagnosis in plain words."""
         said = [self._about(group) for group in self.groups]
         if self.silent:
             subject = f"{_listed(self.silent)} {'is' if len(self.silent) == 1 else 'are'}"
-            said.append(f"{subject} silent, or alike in both candidates, in all triplets: no weight can be learned.")
+            said.append(f"{subject} silent, or equal in both candidates, in all triplets: no weight can be learned.")
         alone = [
             f"{stem} is nearly a weighted sum of other stems (variance inflation {_factor(value)})."
             for stem, value in zip(self.stems, self.inflation, strict=True)
@@ -60,7 +60,7 @@ class Collinearity:
         if not said + alone:
             worst = int(np.argmax(self.inflation))
             return (
-                f"All stems can be told apart on these triplets: the largest variance inflation is "
+                f"All weights can be estimated separately on these triplets: the largest variance inflation is "
                 f"{self.inflation[worst]:.1f} ({self.stems[worst]}), the condition number {self.condition:.1f}."
             )
         return " ".join(said + alone)
@@ -68,7 +68,7 @@ class Collinearity:
     def _about(self, group: tuple[str, ...]) -> str:
         rows = [self.stems.index(stem) for stem in group]
         worst = _factor(float(self.inflation[rows].max()))
-        start = f"{_listed(group)} cannot be told apart on these triplets: "
+        start = f"The weights of {_listed(group)} cannot be estimated separately on these triplets: "
         if len(group) == 2:  # noqa: PLR2004 - a pair
             cosine = float(self.correlation[rows[0], rows[1]])
             known = "sum" if cosine > 0.0 else "difference"
@@ -83,7 +83,7 @@ class Collinearity:
 
 
 def collinearity(deltas: Tensor, stems: StemLayout) -> Collinearity:
-    """Say how far stem features can be told apart, and which stems cannot.
+    """Diagnose collinear stem features.
 
     The model has no intercept, so nothing is centred: with the Gram matrix G of the features, the variance inflation of
     stem i is G_ii (G^-1)_ii = 1 / (1 - R_i^2), R_i^2 being the share of its squares that the other stems explain; the
@@ -123,7 +123,7 @@ def collinearity(deltas: Tensor, stems: StemLayout) -> Collinearity:
 
 
 def _listed(names: tuple[str, ...]) -> str:
-    """Write names as one writes a list."""
+    """Join names to a list in words."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 

@@ -1,4 +1,4 @@
-"""Fusions of many fits in one: their parameters are stacked, and differentiated together (`torch.func`)."""
+"""Fusions of many fits, whose stacked parameters are differentiated together (`torch.func`)."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -15,14 +15,14 @@ __all__ = ["Examples", "FusionStack"]
 
 
 class Examples(NamedTuple):
-    """Triplets with what listeners said.
+    """Triplets with their targets.
 
     Attributes:
         x: Stem embeddings of the references.
         a: Stem embeddings of the first candidates.
         b: Stem embeddings of the second candidates.
-        target: `(triplet,)` what listeners said, in [-1, 1], float64.
-        loss: Compares preferences with it.
+        target: `(triplet,)` targets in [-1, 1], float64.
+        loss: Compares preferences with the targets.
     """
 
     x: StemEmbeddings
@@ -47,11 +47,11 @@ class FusionStack:
     Args:
         fusions: As many as there are fits.
         examples: The triplets.
-        counts: `(fit, triplet)` what each triplet counts in the loss; 0: it is not trained on.
-        l2: `(fit,)` what the squares of the parameters cost.
-        alike: How many neighbouring fusions have observed the same, so that they prepare pairs alike.
-        anchored: Whether the squares are those of the distance from where the parameters are now, all of them, with no
-            roughness beside them.
+        counts: `(fit, triplet)` weight of each triplet in the loss; 0: it is not trained on.
+        l2: `(fit,)` cost of the squared parameters.
+        alike: Number of neighbouring fusions that have observed the same pairs, and so prepare pairs alike.
+        anchored: Penalise the squared distance of all parameters from their present values, in place of the squared
+            weights and the roughness.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class FusionStack:
         self._pairs = self._prepare(fusions[::alike], alike)
 
     def _prepare(self, fusions: Sequence[Fusion], alike: int) -> tuple[StemPairs, StemPairs]:
-        """Compare the segments, and let every fusion prepare them, once for all steps."""
+        """Compare the segments and prepare them for every fusion, once for all steps."""
         x, a, b = self.examples[:3]
         to_a, to_b = StemPairs.of(x, a), StemPairs.of(x, b)
         features: list[list[Tensor]] = [[], []]
@@ -90,7 +90,7 @@ class FusionStack:
         return to_a._replace(features=first), to_b._replace(features=second)
 
     def evaluate(self) -> tuple[Tensor, Tensor]:
-        """Return preferences `(fit, triplet)`, and what is minimised, `(fit,)`."""
+        """Return preferences `(fit, triplet)` and objectives `(fit,)`."""
 
         def predict(
             parameters: dict[str, Tensor], buffers: dict[str, Tensor], *features: Tensor | None
@@ -118,8 +118,8 @@ class FusionStack:
             learning_rate: Of Adam.
 
         Yields:
-            Step, preferences `(fit, triplet)` and objectives `(fit,)`, before the step is taken; the
-            first is the start, and the last has the parameters that are reached.
+            Step, preferences `(fit, triplet)` and objectives `(fit,)` before the step is taken; the last ones are those
+            of the final parameters.
         """
         optimizer = torch.optim.Adam(
             [values for values in self.parameters.values() if values.requires_grad], lr=learning_rate

@@ -1,14 +1,14 @@
-"""A fusion fitted to the train parts of all splits at once.
+"""Nonlinear fusions fitted to the train parts of all splits at once.
 
 Every split's fusion starts as the best linear one on its train part, with the penalty that leave-one-out chooses, and
-moves away from it by Adam on the full batch. What is minimised is
+moves away from it by Adam on the full batch. The objective is
 
     mean loss + (alpha / n) |w|^2 + roughness
 
-How many steps help is found by cross-validation within the train part: step 0 is the linear model, so that early
-stopping is a shrinkage towards it (Yao, Rosasco and Caponnetto, "On early stopping in gradient descent learning",
-2007), and the first step is taken whose held-out loss is within one standard error of the least (Breiman et al.,
-"Classification and regression trees", 1984, section 3.4.3). The test part has no say in any of this.
+The number of steps is chosen by cross-validation within the train part. Step 0 is the linear model, so early stopping
+is a shrinkage towards it (Yao, Rosasco and Caponnetto, "On early stopping in gradient descent learning", 2007); the
+first step is taken whose held-out loss is within one standard error of the least (Breiman et al., "Classification and
+regression trees", 1984, section 3.4.3). The test part has no influence on any of this.
 
 The parameters of all splits and of all inner folds are stacked and differentiated together (`torch.func`): the
 objectives share no parameter, so that Adam on their sum is Adam on each.
@@ -19,7 +19,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Final, cast
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
@@ -27,33 +26,34 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from stemsim.errors import ConfigError, SplitError
-from stemsim.evaluation.crossval import ALPHAS, BoolArray, Challenger, SplitFits
-from stemsim.evaluation.fusion_stack import Examples, FusionStack
-from stemsim.evaluation.prior_ridge import prior_ridge
-from stemsim.evaluation.vote_fit import fit_weights, left_out_loss
+from stemsim.evaluation import ALPHAS, SplitFits, Splits
+from stemsim.fitting.fusion_stack import Examples, FusionStack
+from stemsim.fitting.votes import fit_weights
 from stemsim.fusion import Fusion, WeightedFusion
 from stemsim.losses import Loss, SquaredError
-from stemsim.similarity import StemEmbeddings, stem_deltas
-from stemsim.triplets import Triplets
+from stemsim.regression import fit_ridge
+from stemsim.similarity import stem_deltas
+from stemsim.triplets import EmbeddedTriplets
 
-__all__ = ["FitSettings", "FusionFits", "MakeFusion", "fit_fusions", "fusion_challenger"]
+__all__ = ["FitSettings", "FusionFits", "FusionModel", "MakeFusion", "fit_fusions", "ridge_towards"]
 
 MakeFusion = Callable[[list[str]], Fusion]
 """Makes a fusion from a stem layout, such as the class itself."""
 
 _PREFIX: Final = "fusion."
-_ELEMENTS_AT_ONCE: Final = 50_000  # of (model, triplet): what is held in memory is a few dozen times that
+_ELEMENTS_AT_ONCE: Final = 50_000  # of (model, triplet): the memory needed is a few dozen times that
 
 
 @dataclass(frozen=True, slots=True)
 class FitSettings:
-    """How fusions are fitted.
+    """Settings of a fit of nonlinear fusions.
 
     Attributes:
-        steps: Most steps of Adam.
-        learning_rate: Its learning rate.
+        steps: Largest number of steps of Adam.
+        learning_rate: Learning rate of Adam.
         folds: Inner folds that choose the number of steps; 0 takes all steps.
-        standard_errors: How many standard errors above the least held-out loss the first step may be that is taken.
+        standard_errors: The first step is taken whose held-out loss is at most this many standard errors above the
+            least.
         seed: Seed of the inner folds.
     """
 
@@ -76,18 +76,18 @@ class FitSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FusionFits:
-    """A fusion fitted to the train part of every split.
+    """One kind of fusion fitted to the train part of every split.
 
     Attributes:
-        preference: `(split, triplet)` what each split's fusion predicts of every triplet.
+        preference: `(split, triplet)` prediction of each split's fusion for every triplet.
         state: Stacked parameters and buffers by name, `(split, ...)`.
-        loss: `(split, step + 1)` what was minimised on the whole train part, up to the last step that any split takes;
-            step 0 is the start.
+        loss: `(split, step + 1)` objective on the whole train part, up to the last step that any split takes; step 0 is
+            the start.
         held_out: `(split, step + 1)` mean loss on the inner folds, each predicted by the others; without columns if
             there are no folds.
         stopped_at: `(split,)` the step that was kept.
         alphas: `(split,)` ridge penalties of the weights.
-        fusion: A fusion of this kind, to give a split's state to.
+        fusion: A fusion of this kind, to load a split's state into.
     """
 
     preference: Tensor
@@ -104,43 +104,70 @@ class FusionFits:
         fusion.load_state_dict({name: values[split] for name, values in self.state.items()})
         return fusion
 
-    def split_fits(self) -> SplitFits:
-        """Return what a cross-validation scores."""
-        return SplitFits(self.preference.numpy(), alphas=self.alphas.numpy())
+
+@dataclass(frozen=True, slots=True)
+class FusionModel:
+    """A nonlinear fusion as a model of a cross-validation; a `stemsim.evaluation.SplitModel`.
+
+    Attributes:
+        name: Name of the model in tables.
+        make: Makes the fusion from the stem layout.
+        alphas: Ridge penalties of the weights to choose from.
+        settings: Settings of the fit.
+        loss: Loss to minimise.
+        start: State to start from, see `fit_fusions`; None: the best linear fusion.
+        progress: Show a progress bar.
+    """
+
+    name: str
+    make: MakeFusion
+    alphas: Sequence[float] = ALPHAS
+    settings: FitSettings = FitSettings()
+    loss: Loss | None = None
+    start: Mapping[str, Tensor] | None = None
+    progress: bool = False
+
+    def fit(self, embedded: EmbeddedTriplets, splits: Splits) -> SplitFits:
+        """Fit the fusion to the train part of every split; inner folds are grouped where the splits are."""
+        groups = torch.from_numpy(embedded.triplets.track_ids[:, 0]) if splits.kind == "grouped" else None
+        fits = fit_fusions(
+            self.make,
+            embedded,
+            torch.from_numpy(splits.train),
+            alphas=self.alphas,
+            settings=self.settings,
+            loss=self.loss,
+            groups=groups,
+            start=self.start,
+            progress=self.progress,
+        )
+        return SplitFits(fits.preference.numpy(), alphas=fits.alphas.numpy())
 
 
 def fit_fusions(
-    make_fusion: MakeFusion,
-    stems: Sequence[str],
-    embeddings: StemEmbeddings,
-    members: Tensor,
-    target: Tensor,
+    make: MakeFusion,
+    embedded: EmbeddedTriplets,
     train: Tensor,
     *,
     alphas: Sequence[float] = ALPHAS,
     settings: FitSettings | None = None,
     loss: Loss | None = None,
-    weight: Tensor | None = None,
     groups: Tensor | None = None,
     start: Mapping[str, Tensor] | None = None,
     progress: bool = False,
 ) -> FusionFits:
-    """Fit a fusion to the train part of every split.
+    """Fit a fusion to the majorities on the train part of every split.
 
     Args:
-        make_fusion: Makes the fusion from the stem layout.
-        stems: Stem layout of the embeddings.
-        embeddings: Stem embeddings of the distinct segments.
-        members: `(3, triplet)` segments X, A and B of each triplet.
-        target: `(triplet,)` what listeners said, in [-1, 1].
+        make: Makes the fusion from the stem layout.
+        embedded: The triplets.
         train: `(split, triplet)` True where a triplet is trained on.
         alphas: Ridge penalties of the weights to choose from.
-        settings: How to fit; default: `FitSettings()`.
-        loss: What to minimise; default: the squared error.
-        weight: `(triplet,)` what each triplet counts; default: 1.
-        groups: `(triplet,)` numbers; triplets of one number are in the same inner fold, such as those with X of one
-            track where splits are grouped. Default: each is on its own.
-        start: State of a fusion to start from in place of the linear one, see `stemsim.evaluation.pretraining`. The
+        settings: Settings of the fit.
+        loss: Loss to minimise; default: the squared error.
+        groups: `(triplet,)` numbers; triplets of one number are in the same inner fold, such as those whose reference
+            is of one track where splits are grouped. Default: every triplet is a group of its own.
+        start: State of a fusion to start from in place of the linear one, see `stemsim.fitting.pretraining`. The
             L2 term and the roughness then give way to the squared distance from it.
         progress: Show a progress bar.
 
@@ -148,83 +175,62 @@ def fit_fusions(
         Predictions, parameters and the course of the fit.
 
     Raises:
-        ConfigError: If shapes do not fit, or the fusion cannot start from stem weights.
-        SplitError: If a train part has fewer triplets than there are inner folds.
+        ConfigError: If the train parts have a wrong shape, or the fusion cannot start from stem weights.
+        SplitError: If a train part has too few triplets for the inner folds.
     """
     rule = settings or FitSettings()
-    _check(embeddings, stems, members, target, train, rule)
-    x, a, b = (embeddings.take(rows) for rows in members)
-    examples = Examples(x, a, b, target.double(), loss or SquaredError())
-    counts = train.double() * (1.0 if weight is None else weight.double())
-    problem = _Problem(make_fusion(list(stems)), examples, torch.tensor(list(alphas), dtype=torch.float64), start)
+    _check(len(embedded), train, rule)
+    target = embedded.target()
+    examples = Examples(*embedded.roles(), target, loss or SquaredError())
+    problem = _Problem(make(list(embedded.stems)), examples, torch.tensor(list(alphas), dtype=torch.float64), start)
     inner = _inner_folds(train, rule, groups)
     at_once = max(1, _ELEMENTS_AT_ONCE // (len(target) * max(1, rule.folds)))
     parts = []
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
         shown = bar.add_task("Fitting fusions", total=len(train))
         for rows in torch.split(torch.arange(len(train)), at_once):
-            parts.append(problem.fit(counts[rows], inner[rows], rule))
+            parts.append(problem.fit(train[rows].double(), inner[rows], rule))
             bar.advance(shown, len(rows))
     return _joined(parts)
 
 
-def fusion_challenger(
-    name: str,
-    make_fusion: MakeFusion,
-    stems: Sequence[str],
-    embeddings: StemEmbeddings,
-    triplets: Triplets,
-    *,
-    alphas: Sequence[float] = ALPHAS,
-    settings: FitSettings | None = None,
-    loss: Loss | None = None,
-    start: Mapping[str, Tensor] | None = None,
-    grouped: bool = False,
-    progress: bool = False,
-) -> Challenger:
-    """Return what fits a fusion to the majorities on the train parts of a cross-validation.
+def ridge_towards(
+    prior: Tensor, deltas: Tensor, target: Tensor, counts: Tensor, alphas: Sequence[float] | Tensor = ALPHAS
+) -> tuple[Tensor, Tensor]:
+    """Fit stem weights that shrink towards prior weights, up to their scale, to every subset of the triplets.
+
+    The prior p says how the stems compare, and not by how much. The weights minimise
+
+        |D w - y|^2 + alpha min_s |w - s p|^2  =  |D w - y|^2 + alpha w^T R w,      R = I - p p^T / |p|^2
+
+    An infinite alpha gives s p with the best s; alpha = 0 is ordinary least squares.
 
     Args:
-        name: What tables call it.
-        make_fusion: Makes the fusion from the stem layout.
-        stems: Stem layout of the embeddings.
-        embeddings: Stem embeddings of `triplets.segments`.
-        triplets: The triplets.
-        alphas: Ridge penalties of the weights to choose from.
-        settings: How to fit.
-        loss: What to minimise; default: the squared error.
-        start: State to start from, see `fit_fusions`.
-        grouped: Let the inner folds keep the triplets together whose references are of one track.
-        progress: Show a progress bar.
+        prior: `(stem,)` weights to shrink towards.
+        deltas: `(triplet, stem)` stem features.
+        target: `(triplet,)` preferences.
+        counts: `(subset, triplet)` weight of each triplet in each subset.
+        alphas: Penalties to choose from by leave-one-out.
 
     Returns:
-        A function of the train parts `(split, triplet)`, for `cross_validate(challengers=...)`.
+        Weights `(subset, stem)` and penalties `(subset,)`.
+
+    Raises:
+        ConfigError: If the prior is not one finite weight for each stem, or all are 0, or a penalty is out of range.
     """
-    members = torch.from_numpy(np.stack([triplets.x, triplets.a, triplets.b]))
-    target = torch.from_numpy(triplets.preference).double()
-
-    def challenge(train: BoolArray) -> Mapping[str, SplitFits]:
-        fits = fit_fusions(
-            make_fusion,
-            stems,
-            embeddings,
-            members,
-            target,
-            torch.from_numpy(train),
-            alphas=alphas,
-            settings=settings,
-            loss=loss,
-            groups=torch.from_numpy(triplets.track_ids[:, 0]) if grouped else None,
-            start=start,
-            progress=progress,
-        )
-        return {name: fits.split_fits()}
-
-    return challenge
+    stems = deltas.shape[1]
+    if prior.shape != (stems,) or not bool(torch.isfinite(prior).all()) or not bool(prior.any()):
+        msg = f"A prior is one finite weight for each of {stems} stems, not all 0; got {prior.tolist()}."
+        raise ConfigError(msg)
+    direction = prior.double() / prior.double().norm()
+    across = torch.eye(stems, dtype=torch.float64) - torch.outer(direction, direction)
+    fit = fit_ridge(deltas, target, alphas, counts=counts, penalty=across)
+    best = fit.left_out_error().argmin(dim=1)
+    return fit.weights[torch.arange(len(best)), best], fit.alphas[best]
 
 
 class _Problem:
-    """What the fits of all splits have in common.
+    """Common ground of the fits of all splits.
 
     Args:
         fusion: A new fusion.
@@ -249,15 +255,16 @@ class _Problem:
 
     def fit(self, counts: Tensor, inner: Tensor, rule: FitSettings) -> FusionFits:
         """Fit some splits: counts `(split, triplet)`, 0 outside the train part, and the inner fold of each triplet."""
-        alphas = self._choose_alphas(counts)
+        best, alphas = self._best_linear(counts)
         observers = [self._observer(split) for split in counts]
         held_out = counts.new_zeros(len(counts), 0)
         stop = torch.full((len(counts),), rule.steps)
         if rule.folds and rule.steps:
             held = inner.unsqueeze(1) == torch.arange(rule.folds).unsqueeze(1)  # (split, fold, triplet)
-            stack = self._stack(observers, counts.unsqueeze(1) * ~held, alphas)
+            inside = counts.unsqueeze(1) * ~held
+            stack = self._stack(observers, inside, alphas, self._linear(inside.flatten(0, 1), alphas, rule.folds))
             held_out, stop = _choose_stop(stack, counts, held, rule)
-        stack = self._stack(observers, counts.unsqueeze(1), alphas)
+        stack = self._stack(observers, counts.unsqueeze(1), alphas, best)
         kept = {name: values.detach().clone() for name, values in stack.parameters.items()}
         predicted, course = torch.zeros_like(counts), []
         for step, preference, objective in stack.descend(int(stop.max()), rule.learning_rate):
@@ -269,13 +276,12 @@ class _Problem:
         state = {name.removeprefix(_PREFIX): values for name, values in (kept | stack.buffers).items()}
         return FusionFits(predicted, state, torch.stack(course, dim=1), held_out, stop, alphas, self.fusion)
 
-    def _choose_alphas(self, counts: Tensor) -> Tensor:
-        """Choose the penalty `(split,)` of the linear fusion on each train part by leave-one-out."""
+    def _best_linear(self, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the weights `(split, stem)` and penalty `(split,)` that leave-one-out chooses on each train part."""
         target, loss = self.examples.target, self.examples.loss
         if self.first is not None and isinstance(self.fusion, WeightedFusion):
-            return prior_ridge(self.deltas, target, counts, self.fusion.weight.detach(), alphas=self.alphas).alphas
-        fitted = fit_weights(self.deltas, target, counts, self.alphas, loss=loss)
-        return self.alphas[left_out_loss(self.deltas, target, counts, self.alphas, fitted, loss=loss).argmin(dim=1)]
+            return ridge_towards(self.fusion.weight.detach(), self.deltas, target, counts, self.alphas)
+        return fit_weights(self.deltas, target, counts, self.alphas, loss=loss).best()
 
     def _observer(self, counts: Tensor) -> Fusion:
         """Return a new fusion that has observed the train part of a split, `(triplet,)`."""
@@ -284,30 +290,35 @@ class _Problem:
             fusion.observe(self.examples.pairs(torch.nonzero(counts).squeeze(1)))
         return fusion
 
-    def _stack(self, observers: Sequence[Fusion], counts: Tensor, alphas: Tensor) -> FusionStack:
-        """Return fusions that start from the best linear ones on counts `(split, fold, triplet)`, or from the state."""
+    def _stack(self, observers: Sequence[Fusion], counts: Tensor, alphas: Tensor, linear: Tensor) -> FusionStack:
+        """Return fusions for counts `(split, fold, triplet)` that start from linear weights `(split * fold, stem)`.
+
+        Where there is a state to start from, they start from that, scaled to the counts.
+        """
         folds = counts.shape[1]
         fusions = [deepcopy(observer) for observer in observers for _ in range(folds)]
-        flat, penalties = counts.flatten(0, 1), alphas.repeat_interleave(folds)
+        flat = counts.flatten(0, 1)
         if self.first is None:
-            for fusion, weights in zip(fusions, self._linear(flat, penalties), strict=True):
+            for fusion, weights in zip(fusions, linear, strict=True):
                 fusion.start_from(weights)
         else:
             moment, square = flat @ (self.first * self.examples.target), flat @ self.first.square()
             for fusion, scale in zip(fusions, moment / square.clamp(min=1e-300), strict=True):
                 cast("WeightedFusion", fusion).weight.data.mul_(scale)
-        l2 = penalties / flat.sum(dim=1)
+        l2 = alphas.repeat_interleave(folds) / flat.sum(dim=1)
         return FusionStack(fusions, self.examples, flat, l2, alike=folds, anchored=self.first is not None)
 
-    def _linear(self, counts: Tensor, alphas: Tensor) -> Tensor:
-        """Return the best stem weights `(fit, stem)` on counts `(fit, triplet)` with penalties `(fit,)`."""
+    def _linear(self, counts: Tensor, alphas: Tensor, folds: int) -> Tensor:
+        """Return the best stem weights `(split * fold, stem)` on inner folds, with penalties `(split,)`."""
         weights = counts.new_zeros(len(counts), self.deltas.shape[1])
-        for alpha in alphas.unique():  # type: ignore[no-untyped-call]
-            rows = alphas == alpha
-            fitted = fit_weights(
-                self.deltas, self.examples.target, counts[rows], alpha.unsqueeze(0), loss=self.examples.loss
-            )
-            weights[rows] = fitted[:, 0]
+        if self.first is not None:
+            return weights
+        penalties = alphas.repeat_interleave(folds)
+        for alpha in penalties.unique():  # type: ignore[no-untyped-call]
+            rows = penalties == alpha
+            one = alpha.unsqueeze(0)
+            fits = fit_weights(self.deltas, self.examples.target, counts[rows], one, loss=self.examples.loss)
+            weights[rows] = fits.weights[:, 0]
         return weights
 
 
@@ -364,23 +375,10 @@ def _joined(parts: Sequence[FusionFits]) -> FusionFits:
     )
 
 
-def _check(
-    embeddings: StemEmbeddings,
-    stems: Sequence[str],
-    members: Tensor,
-    target: Tensor,
-    train: Tensor,
-    rule: FitSettings,
-) -> None:
-    """Verify that shapes fit, and that there is enough to train on."""
-    triplets = len(target)
-    shapes = members.shape == (3, triplets) and train.dim() == 2 and train.shape[1] == triplets  # noqa: PLR2004
-    if not shapes or train.dtype != torch.bool or embeddings.vectors.shape[1] != len(stems):
-        msg = (
-            f"Expected members (3, {triplets}) and train parts (split, {triplets}) of bool for {triplets} targets, and "
-            f"embeddings of {len(stems)} stems; got {tuple(members.shape)}, {tuple(train.shape)} of {train.dtype}, and "
-            f"{embeddings.vectors.shape[1]} stems."
-        )
+def _check(triplets: int, train: Tensor, rule: FitSettings) -> None:
+    """Verify that the train parts are masks of the triplets, with enough to train on."""
+    if train.dim() != 2 or train.shape[1] != triplets or train.dtype != torch.bool:  # noqa: PLR2004
+        msg = f"Expected train parts (split, {triplets}) of bool; got {tuple(train.shape)} of {train.dtype}."
         raise ConfigError(msg)
     least = int(train.sum(dim=1).min()) if len(train) else 0
     if least < max(1, 2 * rule.folds):
