@@ -302,14 +302,7 @@ def residuals(rng: Rng, score: Score) -> Wave:
     return wave
 
 
-INSTRUMENTS: Final[dict[str, Callable[[Rng, Score], Wave]]] = {
-    "bass": bass,
-    "drums": drums,
-    "guitar": guitar,
-    "piano": piano,
-    "vocals": vocals,
-    "residuals": residuals,
-}
+INSTRUMENTS: Final = {play.__name__: play for play in (bass, drums, guitar, piano, vocals, residuals)}
 """The instrument of each stem, in canonical order."""
 
 
