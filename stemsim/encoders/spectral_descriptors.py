@@ -16,17 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stemsim.encoders.spectral_views import (
-    FINE_RATE,
-    FRAME_RATE,
-    MEL_BANDS,
-    SPECTRUM_BINS,
-    SPECTRUM_HZ,
-    Views,
-    constant,
-    pool,
-    views_of,
-)
+from stemsim.encoders.spectral_views import BIN_HZ, BINS, FINE_RATE, FRAME_RATE, MEL_BANDS, Views, constant, views_of
 
 __all__ = ["describe"]
 
@@ -37,7 +27,7 @@ _RATES = ((0, 1), (1, 2), (2, 4), (4, 8), (8, 16), (16, 32))  # FFT bins of 1.35
 _SCALES = ((0, 1), (1, 2), (2, 4), (4, 8), (8, 16))  # cycles over the 64 mel bands
 
 _ACF_BINS = 1024  # up to 11 kHz: pitch lies below, and half the transform takes half the time
-_ACF_RATE = 2 * _ACF_BINS * SPECTRUM_HZ  # Hz
+_ACF_RATE = 2 * _ACF_BINS * BIN_HZ  # Hz
 _LAGS = (13, 402)  # 1.7 kHz down to 55 Hz
 _OCTAVE_COST = 0.03  # per octave of lag: of two equally strong periods, the shorter one
 _HARMONICS = 12
@@ -55,10 +45,10 @@ def describe(waveforms: Tensor) -> dict[str, Tensor]:
     dct = _dct(waveforms.device)
     pitch = _pitch(views)
     chroma, intervals = _harmony(views)
-    periodicity = torch.cat(pool(torch.cat([pitch.strength, pitch.share], dim=2), views.spectrum_weight), dim=1)
+    periodicity = torch.cat(_pool(torch.cat([pitch.strength, pitch.share], dim=2), views.spectrum_weight), dim=1)
     single, repeated = _repetition(views)
     return {
-        "envelope": pool(views.log_mel @ dct, views.weight)[0],
+        "envelope": _pool(views.log_mel @ dct, views.weight)[0],
         "envelope change": _change(views, views.log_mel @ dct[:, :_CHANGE]),
         "shape": _shape(views),
         "contrast": _contrast(views),
@@ -79,6 +69,14 @@ def describe(waveforms: Tensor) -> dict[str, Tensor]:
     }
 
 
+def _pool(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation `(batch, dim)` of `(batch, time, dim)` over time, with weights `(batch, time)`."""
+    share = (weight / weight.sum(dim=1, keepdim=True).clamp_min(1e-9)).unsqueeze(2)
+    mean = (values * share).sum(dim=1)
+    variance = ((values - mean.unsqueeze(1)).square() * share).sum(dim=1)
+    return mean, variance.sqrt()
+
+
 @constant
 def _dct() -> Tensor:
     """Orthonormal DCT-II `(MEL_BANDS, _CEPSTRUM)` without the constant: column `k` is coefficient `k + 1`."""
@@ -89,8 +87,8 @@ def _dct() -> Tensor:
 
 def _change(views: Views, cepstrum: Tensor) -> Tensor:
     """Log deviations of the cepstrum, then of its differences over 23 ms, `(batch, 2 * coefficients)`."""
-    spread = pool(cepstrum, views.weight)[1]
-    speed = pool(cepstrum[:, 2:] - cepstrum[:, :-2], views.weight[:, 1:-1])[1]
+    spread = _pool(cepstrum, views.weight)[1]
+    speed = _pool(cepstrum[:, 2:] - cepstrum[:, :-2], views.weight[:, 1:-1])[1]
     return torch.log10(torch.cat([spread, speed], dim=1) + 1)
 
 
@@ -118,7 +116,7 @@ def _shape(views: Views) -> Tensor:
     flatness = mean_db - 10 * torch.log10((10 ** (views.log_mel / 10)).mean(dim=2))
     crest = views.log_mel.amax(dim=2) - mean_db
     moments = [centroid.squeeze(2), variance.sqrt(), skewness, kurtosis]
-    mean, deviation = pool(torch.stack([*moments, *rolloffs, slope, flatness, crest], dim=2), views.weight)
+    mean, deviation = _pool(torch.stack([*moments, *rolloffs, slope, flatness, crest], dim=2), views.weight)
     return torch.cat([mean, deviation[:, [0, 1, 6, 7]]], dim=1)
 
 
@@ -126,10 +124,10 @@ def _contrast(views: Views) -> Tensor:
     """Peak over mean level in dB of seven octave bands: mean and deviation over time, `(batch, 14)`."""
     loudest = views.spectrum.amax(dim=(1, 2), keepdim=True).clamp_min(1e-9)
     level = 10 * torch.log10(views.spectrum / loudest + 1e-8)
-    edges = [round(hz / SPECTRUM_HZ) for hz in _OCTAVES_HZ]
+    edges = [round(hz / BIN_HZ) for hz in _OCTAVES_HZ]
     octaves = [level[..., low:high] for low, high in pairwise(edges)]
     peaks = torch.stack([octave.amax(dim=2) - octave.mean(dim=2) for octave in octaves], dim=2)
-    return torch.cat(pool(peaks, views.spectrum_weight), dim=1)
+    return torch.cat(_pool(peaks, views.spectrum_weight), dim=1)
 
 
 def _flux(views: Views) -> Tensor:
@@ -146,7 +144,7 @@ def _flux(views: Views) -> Tensor:
     far = views.log_mel[:, 4:] - views.log_mel[:, :-4]
     far = (far - far.mean(dim=2, keepdim=True)).abs().mean(dim=2, keepdim=True)
     both_sound = torch.minimum(views.weight[:, 4:], views.weight[:, :-4])
-    values = torch.cat([*pool(frames, views.weight[:, 1:]), pool(far, both_sound)[0]], dim=1)
+    values = torch.cat([*_pool(frames, views.weight[:, 1:]), _pool(far, both_sound)[0]], dim=1)
     return torch.log10(values + 0.01)
 
 
@@ -169,7 +167,7 @@ def _modulation(views: Views) -> Tensor:
         for low, high in _SCALES
         if (slow, low) != (0, 0)
     ]
-    return torch.log10(pool(torch.stack(cells, dim=2), weight)[0] + 1)
+    return torch.log10(_pool(torch.stack(cells, dim=2), weight)[0] + 1)
 
 
 class _Pitch(NamedTuple):
@@ -187,9 +185,9 @@ def _pitch(views: Views) -> _Pitch:
     lag, strength = _period(views.spectrum)
     fundamental = _ACF_RATE / lag
     order = torch.arange(1, _HARMONICS + 1, device=lag.device)
-    bins = (fundamental * order * (1 / SPECTRUM_HZ)).round().long()
-    inside = bins < SPECTRUM_BINS - 1
-    bins = bins.clamp(1, SPECTRUM_BINS - 2)
+    bins = (fundamental * order * (1 / BIN_HZ)).round().long()
+    inside = bins < BINS - 1
+    bins = bins.clamp(1, BINS - 2)
     power = torch.stack([views.spectrum.gather(2, bins + side) for side in (-1, 0, 1)]).sum(dim=0) * inside
     total = power.sum(dim=2, keepdim=True)
     everything = views.spectrum[..., 3:].sum(dim=2, keepdim=True).clamp_min(1e-12)
@@ -229,19 +227,19 @@ def _harmonics(pitch: _Pitch) -> Tensor:
     ratio = 10 * torch.log10((odd + 1e-3) / (even + 1e-3))
     level = 10 * torch.log10(share + 1e-6)
     jagged = (level[..., 1:-1] - (level[..., 2:] + level[..., :-2]) / 2).abs().mean(dim=2)
-    return pool(torch.stack([*tristimulus, ratio, jagged], dim=2), pitch.weight)[0]
+    return _pool(torch.stack([*tristimulus, ratio, jagged], dim=2), pitch.weight)[0]
 
 
 def _register(pitch: _Pitch) -> Tensor:
     """Mean pitch in octaves above 55 Hz, and log of its deviation (vibrato, melody), `(batch, 2)`."""
-    mean, deviation = pool(torch.log2(pitch.fundamental / 55), pitch.weight)
+    mean, deviation = _pool(torch.log2(pitch.fundamental / 55), pitch.weight)
     return torch.cat([mean, torch.log10(deviation + 0.02)], dim=1)
 
 
 @constant
 def _chroma_matrix() -> Tensor:
     """Weights that fold the bins of the fine spectrum into twelve pitch classes, A first, `(bins, 12)`."""
-    hz = (torch.arange(SPECTRUM_BINS, dtype=torch.float64) * SPECTRUM_HZ).clamp_min(1)
+    hz = (torch.arange(BINS, dtype=torch.float64) * BIN_HZ).clamp_min(1)
     semitone = 12 * torch.log2(hz / 440).unsqueeze(1)
     distance = (semitone - torch.arange(12) + 6) % 12 - 6
     inside = (hz > _CHROMA_HZ[0]) & (hz < _CHROMA_HZ[1])
@@ -259,11 +257,11 @@ def _harmony(views: Views) -> tuple[Tensor, Tensor]:
     is_peak = (middle >= amplitude[..., :-2]) & (middle > amplitude[..., 2:])
     peaks = functional.pad(middle * is_peak, (1, 1))
     frames = functional.normalize(peaks @ _chroma_matrix(peaks.device), dim=2, eps=1e-6)
-    mean = pool(frames, views.spectrum_weight)[0]
+    mean = _pool(frames, views.spectrum_weight)[0]
     chroma = functional.normalize(mean, dim=1, eps=1e-6)
     magnitudes = torch.fft.rfft(mean)[:, 1:].abs() / mean.sum(dim=1, keepdim=True).clamp_min(1e-6)
     constancy = functional.cosine_similarity(frames, mean.unsqueeze(1), dim=2, eps=1e-6).unsqueeze(2)
-    intervals = torch.cat([magnitudes, pool(constancy, views.spectrum_weight)[0]], dim=1)
+    intervals = torch.cat([magnitudes, _pool(constancy, views.spectrum_weight)[0]], dim=1)
     return chroma - chroma.mean(dim=1, keepdim=True), intervals
 
 

@@ -9,26 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = [
-    "FINE_RATE",
-    "FRAME_RATE",
-    "MEL_BANDS",
-    "SPECTRUM_BINS",
-    "SPECTRUM_HZ",
-    "Views",
-    "constant",
-    "pool",
-    "views_of",
-]
+__all__ = ["BINS", "BIN_HZ", "FINE_RATE", "FRAME_RATE", "MEL_BANDS", "Views", "constant", "views_of"]
 
 _SAMPLE_RATE = 44100
 _MEL_SIZE, _MEL_HOP = 2048, 512  # 46 ms windows every 11.6 ms: the log-mel view
 _SPECTRUM_SIZE, _SPECTRUM_HOP = 4096, 2048  # 93 ms windows: harmonics 22 Hz apart are resolved
-SPECTRUM_BINS = 1488  # up to 16 kHz, above which codecs and microphones differ
+BINS = 1488  # up to 16 kHz, above which codecs and microphones differ
 _FINE_SIZE, _FINE_HOP = 128, 64  # 2.9 ms windows every 1.5 ms: attacks are as short as 5 ms
 FRAME_RATE = _SAMPLE_RATE / _MEL_HOP  # Hz
 FINE_RATE = _SAMPLE_RATE / _FINE_HOP  # Hz
-SPECTRUM_HZ = _SAMPLE_RATE / _SPECTRUM_SIZE  # from one bin of the fine spectrum to the next
+BIN_HZ = _SAMPLE_RATE / _SPECTRUM_SIZE  # from one bin of the fine spectrum to the next
 MEL_BANDS = 64
 _MEL_RANGE = (30.0, 16000.0)  # Hz
 _RANGE_DB = 60.0  # below the loudest band; keeps dither and codec noise out
@@ -47,7 +37,7 @@ class Views:
     mel: Tensor  # power in mel bands (batch, frames, MEL_BANDS) at FRAME_RATE
     log_mel: Tensor  # the same in dB relative to the clip's loudest band, in [-60, 0]
     weight: Tensor  # relative amplitude of each frame (batch, frames); 0 for faint frames
-    spectrum: Tensor  # power (batch, slow frames, SPECTRUM_BINS) of 93 ms windows every 46 ms
+    spectrum: Tensor  # power (batch, slow frames, BINS) of 93 ms windows every 46 ms
     spectrum_weight: Tensor  # as `weight`, for `spectrum`
 
 
@@ -71,7 +61,7 @@ def views_of(waveforms: Tensor) -> Views:
     mel = torch.cat([power[..., : len(filters)] @ filters for power in _power(scaled, _MEL_SIZE, _MEL_HOP)], dim=1)
     loudest = mel.amax(dim=(1, 2), keepdim=True).clamp_min(_FAINTEST)
     fine = _power(scaled, _SPECTRUM_SIZE, _SPECTRUM_HOP)
-    spectrum = torch.cat([power[..., :SPECTRUM_BINS] for power in fine], dim=1)
+    spectrum = torch.cat([power[..., :BINS] for power in fine], dim=1)
     return Views(
         envelope=_fine_envelope(scaled),
         mel=mel,
@@ -80,14 +70,6 @@ def views_of(waveforms: Tensor) -> Views:
         spectrum=spectrum,
         spectrum_weight=_frame_weight(spectrum.sum(dim=2)),
     )
-
-
-def pool(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation `(batch, dim)` of `(batch, time, dim)` over time, with weights `(batch, time)`."""
-    share = (weight / weight.sum(dim=1, keepdim=True).clamp_min(1e-9)).unsqueeze(2)
-    mean = (values * share).sum(dim=1)
-    variance = ((values - mean.unsqueeze(1)).square() * share).sum(dim=1)
-    return mean, variance.sqrt()
 
 
 @constant
