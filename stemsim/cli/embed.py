@@ -20,18 +20,18 @@ T = TypeVar("T")
 
 
 class _Shard(NamedTuple):
-    """Part `index` of `count` equal parts of a sequence, counted from 1."""
+    """Part `number` of `total` equal parts of a sequence, counted from 1."""
 
-    index: int
-    count: int
+    number: int
+    total: int
 
     def of(self, items: Sequence[T]) -> Sequence[T]:
         """Return the items of this part."""
-        return items[len(items) * (self.index - 1) // self.count : len(items) * self.index // self.count]
+        return items[len(items) * (self.number - 1) // self.total : len(items) * self.number // self.total]
 
     def split(self, parts: int) -> "list[_Shard]":
         """Return smaller parts that together are exactly this one."""
-        return [_Shard((self.index - 1) * parts + part, self.count * parts) for part in range(1, parts + 1)]
+        return [_Shard((self.number - 1) * parts + part, self.total * parts) for part in range(1, parts + 1)]
 
 
 def embed_command(
@@ -79,7 +79,7 @@ def _embed_on(devices: list[str], arguments: list[str], shard: _Shard) -> None:
     command = [sys.executable, "-m", "stemsim.cli", "embed", *arguments]
     processes = []
     for number, (device, part) in enumerate(zip(devices, shard.split(len(devices)), strict=True)):
-        own = ["--shard", f"{part.index}/{part.count}", "--data.device", device.strip()]
+        own = ["--shard", f"{part.number}/{part.total}", "--data.device", device.strip()]
         quiet = ["--data.progress", "false"] if number else []  # one progress bar is enough
         processes.append(subprocess.Popen([*command, *own, *quiet], stdout=subprocess.DEVNULL))  # noqa: S603 - our own
     failed = [device for device, process in zip(devices, processes, strict=True) if process.wait() != 0]
@@ -103,7 +103,7 @@ def _embed(arguments: list[str], shard: _Shard | None) -> None:
     segments = sorted(data.reader.read().segments)
     part = shard.of(segments)
     data.embedder.embed(part)
-    typer.echo(f"Part {shard.index} of {shard.count}: {len(part)} of {len(segments)} segments are in the store.")
+    typer.echo(f"Part {shard.number} of {shard.total}: {len(part)} of {len(segments)} segments are in the store.")
 
 
 def _show(data: "TripletDataModule") -> None:

@@ -1,5 +1,3 @@
-# ruff: noqa: PLR2004 - a synthesiser is made of numbers
-# mypy: disable-error-code="no-any-return" - the filters of SciPy have no types
 """Six synthetic instruments that play the same score, each with its own random timbre and patterns.
 
 An instrument is a function `(rng, score) -> waveform (time,)` in arbitrary units. It draws from a random source of its
@@ -304,14 +302,7 @@ def residuals(rng: Rng, score: Score) -> Wave:
     return wave
 
 
-INSTRUMENTS: Final[dict[str, Callable[[Rng, Score], Wave]]] = {
-    "bass": bass,
-    "drums": drums,
-    "guitar": guitar,
-    "piano": piano,
-    "vocals": vocals,
-    "residuals": residuals,
-}
+INSTRUMENTS: Final = {play.__name__: play for play in (bass, drums, guitar, piano, vocals, residuals)}
 """The instrument of each stem, in canonical order."""
 
 

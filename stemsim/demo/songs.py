@@ -62,7 +62,7 @@ class SyntheticSongs(SongFolder):
         self, root: str | Path, count: int = 24, *, seconds: float = 30.0, seed: int = 0, sample_rate: int = 22_050
     ) -> None:
         super().__init__(root)
-        if count < 1 or seed < 0 or not 1.0 <= seconds < math.inf or not 8_000 <= sample_rate <= 192_000:  # noqa: PLR2004
+        if count < 1 or seed < 0 or not 1.0 <= seconds < math.inf or not 8_000 <= sample_rate <= 192_000:
             msg = (
                 "Synthetic songs need count >= 1, seed >= 0, seconds >= 1 and a sample_rate from 8000 to 192000 Hz; "
                 f"got count={count}, seed={seed}, seconds={seconds}, sample_rate={sample_rate}."
@@ -137,7 +137,7 @@ def _draw_score(seeds: tuple[int, ...], seconds: float, sample_rate: int) -> Sco
     tempo, beats = int(rng.integers(70, 176)), int(rng.choice([4, 4, 4, 4, 3]))
     verse, chorus = rng.permutation(len(_PROGRESSIONS))[:2]
     form = ((0, 1, 0, 1), (0, 0, 1, 0), (0, 1, 1, 0))[rng.integers(3)]
-    section_bars = 2 if tempo < 110 else 4  # noqa: PLR2004 - four to nine seconds
+    section_bars = 2 if tempo < 110 else 4
     sections = tuple(bar // section_bars for bar in range(math.ceil(seconds * tempo / 60 / beats)))
     parts = tuple(form[section % 4] for section in sections)
     chords = tuple(_PROGRESSIONS[(verse, chorus)[part]][bar % 4] for bar, part in enumerate(parts))

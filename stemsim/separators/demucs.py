@@ -13,7 +13,7 @@ import yaml
 from torch import Tensor
 from torch.nn.functional import pad
 
-from stemsim.audio import Segment, audio_info, read_audio, resample, to_channels
+from stemsim.audio import Segment, read_audio, resample, to_channels
 from stemsim.audio.files import FileVersion, file_version
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
 from stemsim.pretrained import locate
@@ -164,7 +164,7 @@ class Demucs(Separator):
         version = file_version(path)
         track: _Track | None = getattr(self._current, "track", None)
         if track is None or track.version != version:
-            waveform, rate = read_audio(path, 0.0, audio_info(path).duration)
+            waveform, rate = read_audio(path)
             track = _Track(version, resample(to_channels(waveform, 2), rate, self.sample_rate).unsqueeze(0))
             self._current.track = track
         return track
