@@ -37,6 +37,7 @@ from stemsim.model import (
 )
 from stemsim.model.loading import _checkpoints
 from stemsim.model.parts import _PACKAGES, _TABLE
+from stemsim.pretrained import PRETRAINED
 from stemsim.separators import Bands, MixOnly, Multitrack
 from stemsim.stems import LAYOUTS, STEMS
 
@@ -118,7 +119,9 @@ def test_a_ready_made_card_tells_what_the_paper_reports_and_no_more(name):
     assert [(entry.percent, entry.spread) for entry in card.agreement] == REPORTED[name]
     assert card.silence is None
     assert "2601.19109" in card.citation
-    assert ("CC BY-NC 4.0" in card.license) == name.startswith("muq")
+    pretrained = [value for part in (card.encoder, card.separator) for value in part.options.values()]
+    assert all(PRETRAINED[model].terms in card.license for model in pretrained)
+    assert all(PRETRAINED[model].license_source in card.license for model in pretrained)
     assert ("Table 4 does not say" in card.fitted) == (not name.endswith("mix"))
     assert ("not available" in card.agreement[0].of) == ("4stem" in name)
 
@@ -326,6 +329,12 @@ def test_any_card_survives_its_file(tmp_path_factory, weights, silence, text):
     seen, again = read_model(folder)
     assert seen == card
     assert again.weight.tolist() == weights
+
+
+def test_a_card_of_the_first_version_is_read(saved):
+    text = (saved / "card.yaml").read_text()
+    (saved / "card.yaml").write_text(text.replace("license: ''", "licence: mine"))
+    assert read_model(saved)[0].license == "mine"
 
 
 # ---------------------------------------------------------------- fusions

@@ -10,7 +10,7 @@ from signals import CLIPS, make_signal
 
 from stemsim.encoders import LaionClap
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
-from stemsim.pretrained.importing import import_checkpoint
+from stemsim.pretrained.loading import import_checkpoint
 
 RATE = 48_000
 TOLERANCE = 1e-6
