@@ -39,7 +39,7 @@ def fusion_of(kind, rng):
     if kind == "cubic":
         return CubicFusion(STEMS)
     fusion = LinearFusion(STEMS, nonnegative=kind == "nonnegative")
-    fusion.set_weights(torch.from_numpy(rng.random(7) if kind == "nonnegative" else rng.normal(size=7)))
+    fusion.start_from(torch.from_numpy(rng.random(7) if kind == "nonnegative" else rng.normal(size=7)))
     return fusion
 
 
@@ -131,7 +131,7 @@ def test_weights_set_are_weights_read(nonnegative):
     weights = torch.tensor([0.0, 1e-9, 123.4], dtype=torch.float64)
     fusion = LinearFusion(LAYOUT, nonnegative=nonnegative)
     assert fusion.weight.tolist() == [float(nonnegative)] * 3, "the start: zeros, or ones where zeros are a trap"
-    fusion.set_weights(weights)
+    fusion.start_from(weights)
     torch.testing.assert_close(fusion.weight.detach(), weights, atol=0, rtol=1e-15)
     copy = LinearFusion(LAYOUT, nonnegative=nonnegative)
     copy.load_state_dict(fusion.state_dict())
@@ -141,7 +141,7 @@ def test_weights_set_are_weights_read(nonnegative):
 def test_free_weights_may_be_negative_and_are_not_tied_to_the_tensor_they_came_from():
     weights = torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64)
     fusion = LinearFusion(LAYOUT)
-    fusion.set_weights(weights)
+    fusion.start_from(weights)
     weights[0] = 9.0
     assert fusion.weight.tolist() == [-1.0, 0.0, 2.0]
 
@@ -168,7 +168,7 @@ def test_nonnegative_weights_stay_so_while_the_loss_pulls_them_below_zero(seed):
 @pytest.mark.parametrize("nonnegative", [False, True])
 def test_the_penalty_is_the_sum_of_squared_weights_and_so_is_its_gradient(nonnegative):
     fusion = LinearFusion(LAYOUT, nonnegative=nonnegative)
-    fusion.set_weights(torch.tensor([1.0, 2.0, 0.5]))
+    fusion.start_from(torch.tensor([1.0, 2.0, 0.5]))
     penalty = fusion.penalty()
     assert penalty.item() == pytest.approx(5.25)
     penalty.backward()
@@ -191,13 +191,13 @@ def test_weights_that_do_not_fit_the_stems_are_refused_and_change_nothing(weight
     fusion = LinearFusion(LAYOUT, nonnegative=nonnegative)
     before = fusion.weight.detach().clone()
     with pytest.raises(ConfigError, match="drums, bass, mix"):
-        fusion.set_weights(weights)
+        fusion.start_from(weights)
     assert torch.equal(fusion.weight, before)
 
 
 def test_a_negative_weight_is_refused_where_none_may_be():
     with pytest.raises(ConfigError, match=r"nonnegative.*-1"):
-        LinearFusion(LAYOUT, nonnegative=True).set_weights(torch.tensor([1.0, -1.0, 1.0]))
+        LinearFusion(LAYOUT, nonnegative=True).start_from(torch.tensor([1.0, -1.0, 1.0]))
 
 
 @given(SEEDS, KINDS)
