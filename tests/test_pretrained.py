@@ -609,18 +609,6 @@ def test_the_list_says_what_is_here_and_what_it_may_be_used_for(hub):
     assert {model["license_source"] for model in listed["models"] if "demucs" in model["name"]} == {DEMUCS_SOURCE}
 
 
-@pytest.mark.parametrize("command", ["models", "models --json", "models --help", "models download --help"])
-def test_neither_the_list_nor_a_help_text_needs_torch(command):
-    script = f"""
-        import sys
-        from stemsim.cli import app
-        app({command.split()!r}, standalone_mode=False)
-        print([name for name in ("torch", "numpy", "transformers") if name in sys.modules])
-    """
-    result = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines()[-1] == "[]"
-
-
 def test_the_command_downloads_and_fails_in_words(hub):
     done = CliRunner().invoke(app, ["models", "download", "htdemucs", "--endpoint", hub.endpoint])
     assert done.exit_code == 0, done.output

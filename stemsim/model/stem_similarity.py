@@ -134,7 +134,7 @@ class StemSimilarity:
 
     @property
     def card(self) -> ModelCard:
-        """What is known of the model, with the identities of the encoder and the separator in use."""
+        """Card of the model, with the identities of the encoder and the separator in use."""
         return self._card
 
     def __call__(self, a: Inputs, b: Inputs) -> float | Tensor:
