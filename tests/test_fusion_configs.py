@@ -1,20 +1,17 @@
 """Every fusion through the command line, and one that somebody else has written."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from fakes import write_songs
+from jobs import ROOT, listeners_config
 
 from stemsim.fusion import LinearFusion
 from stemsim.regression import ridge_weights
 from stemsim.similarity import StemEmbeddings
 from stemsim.training.cli import main
 
-ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "configs/fusions").glob("*.yaml"))
 L2 = 0.001
 STANDING_STILL = '{"class_path": "torch.optim.SGD", "init_args": {"lr": 0.0}}'
@@ -30,33 +27,15 @@ def songs(tmp_path_factory):
 @pytest.fixture
 def config(songs, tmp_path):
     """A configuration of simulated listeners, small enough for a second."""
-    reader = {
-        "class_path": "stemsim.triplets.SimulatedListeners",
-        "init_args": {
-            "songs": {"class_path": "stemsim.audio.SongFolder", "init_args": {"root": str(songs / "songs")}},
-            "weights": {"drums": 1.0, "bass": 0.5},
-            "triplets": 120,
-            "duration": 2.0,
-        },
-    }
-    data = {
-        "triplets": reader,
-        "separator": {"class_path": "stemsim.separators.Multitrack", "init_args": {"stems": ["bass", "drums", "mix"]}},
-        "encoder": {"class_path": "fakes.CountingEncoder"},
-        "store": str(songs / "store"),
-        "progress": False,
-    }
     path = tmp_path / "run.yaml"
-    content = {"trainer": {"default_root_dir": str(tmp_path / "run"), "logger": False, "max_epochs": 2}, "data": data}
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return str(path)
+    return listeners_config(path, songs / "songs", triplets=120, store=songs / "store", max_epochs=2)
 
 
 def start_of(fit):
     """Return what a fusion that has been fitted without moving prefers, and what exact ridge does."""
     data, fusion = fit.datamodule, fit.model.fusion
-    rows, everything = data.rows("train"), data.batch(torch.arange(len(data.table())))
-    weights = ridge_weights(data.deltas(rows), data.batch(rows).target, L2 * len(rows))
+    rows, everything = data.rows("train"), data.batch(torch.arange(len(data.embedded)))
+    weights = ridge_weights(data.embedded.deltas[rows], data.batch(rows).target, L2 * len(rows))
     linear = LinearFusion(data.stems)
     linear.start_from(weights)
     with torch.no_grad():
