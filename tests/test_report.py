@@ -28,7 +28,7 @@ from stemsim.errors import ConfigError, DataNotFoundError, ResultsError
 from stemsim.evaluation import Splits, cross_validate
 from stemsim.report.page import comparison_rows, render_report
 from stemsim.report.plots import figures, plot_run_weights, save_figure, svg_text
-from stemsim.report.results import CrossvalResults, FitResults, PartResults, PerspectivesResults
+from stemsim.report.results import CrossvalResults, FitResults, PartResults
 from stemsim.report.run_files import frames, read_run, read_runs
 from stemsim.report.terminal import show
 from stemsim.similarity import StemEmbeddings
@@ -217,9 +217,9 @@ def test_tables_fit_80_columns_and_files_hold_the_same_numbers(runs):
 
 def test_true_weights_are_scaled_to_the_fitted_ones(runs):
     fit = read_run(runs / "first").fit
-    scaled = fit.model_copy(update={"true_weights": {stem: 7.0 for stem in STEMS}}).columns["true (simulated), scaled"]
+    scaled = fit.model_copy(update={"true_weights": dict.fromkeys(STEMS, 7.0)}).columns["true (simulated), scaled"]
     assert list(scaled.values()) == pytest.approx([0.5] * 5)
-    opposite = fit.model_copy(update={"true_weights": {stem: -1.0 for stem in STEMS}})
+    opposite = fit.model_copy(update={"true_weights": dict.fromkeys(STEMS, -1.0)})
     assert set(opposite.columns["true (simulated), scaled"].values()) == {0.0}
 
 
@@ -397,7 +397,7 @@ def test_nothing_from_a_file_becomes_markup(runs, tmp_path):
         ("config.yaml", b"a: [", "expected YAML"),
         ("config.yaml", b"- a", "expected settings by name"),
         ("test_worst_triplets.csv", b"", "it has no rows"),
-        ("test_worst_triplets.csv", b"x_path,x_start\nsong.wav,0.0\n", "no column 'a_path'"),
+        ("test_worst_triplets.csv", b"x_path,x_start\nsong.wav,0.0\n", "no column 'duration'"),
     ],
 )
 def test_damaged_files_are_errors_that_name_the_file(runs, tmp_path, name, damage, said):
@@ -554,8 +554,9 @@ def test_sweeps_fit_the_schema_of_wandb(sweep):
 
 @pytest.mark.parametrize("sweep", SWEEPS, ids=lambda path: path.stem)
 def test_every_point_of_a_sweep_is_a_command_of_train(sweep, monkeypatch):
-    from stemsim.training.cli import StemsimCLI
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+    from stemsim.training.cli import StemsimCLI
 
     class ParsedOnly(StemsimCLI):  # the command line of `train.py` up to where it would build something
         def instantiate_classes(self):
