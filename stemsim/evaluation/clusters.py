@@ -56,7 +56,7 @@ def cluster_robust_variance(scores: FloatArray, *units: IntArray) -> FloatArray:
 
 
 def interval_reach(level: float, clusters: int) -> float:
-    """Return the half-width of an interval in standard errors: Student's t with a degree of freedom less than clusters.
+    """Return half the width of an interval in standard errors: Student's t with `clusters - 1` degrees of freedom.
 
     Raises:
         ConfigError: If the level does not lie between 0 and 1.
