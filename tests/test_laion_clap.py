@@ -152,7 +152,7 @@ def test_truncated_and_missing_checkpoints_are_named(files, tmp_path):
         with pytest.raises(CheckpointError, match=r"cut\.pt is damaged"):
             LaionClap(str(cut))
     cut.write_text(json.dumps({"not": "a checkpoint"}), encoding="utf-8")
-    with pytest.raises(CheckpointError, match="damaged, or no checkpoint"):
+    with pytest.raises(CheckpointError, match="damaged or not a checkpoint"):
         LaionClap(str(cut))
     with pytest.raises(DataNotFoundError, match=r"nowhere\.pt"):
         LaionClap(str(tmp_path / "nowhere.pt"))
