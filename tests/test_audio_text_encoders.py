@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from stemsim.encoders import LaionClap, MuQMuLan
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
-from stemsim.pretrained.importing import import_checkpoint
+from stemsim.pretrained.loading import import_checkpoint
 
 WINDOW = 480_000  # samples: 10 s at CLAP's 48 kHz
 TEXTS = ["warm analog bass", "a", "brushed drums, " * 30]

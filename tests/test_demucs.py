@@ -12,7 +12,7 @@ from signals import CLIPS, make_signal
 
 from stemsim.audio import Segment, level_dbfs
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
-from stemsim.pretrained.importing import import_checkpoint
+from stemsim.pretrained.loading import import_checkpoint
 from stemsim.separators import Demucs
 from stemsim.stems import LAYOUTS
 
