@@ -1,38 +1,33 @@
-"""The tables of the paper, computed again beside the published figures."""
+"""Tables 1 to 4 of the paper, computed again beside the published figures."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
-import pandas as pd
-import torch
+import numpy.typing as npt
 import yaml
 
 from stemsim.embedding import StemEmbedder
 from stemsim.encoders import Encoder
 from stemsim.errors import DataNotFoundError, SplitError, StemsimError
-from stemsim.evaluation.agreement import agreement, human_ceiling
-from stemsim.evaluation.crossval import CrossValidation, cross_validate
+from stemsim.evaluation import CrossValidation, Splits, agreement, cross_validate, human_ceiling
 from stemsim.separators import MixOnly, Multitrack, StemSource
-from stemsim.similarity import stem_deltas
 from stemsim.stems import LAYOUTS, STEMS
-from stemsim.triplets import TEST_TYPES, InstSimABX, Triplets
+from stemsim.triplets import TEST_TYPES, EmbeddedTriplets, InstSimABX, Triplets
 from stemsim.triplets.inst_sim_abx_answers import read_answers
 
-__all__ = ["Cell", "PaperTables", "Study", "paper_tables", "pivot", "published", "rows_and_columns"]
+__all__ = ["Cell", "PaperTables", "Reproduction", "grid", "paper_tables", "published"]
 
 _log = logging.getLogger(__name__)
 
 INSTRUMENTS: Final = ("drums", "bass", "guitar", "piano", "residuals", "mix")
-_LAYOUTS: Final = ("4-stem", "6-stem")
-_SEPARATIONS: Final = ("demucs", "true")
-_FITS: Final = ("mix cosine", "OLS", "ridge")
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +36,14 @@ class Cell:
 
     Attributes:
         table: `1`, `2-3` or `4`.
-        row: What the row is of.
-        column: What the column is of.
+        row: Name of the row.
+        column: Name of the column.
         ours: Our figure, agreement in % or a weight; None where something is missing.
         spread: Its standard deviation over the splits.
         published: The paper's figure; None where it gives none.
         published_spread: Its standard deviation.
         ceiling: Agreement of one listener with the majority of the others on the same triplets, in %.
-        triplets: Number of triplets; None where they are not known.
+        triplets: Number of triplets; None where it is not known.
     """
 
     table: str
@@ -69,42 +64,43 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class PaperTables:
-    """All cells, and what could not be computed.
+    """All tables.
 
     Attributes:
-        cells: In the order of the tables.
-        skipped: For each missing piece, what it is, why, and what to do.
-        settings: What the figures depend on.
+        cells: The figures, in the order of the tables.
+        skipped: For each piece that is missing: its name, the reason, and a remedy.
+        settings: Settings that the figures depend on.
     """
 
     cells: tuple[Cell, ...]
     skipped: tuple[str, ...]
     settings: Mapping[str, Any]
 
-    def frame(self) -> pd.DataFrame:
-        """Return one row a cell."""
-        columns = [*Cell.__slots__]
-        frame = pd.DataFrame([[getattr(cell, name) for name in columns] for cell in self.cells], columns=columns)
-        frame["difference"] = [cell.difference for cell in self.cells]
-        return frame
+    def table(self, name: str) -> list[Cell]:
+        """Return the cells of one table."""
+        return [cell for cell in self.cells if cell.table == name]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return all cells with their differences, as primitives."""
+        return [{**asdict(cell), "difference": cell.difference} for cell in self.cells]
 
 
 @dataclass(frozen=True, slots=True)
-class Study:
-    """What is needed to compute the tables.
+class Reproduction:
+    """Data, models and settings from which the tables are computed.
 
     Attributes:
         abx: Folder of Inst-Sim-ABX.
-        slakh: Folder of Slakh2100; None where there is none.
-        encoders: By the paper's name (`CLAP`, `MuQ-MuLan`, or others), what makes the encoder.
-        separators: By layout (`4-stem`, `6-stem`), what makes the separator.
-        store: Folder of the embedding store, which makes a run go on where it stopped.
-        instruments: What the listeners of Table 1 heard.
+        slakh: Folder of Slakh2100; None if there is none.
+        encoders: Functions that make the encoders, by the paper's name (`CLAP`, `MuQ-MuLan`) or another one.
+        separators: Functions that make the separators, by layout (`4-stem`, `6-stem`).
+        store: Folder of the embedding store, so that an interrupted computation can be continued.
+        instruments: Instruments of Table 1.
         thresholds: Least shares of the majority's votes.
-        splits: Number of shuffle splits.
-        seed: Of the splits.
-        device: Where separator and encoder compute.
-        progress: Show progress bars.
+        splits: Number of random splits.
+        seed: Seed of the splits.
+        device: Device of separator and encoder.
+        progress: Whether to show progress bars.
     """
 
     abx: Path
@@ -122,180 +118,135 @@ class Study:
 
 @cache
 def published() -> dict[str, Any]:
-    """Return the paper's figures, as the file beside this module holds them."""
-    text = files("stemsim.evaluation").joinpath("published.yaml").read_text(encoding="utf-8")
+    """Return the paper's figures, as in `published.yaml`."""
+    text = files("stemsim.paper").joinpath("published.yaml").read_text(encoding="utf-8")
     figures: dict[str, Any] = yaml.safe_load(text)
     return figures
 
 
-def paper_tables(study: Study) -> PaperTables:
+def paper_tables(inputs: Reproduction) -> PaperTables:
     """Compute Tables 1 to 4 of arXiv:2601.19109.
 
-    What is missing (Slakh2100, the weights of a model) is named and skipped; its cells hold the published figure and
-    the human ceiling alone. Embeddings are stored, so an interrupted run goes on where it stopped.
+    If Slakh2100 or the weights of a model are missing, the cells that need them hold the published figure and the human
+    ceiling alone. Embeddings are stored, so that an interrupted computation can be continued.
 
     Args:
-        study: Data and models.
+        inputs: Data, models and settings.
 
     Returns:
         The tables.
 
     Raises:
-        DataNotFoundError: If there is no Inst-Sim-ABX.
+        DataNotFoundError: If Inst-Sim-ABX is missing.
     """
-    skipped: dict[str, None] = {}
-    questions = _Questions(study)
-    if study.slakh is None:
-        skipped["Slakh2100: no folder given (--slakh), so nothing that needs audio was computed."] = None
-    encoders = {name: _made(name, make, skipped) for name, make in study.encoders.items()}
-    cells = list(_table_1(study, questions, encoders, skipped))
+    run = _Computation(inputs)
+    encoders = {name: run.make(name, make) for name, make in inputs.encoders.items()}
+    cells = [*run.table_1(encoders)]
     results = {
-        (name, layout, separation): _crossval(study, questions, name, encoder, layout, separation, skipped)
+        (name, layout, separation): run.crossval(name, encoder, layout, separation)
         for name, encoder in encoders.items()
-        for layout in _LAYOUTS
-        for separation in _SEPARATIONS
+        for layout in ("4-stem", "6-stem")
+        for separation in ("demucs", "true")
     }
-    cells += _table_2_3(results, questions.votes("mix", max(study.thresholds)))
-    cells += _table_4(results)
+    mix = run.votes.filter(instrument="mix", min_agreement=max(inputs.thresholds))
+    cells += [*_table_2_3(results, mix), *_table_4(results)]
     settings = {
-        "thresholds": list(study.thresholds),
-        "splits": study.splits,
-        "seed": study.seed,
+        "thresholds": list(inputs.thresholds),
+        "splits": inputs.splits,
+        "seed": inputs.seed,
         "encoders": {name: None if encoder is None else encoder.identity for name, encoder in encoders.items()},
         "published": published()["source"],
     }
-    return PaperTables(tuple(cells), tuple(skipped), settings)
+    return PaperTables(tuple(cells), tuple(run.skipped), settings)
 
 
-def _made(name: str, make: Callable[[], Any], skipped: dict[str, None]) -> Any | None:
-    """Make an encoder or a separator; where its weights are missing, say so and go on."""
-    try:
-        return make()
-    except StemsimError as error:
-        skipped[f"{name}: {error}"] = None
-        return None
+class _Computation:
+    """Embeddings and cross-validations; collects the pieces that are missing."""
 
-
-class _Questions:
-    """The triplets of the listening test, each kind read once.
-
-    Args:
-        study: Data and models.
-    """
-
-    def __init__(self, study: Study) -> None:
-        self._study = study
-        self._votes = read_answers(study.abx).count()  # says at once if the answers are not there
+    def __init__(self, inputs: Reproduction) -> None:
+        self.inputs = inputs
+        self.votes = read_answers(inputs.abx).count()
+        self.skipped: dict[str, None] = {}  # in the order in which they were met
         self._with_audio: dict[tuple[str, float], Triplets] = {}
+        if inputs.slakh is None:
+            self.skipped["Slakh2100: no folder given (--slakh), so nothing that needs audio was computed."] = None
 
-    def votes(self, instrument: str, threshold: float) -> Triplets:
-        """Return triplets for their votes alone: their segments need not be there."""
-        return self._votes.filter(instrument=instrument, min_agreement=threshold)
+    def make(self, name: str, make: Callable[[], _Made]) -> _Made | None:
+        """Make an encoder or a separator; None if its weights are missing."""
+        try:
+            return make()
+        except StemsimError as error:
+            self.skipped[f"{name}: {error}"] = None
+            return None
 
-    def triplets(self, instrument: str, threshold: float) -> Triplets:
-        """Return the same triplets, with segments of the files of Slakh2100."""
-        key = instrument, threshold
+    def embed(self, instrument: str, threshold: float, source: StemSource, encoder: Encoder) -> EmbeddedTriplets:
+        """Embed the triplets of one instrument, every stem whatever its level, as in the paper."""
+        key, inputs = (instrument, threshold), self.inputs
         if key not in self._with_audio:
-            reader = InstSimABX(self._study.abx, self._study.slakh, instrument=instrument, min_agreement=threshold)
-            self._with_audio[key] = reader.read(StemEmbedder(MixOnly(), _Silent(), progress=False))
-        return self._with_audio[key]
+            reader = InstSimABX(inputs.abx, inputs.slakh, instrument=instrument, min_agreement=threshold)
+            self._with_audio[key] = reader.read()
+        embedder = StemEmbedder(
+            source, encoder, store=inputs.store, silence=None, device=inputs.device, progress=inputs.progress
+        )
+        return EmbeddedTriplets.of(self._with_audio[key], embedder)
 
-
-class _Silent(Encoder):
-    """Stands where a reader asks for an encoder and uses none."""
-
-    sample_rate, dim, identity = 1, 1, "none"
-
-    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
-
-
-def _deltas(study: Study, source: StemSource, encoder: Encoder, triplets: Triplets) -> torch.Tensor:
-    """Embed the segments of triplets, every stem whatever its level, as the paper does."""
-    embedder = StemEmbedder(
-        source, encoder, store=study.store, silence=None, device=study.device, progress=study.progress
-    )
-    embeddings = embedder.embed(triplets.segments)
-    members = (embeddings.take(torch.from_numpy(column)) for column in (triplets.x, triplets.a, triplets.b))
-    return stem_deltas(*members)
-
-
-def _table_1(
-    study: Study, questions: _Questions, encoders: Mapping[str, Encoder | None], skipped: dict[str, None]
-) -> Iterator[Cell]:
-    """Yield the agreement of the cosine, for each model, instrument, test type and threshold."""
-    figures = published()["table1"]
-    for name, encoder in encoders.items():
-        model = f"{name}-cosine"
-        for instrument in study.instruments:
-            triplets = questions.votes(instrument, min(study.thresholds))
-            signs = _cosine_signs(study, questions, instrument, encoder, skipped)
-            for test_type, threshold in product(TEST_TYPES, study.thresholds):
+    def table_1(self, encoders: Mapping[str, Encoder | None]) -> Iterator[Cell]:
+        """Yield the agreement of the cosine by model, instrument, test type and threshold."""
+        figures, inputs = published()["table1"], self.inputs
+        for (name, encoder), instrument in product(encoders.items(), inputs.instruments):
+            model = f"{name}-cosine"
+            triplets = self.votes.filter(instrument=instrument, min_agreement=min(inputs.thresholds))
+            preference = self._cosine_preference(instrument, encoder)
+            for test_type, threshold in product(TEST_TYPES, inputs.thresholds):
                 chosen = (triplets.test_type == test_type) & (triplets.majority_share >= threshold - 1e-9)
-                votes = triplets.votes[chosen]
-                ours = None  # as where there is no such triplet
-                if signs is not None and chosen.any():
-                    ours = agreement(signs[chosen], triplets.preference[chosen])
+                ours = None
+                if preference is not None and chosen.any():
+                    ours = agreement(preference[chosen], triplets.preference[chosen])
                 yield Cell(
                     "1",
                     f"{model}, {test_type}, ≥ {100 * threshold:g} %",
                     instrument,
                     ours=_percent(ours),
                     published=figures.get(model, {}).get(test_type, {}).get(instrument),
-                    ceiling=_percent(human_ceiling(votes)),
-                    triplets=len(votes),
+                    ceiling=_percent(human_ceiling(triplets.votes[chosen])),
+                    triplets=int(chosen.sum()),
                 )
-    others = [model for model in figures if model.removesuffix("-cosine") not in encoders]
-    for model, instrument, test_type in product(others, study.instruments, TEST_TYPES):  # the paper says no threshold
-        yield Cell(
-            "1", f"{model}, {test_type}", instrument, published=figures[model].get(test_type, {}).get(instrument)
-        )
+        others = [model for model in figures if model.removesuffix("-cosine") not in encoders]
+        for model, instrument, test_type in product(others, inputs.instruments, TEST_TYPES):
+            figure = figures[model].get(test_type, {}).get(instrument)
+            yield Cell("1", f"{model}, {test_type}", instrument, published=figure)  # the paper names no threshold
 
-
-def _cosine_signs(
-    study: Study, questions: _Questions, instrument: str, encoder: Encoder | None, skipped: dict[str, None]
-) -> "np.ndarray[Any, np.dtype[np.float64]] | None":
-    """Return cos(X, A) - cos(X, B) of what the listeners heard, `(triplet,)`; None where it cannot be computed."""
-    if encoder is None or study.slakh is None:
-        return None
-    try:
-        triplets = questions.triplets(instrument, min(study.thresholds))
-        source = MixOnly() if instrument == "mix" else Multitrack([instrument])
-        return _deltas(study, source, encoder, triplets)[:, 0].numpy()
-    except StemsimError as error:
-        skipped[f"table 1, {instrument}: {error}"] = None
-        return None
-
-
-def _crossval(
-    study: Study,
-    questions: _Questions,
-    name: str,
-    encoder: Encoder | None,
-    layout: str,
-    separation: str,
-    skipped: dict[str, None],
-) -> CrossValidation | None:
-    """Return the paper's protocol for one configuration; None where something is missing."""
-    if encoder is None or study.slakh is None:
-        return None
-    what = f"tables 2 to 4, {name}, {layout}, {separation} stems"
-    source: StemSource | None = Multitrack(layout)
-    if separation == "demucs":
-        if layout not in study.separators:
-            skipped[f"{what}: no separator for this layout."] = None
+    def _cosine_preference(self, instrument: str, encoder: Encoder | None) -> npt.NDArray[np.float64] | None:
+        """Return cos(X, A) - cos(X, B) of the sounds that listeners heard, `(triplet,)`; None if audio is missing."""
+        if encoder is None or self.inputs.slakh is None:
             return None
-        source = _made(f"{layout} separator", study.separators[layout], skipped)
-    if source is None:
-        return None
-    _log.info("Computing %s.", what)
-    try:
-        triplets = questions.triplets("mix", max(study.thresholds))
-        deltas = _deltas(study, source, encoder, triplets)
-        return cross_validate(deltas, triplets, source.stems, count=study.splits, seed=study.seed)
-    except (DataNotFoundError, SplitError) as error:
-        skipped[f"{what}: {error}"] = None
-        return None
+        source = MixOnly() if instrument == "mix" else Multitrack([instrument])
+        try:
+            embedded = self.embed(instrument, min(self.inputs.thresholds), source, encoder)
+        except StemsimError as error:
+            self.skipped[f"table 1, {instrument}: {error}"] = None
+            return None
+        preference: npt.NDArray[np.float64] = embedded.deltas[:, 0].numpy()
+        return preference
+
+    def crossval(self, name: str, encoder: Encoder | None, layout: str, separation: str) -> CrossValidation | None:
+        """Follow the paper's protocol for one configuration; None if something is missing."""
+        inputs, title = self.inputs, f"tables 2 to 4, {name}, {layout}, {separation} stems"
+        if encoder is None or inputs.slakh is None:
+            return None
+        source: StemSource | None = Multitrack(layout)
+        if separation == "demucs":
+            source = self.make(f"{layout} separator", inputs.separators[layout])
+        if source is None:
+            return None
+        _log.info("Computing %s.", title)
+        try:
+            embedded = self.embed("mix", max(inputs.thresholds), source, encoder)
+            splits = Splits.draw(embedded.triplets, count=inputs.splits, seed=inputs.seed)
+        except (DataNotFoundError, SplitError) as error:
+            self.skipped[f"{title}: {error}"] = None
+            return None
+        return cross_validate(embedded, splits)
 
 
 def _table_2_3(results: Mapping[tuple[str, str, str], CrossValidation | None], mix: Triplets) -> Iterator[Cell]:
@@ -303,17 +254,16 @@ def _table_2_3(results: Mapping[tuple[str, str, str], CrossValidation | None], m
     ceiling = _percent(human_ceiling(mix.votes))
     for (name, layout, separation), result in results.items():
         figures = published()["table2_3"].get(name, {})
-        scores = {} if result is None else {model.name: model.agreement[:, 0] for model in result.models}
-        for fit in _FITS:
+        for fit in ("mix cosine", "OLS", "ridge"):
             reported = figures.get(fit) if fit == "mix cosine" else figures.get(layout, {}).get(separation, {}).get(fit)
             mean, spread = reported or (None, None)
-            values = scores.get(fit)
+            model = None if result is None else result[fit]
             yield Cell(
                 "2-3",
                 f"{name}, {layout} + mix, {separation} stems",
                 fit,
-                ours=None if values is None else _percent(float(np.nanmean(values))),
-                spread=None if values is None else _percent(float(np.nanstd(values))),
+                ours=None if model is None else _percent(model.mean),
+                spread=None if model is None else _percent(float(np.nanstd(model.agreement[:, 0]))),
                 published=mean,
                 published_spread=spread,
                 ceiling=ceiling,
@@ -322,46 +272,40 @@ def _table_2_3(results: Mapping[tuple[str, str, str], CrossValidation | None], m
 
 
 def _table_4(results: Mapping[tuple[str, str, str], CrossValidation | None]) -> Iterator[Cell]:
-    """Yield the weights, averaged over the splits, of both fits."""
+    """Yield the mean weights of both fits over the splits."""
     for (name, layout, separation), result in results.items():
         figures = published()["table4"].get(name, {}).get(layout, {})
-        fitted = {} if result is None else {model.name: model.weights for model in result.models}
-        for fit in ("OLS", "ridge"):
-            for stem in LAYOUTS[layout]:
-                weights = fitted.get(fit)
-                column = None if weights is None or result is None else weights[:, result.stems.index(stem)]
-                yield Cell(
-                    "4",
-                    f"{name}, {layout}, {separation} stems, {fit}",
-                    stem,
-                    ours=None if column is None else float(column.mean()),
-                    spread=None if column is None else float(column.std()),
-                    published=figures.get(stem),
-                    triplets=None if result is None else result.triplets,
-                )
+        for fit, stem in product(("OLS", "ridge"), LAYOUTS[layout]):
+            weights = None if result is None else result[fit].weights
+            column = None if weights is None or result is None else weights[:, result.stems.index(stem)]
+            yield Cell(
+                "4",
+                f"{name}, {layout}, {separation} stems, {fit}",
+                stem,
+                ours=None if column is None else float(column.mean()),
+                spread=None if column is None else float(column.std()),
+                published=figures.get(stem),
+                triplets=None if result is None else len(result.embedded),
+            )
 
 
 def _percent(share: float | None) -> float | None:
     return None if share is None or np.isnan(share) else 100.0 * share
 
 
-def pivot(cells: Sequence[Cell], show: Callable[[Cell], str]) -> pd.DataFrame:
-    """Return cells of one table as it is printed: a row each, a column each.
+def grid(cells: Sequence[Cell]) -> tuple[list[str], dict[str, list[Cell | None]]]:
+    """Arrange the cells of one table as they are shown.
 
     Args:
-        cells: Of one table.
-        show: What stands in a cell.
+        cells: Cells of one table.
+
+    Returns:
+        The names of the columns, and the cells by row; None where a row has no such column.
     """
-    rows, columns = rows_and_columns(cells)
-    texts = {(cell.row, cell.column): show(cell) for cell in cells}
-    return pd.DataFrame(
-        [[texts.get((row, column), "") for column in columns] for row in rows], index=rows, columns=columns
-    )
-
-
-def rows_and_columns(cells: Sequence[Cell]) -> tuple[list[str], list[str]]:
-    """Return the names of rows and columns of one table, in the order in which they are shown."""
-    rows, columns = list(dict.fromkeys(cell.row for cell in cells)), list(dict.fromkeys(cell.column for cell in cells))
+    by_row: dict[str, dict[str, Cell]] = {}
+    for cell in cells:
+        by_row.setdefault(cell.row, {})[cell.column] = cell
+    columns = list(dict.fromkeys(cell.column for cell in cells))
     if set(columns) == set(STEMS):  # the 4-stem rows come first and lack two of them
         columns = list(STEMS)
-    return rows, columns
+    return columns, {row: [found.get(column) for column in columns] for row, found in by_row.items()}

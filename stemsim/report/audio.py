@@ -12,7 +12,7 @@ from stemsim.audio import Segment, downmix, read_audio, resample
 
 __all__ = ["clip", "ogg_data_uri"]
 
-_RATES: Final = (8_000, 48_000)  # Hz; what every browser plays
+_RATES: Final = (8_000, 48_000)  # Hz; every browser plays these
 _USUAL_RATE: Final = 44_100
 _BLOCK: Final = 65_536  # samples; libsndfile overflows its stack where it encodes minutes of Vorbis at once
 _COMPRESSION: Final = 0.6  # of soundfile's 0 to 1: about 60 kbit/s
@@ -20,9 +20,6 @@ _COMPRESSION: Final = 0.6  # of soundfile's 0 to 1: about 60 kbit/s
 
 def clip(segment: Segment) -> tuple[npt.NDArray[np.float32], int]:
     """Cut a segment from its file.
-
-    Args:
-        segment: The segment.
 
     Returns:
         The mono waveform `(time,)`, no louder than full scale, and its sample rate in Hz.
@@ -40,18 +37,7 @@ def clip(segment: Segment) -> tuple[npt.NDArray[np.float32], int]:
 
 
 def ogg_data_uri(segment: Segment) -> str:
-    """Return a segment as a `data:` address of mono Ogg Vorbis.
-
-    Args:
-        segment: The segment.
-
-    Returns:
-        The address, for an audio element.
-
-    Raises:
-        DataNotFoundError: If the file is gone.
-        AudioError: If it cannot be decoded, or ends before the segment does.
-    """
+    """Return a segment as a `data:` address of mono Ogg Vorbis, for an audio element; errors are those of `clip`."""
     samples, rate = clip(segment)
     buffer = io.BytesIO()
     with soundfile.SoundFile(

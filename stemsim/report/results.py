@@ -1,22 +1,25 @@
 """Results of the jobs of `train.py`, as they are written to and read from the folder of a run.
 
-Each class is one JSON file: `fit.json`, `val.json`, `test.json`, `crossval.json`, `perspectives.json`. A number that is
-not finite is `null` in the file.
+Each subclass of `Results` is one JSON file: `fit.json`, `val.json`, `test.json`, `crossval.json`, `perspectives.json`.
+Tables, pictures and pages are made from these classes alone, so that they show what the file holds.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stemsim.analysis import Summary
 from stemsim.analysis.leakage import Leakage
 from stemsim.analysis.perspectives import Perspectives
 from stemsim.errors import ResultsError
 from stemsim.evaluation import Comparison, CrossValidation, ModelScores
+from stemsim.evaluation.ceiling import CeilingShare
 from stemsim.evaluation.comparison import PairedDifference
 from stemsim.triplets import TEST_TYPES
 
@@ -24,31 +27,25 @@ __all__ = [
     "CrossvalResults",
     "FitResults",
     "ModelResult",
-    "Number",
     "PartResults",
+    "PenaltyResult",
     "PerspectivesResults",
+    "PredictionResults",
+    "QuestionResult",
     "Results",
     "Score",
     "StemResult",
 ]
 
-Number = Annotated[
-    float,
-    BeforeValidator(lambda value: math.nan if value is None else value),
-    PlainSerializer(lambda value: float(value) if math.isfinite(value) else None, when_used="json"),
-]
-"""A float that may be NaN or infinite, which JSON knows as null."""
-
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=False)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Results(_Entry):
     """Results of one job.
 
     Attributes:
-        job: Name of the job, and of the file.
         source: Source of the triplets.
         simulated: Whether the listeners were simulated.
     """
@@ -57,16 +54,19 @@ class Results(_Entry):
     source: str
     simulated: bool
 
-    def write(self, folder: Path) -> Path:
-        """Write `JOB.json` into the folder of a run, and return its path."""
-        path = folder / f"{self.file_stem}.json"
-        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        return path
-
     @property
     def file_stem(self) -> str:
         """Name of the file without its suffix."""
         return self.job
+
+    def write(self, folder: Path) -> Path:
+        """Write the JSON file into the folder of a run, and return its path.
+
+        A number that is not finite becomes null; analyses that were not asked for are left out.
+        """
+        path = folder / f"{self.file_stem}.json"
+        path.write_text(self.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
+        return path
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -76,27 +76,36 @@ class Results(_Entry):
             ResultsError: If it is damaged, or of another kind.
         """
         try:
-            return cls.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
-            first = error.errors()[0] if isinstance(error, ValidationError) else None
-            reason = (
-                str(error) if first is None else f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
-            )
+            return cls.model_validate(_with_nan(json.loads(path.read_bytes())))
+        except (OSError, ValueError) as error:
+            reason = str(error)
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                reason = f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
             msg = (
-                f"{path} does not hold the results of {cls.job} ({reason}). Run that job again, or move the file out of "
-                "the folder."
+                f"{path} does not hold the results of {cls.job} ({reason}). Run that job again, or move the file out "
+                "of the folder."
             )
             raise ResultsError(msg) from error
 
 
-class Score(_Entry):
-    """Mean and standard deviation over splits; NaN where there is no value."""
+def _with_nan(document: Any) -> Any:
+    """Return a JSON document with NaN for every null."""
+    if isinstance(document, dict):
+        return {name: _with_nan(value) for name, value in document.items()}
+    if isinstance(document, list):
+        return [_with_nan(value) for value in document]
+    return math.nan if document is None else document
 
-    mean: Number
-    std: Number
+
+class Score(_Entry):
+    """Mean and standard deviation over the splits; NaN where there is no value."""
+
+    mean: float
+    std: float
 
     @classmethod
-    def of(cls, values: "np.ndarray[Any, np.dtype[np.float64]]") -> Self:
+    def of(cls, values: npt.NDArray[np.float64]) -> Self:
         """Return the score of the values that are known."""
         known = values[~np.isnan(values)]
         return cls(mean=known.mean(), std=known.std()) if len(known) else cls(mean=math.nan, std=math.nan)
@@ -108,43 +117,43 @@ class ModelResult(_Entry):
     Attributes:
         name: Name of the model in tables.
         slug: Stable name for metric keys.
+        kind: `ceiling`, `baseline` (nothing is fitted) or `fitted`.
         agreement: Test agreement in [0, 1], by `all`, `XAB` and `XYC`.
         by_split: Test agreement over all triplets, for each split.
         share_of_ceiling: Mean agreement over that of the listeners.
         weights: Weights by stem; empty where the model is not linear.
         median_alpha: Median penalty over the splits; NaN where there is none.
-        kind: `ceiling`, `baseline` or `fitted`.
     """
 
     name: str
     slug: str
-    agreement: Mapping[str, Score]
-    by_split: tuple[Number, ...]
-    share_of_ceiling: Number
-    weights: Mapping[str, Score]
-    median_alpha: Number
     kind: Literal["ceiling", "baseline", "fitted"]
+    agreement: Mapping[str, Score]
+    by_split: tuple[float, ...]
+    share_of_ceiling: float
+    weights: Mapping[str, Score]
+    median_alpha: float
 
     @classmethod
     def of(cls, model: ModelScores, result: CrossValidation) -> Self:
         """Return the entry of a model."""
-        columns = dict(zip(("all", *TEST_TYPES), model.agreement.T, strict=True))
-        weights = {} if model.weights is None else dict(zip(result.stems, model.weights.T, strict=True))
         given = model.name in {"mix cosine", "uniform weights"}
+        columns = zip(("all", *TEST_TYPES), model.agreement.T, strict=True)
+        weights = () if model.weights is None else zip(result.stems, model.weights.T, strict=True)
         return cls(
             name=model.name,
             slug=model.slug,
-            agreement={name: Score.of(values) for name, values in columns.items()},
-            by_split=tuple(columns["all"].tolist()),
-            share_of_ceiling=result.share_of_ceiling(model),
-            weights={stem: Score.of(np.asarray(values)) for stem, values in weights.items()},
-            median_alpha=math.nan if model.alphas is None else float(np.median(model.alphas)),
             kind="ceiling" if not model.predicts else "baseline" if given else "fitted",
+            agreement={column: Score.of(values) for column, values in columns},
+            by_split=tuple(model.agreement[:, 0].tolist()),
+            share_of_ceiling=result.share_of_ceiling(model),
+            weights={stem: Score.of(values) for stem, values in weights},
+            median_alpha=math.nan if model.alphas is None else float(np.median(model.alphas)),
         )
 
 
 class SplitsResult(_Entry):
-    """Settings of the splits of a cross-validation, and the mean size of their test parts."""
+    """Settings of the splits of a cross-validation, and the mean number of triplets in their test parts."""
 
     kind: Literal["stratified", "grouped"]
     count: int
@@ -153,117 +162,48 @@ class SplitsResult(_Entry):
     mean_test_size: float
 
 
-class DropResult(_Entry):
-    """Paired difference over the splits, with its interval."""
-
-    mean: Number
-    lower: Number
-    upper: Number
-    p_value: Number
-
-    @classmethod
-    def of(cls, difference: PairedDifference) -> Self:
-        """Return the entry of a paired difference."""
-        return cls(**{name: getattr(difference, name) for name in cls.model_fields})
-
-
 class StemResult(_Entry):
-    """Weight of one stem: least squares on all triplets with its interval, importance, variance inflation.
+    """Weight of one stem.
 
     Attributes:
-        weight: Least-squares weight on all triplets; NaN where there are no intervals.
-        lower: Lower end of its cluster-robust interval.
-        upper: Upper end.
         refit: Ridge weight on all triplets.
         variance_inflation: Variance inflation factor; NaN for a silent stem.
+        weight: Least-squares weight on all triplets; NaN where there are no intervals.
+        standard_error: Its standard error.
+        lower: Lower end of its interval.
+        upper: Upper end.
         agreement_drop: Agreement lost without the stem; None unless `importance` was asked for.
         r2_drop: R^2 lost without the stem; likewise.
     """
 
-    weight: Number
-    lower: Number
-    upper: Number
-    refit: Number
-    variance_inflation: Number
-    agreement_drop: DropResult | None = None
-    r2_drop: DropResult | None = None
-
-
-class ComparisonResult(_Entry):
-    """Paired comparison of two models: first minus second, in points of agreement."""
-
-    first: str
-    second: str
-    points: Number
-    lower: Number
-    upper: Number
-    p_value: Number
-    sign_test_p_value: Number
-    significant: bool
-
-    @classmethod
-    def of(cls, one: Comparison) -> Self:
-        """Return the entry of a comparison."""
-        gap = one.difference
-        return cls(
-            first=one.first,
-            second=one.second,
-            points=100.0 * gap.mean,
-            lower=100.0 * gap.lower,
-            upper=100.0 * gap.upper,
-            p_value=gap.p_value,
-            sign_test_p_value=one.signs.p_value,
-            significant=one.significant,
-        )
-
-
-class ShareResult(_Entry):
-    """Ridge as a share of the human ceiling, with its interval."""
-
-    share: Number
-    lower: Number
-    upper: Number
+    refit: float
+    variance_inflation: float
+    weight: float = math.nan
+    standard_error: float = math.nan
+    lower: float = math.nan
+    upper: float = math.nan
+    agreement_drop: PairedDifference | None = None
+    r2_drop: PairedDifference | None = None
 
 
 class PenaltyResult(_Entry):
-    """Ridge weights `weights[alpha][stem]` and leave-one-out error as functions of the penalty, and nested choice."""
+    """Ridge regression on all triplets as a function of the penalty, and the penalties of nested cross-validation.
+
+    Attributes:
+        alphas: Penalties, ascending.
+        weights: Weights by penalty, then by stem.
+        left_out_error: Mean squared error on left-out triplets, by penalty.
+        best_alpha: Penalty of the least error.
+        nested_median_alpha: Median penalty of nested cross-validation; NaN where an inner split has an empty part.
+        nested_agreement: Mean test agreement with these penalties.
+    """
 
     alphas: tuple[float, ...]
     weights: tuple[tuple[float, ...], ...]
     left_out_error: tuple[float, ...]
     best_alpha: float
-    nested_median_alpha: Number
-    nested_agreement: Number
-
-
-class LeakageRowResult(_Entry):
-    """Mean test agreement of one model by both kinds of split."""
-
-    stratified: Number
-    matched: Number
-    grouped: Number
-    grouped_std: Number
-    difference: Number
-    from_less_data: Number
-    leak: Number
-
-
-class LeakageResult(_Entry):
-    """Effect of shared tracks on agreement."""
-
-    models: Mapping[str, LeakageRowResult]
-    same_test_triplets: tuple[ComparisonResult, ...]
-    mean_train_size: Mapping[str, float]
-
-    @classmethod
-    def of(cls, found: Leakage) -> Self:
-        """Return the entry of a leakage analysis."""
-        names = tuple(LeakageRowResult.model_fields)
-        return cls(
-            models={row.model: LeakageRowResult(**{name: getattr(row, name) for name in names}) for row in found.rows},
-            same_test_triplets=tuple(map(ComparisonResult.of, found.same_test)),
-            mean_train_size=dict(zip(("stratified", "grouped"), found.train_size, strict=True)),
-        )
+    nested_median_alpha: float = math.nan
+    nested_agreement: float = math.nan
 
 
 class CrossvalResults(Results):
@@ -279,11 +219,11 @@ class CrossvalResults(Results):
         interval_method: Method of the intervals of `by_stem`.
         best_alpha: Penalty of the refit.
         condition_number: Condition number of the stem features.
-        share_of_ceiling: Ridge as a share of the ceiling; None where no triplet has two votes.
         comparisons: Paired comparisons.
-        penalty: Penalty path; None unless asked for.
-        leakage: Effect of shared tracks; None unless asked for.
         verdicts: The findings in plain words.
+        share_of_ceiling: Ridge as a share of the ceiling; None where no triplet has two votes.
+        penalty: Weights by penalty; None unless asked for.
+        leakage: Effect of shared tracks; None unless asked for.
     """
 
     job: ClassVar[str] = "crossval"
@@ -293,20 +233,19 @@ class CrossvalResults(Results):
     models: tuple[ModelResult, ...]
     by_stem: Mapping[str, StemResult]
     level: float
-    interval_method: str
+    interval_method: str = "cluster-robust"
     best_alpha: float
-    condition_number: Number
-    share_of_ceiling: ShareResult | None
-    comparisons: tuple[ComparisonResult, ...]
-    penalty: PenaltyResult | None
-    leakage: LeakageResult | None
+    condition_number: float
+    comparisons: tuple[Comparison, ...]
     verdicts: tuple[str, ...]
+    share_of_ceiling: CeilingShare | None = None
+    penalty: PenaltyResult | None = None
+    leakage: Leakage | None = None
 
     @classmethod
     def of(cls, summary: Summary, *, level: float = 0.95) -> Self:
         """Return the results of a summarised cross-validation."""
-        result = summary.result
-        splits, triplets, share = result.splits, result.embedded.triplets, summary.share
+        result, triplets, splits = summary.result, summary.result.embedded.triplets, summary.result.splits
         return cls(
             source=triplets.source,
             simulated=triplets.simulated,
@@ -322,33 +261,28 @@ class CrossvalResults(Results):
             models=tuple(ModelResult.of(model, result) for model in result.models),
             by_stem=_by_stem(summary),
             level=level,
-            interval_method="cluster-robust",
             best_alpha=result.path.best_alpha,
             condition_number=summary.collinearity.condition,
-            share_of_ceiling=None
-            if share is None
-            else ShareResult(share=share.share, lower=share.lower, upper=share.upper),
-            comparisons=tuple(map(ComparisonResult.of, summary.comparisons)),
-            penalty=_penalty(summary),
-            leakage=None if summary.leakage is None else LeakageResult.of(summary.leakage),
+            comparisons=summary.comparisons,
             verdicts=tuple(summary.sentences),
+            share_of_ceiling=summary.share,
+            penalty=_penalty(summary),
+            leakage=summary.leakage,
         )
 
 
 def _by_stem(summary: Summary) -> dict[str, StemResult]:
-    intervals, importance = summary.intervals, summary.importance
-    entries = {}
-    for row, stem in enumerate(summary.result.stems):
-        entries[stem] = StemResult(
-            weight=math.nan if intervals is None else intervals.estimate[row],
-            lower=math.nan if intervals is None else intervals.lower[row],
-            upper=math.nan if intervals is None else intervals.upper[row],
-            refit=summary.result.path.weights[row],
-            variance_inflation=summary.collinearity.inflation[row],
-            agreement_drop=None if importance is None else DropResult.of(importance.agreement_drop[row]),
-            r2_drop=None if importance is None else DropResult.of(importance.r2_drop[row]),
-        )
-    return entries
+    result, intervals, importance = summary.result, summary.intervals, summary.importance
+    columns: dict[str, Any] = {"refit": result.path.weights, "variance_inflation": summary.collinearity.inflation}
+    if intervals is not None:
+        columns |= {"weight": intervals.estimate, "standard_error": intervals.standard_error}
+        columns |= {"lower": intervals.lower, "upper": intervals.upper}
+    if importance is not None:
+        columns |= {"agreement_drop": importance.agreement_drop, "r2_drop": importance.r2_drop}
+    return {
+        stem: StemResult(**{name: values[row] for name, values in columns.items()})
+        for row, stem in enumerate(result.stems)
+    }
 
 
 def _penalty(summary: Summary) -> PenaltyResult | None:
@@ -356,9 +290,9 @@ def _penalty(summary: Summary) -> PenaltyResult | None:
     if path is None:
         return None
     return PenaltyResult(
-        alphas=tuple(path.alphas.tolist()),
-        weights=tuple(map(tuple, path.weights.tolist())),
-        left_out_error=tuple(path.left_out_error.tolist()),
+        alphas=path.alphas.tolist(),
+        weights=path.weights.tolist(),
+        left_out_error=path.left_out_error.tolist(),
         best_alpha=path.best_alpha,
         nested_median_alpha=math.nan if nested is None else float(np.median(nested.alphas)),
         nested_agreement=math.nan if nested is None else float(nested.agreement.mean()),
@@ -369,6 +303,7 @@ class FitResults(Results):
     """Results of `fit`.
 
     Attributes:
+        triplets: Number of triplets that were fitted.
         method: Loss, penalty, target and weighting of the fit, in words.
         fusion: Name of the fusion's class.
         l2: Weight of the squared weights in the loss.
@@ -381,15 +316,31 @@ class FitResults(Results):
     """
 
     job: ClassVar[str] = "fit"
+    triplets: int
     method: str
     fusion: str
     l2: float
     weights: Mapping[str, float]
     closed_form: Mapping[str, float]
-    max_abs_weight_gap: Number
+    max_abs_weight_gap: float
     true_weights: Mapping[str, float]
-    cosine_to_true_weights: Number
-    metrics: Mapping[str, Number]
+    cosine_to_true_weights: float
+    metrics: Mapping[str, float]
+
+    @property
+    def columns(self) -> dict[str, Mapping[str, float]]:
+        """Weights by stem: fitted, exact, and true.
+
+        Votes say which candidate is closer and not by how much, so that weights are known up to a positive factor: the
+        true ones are scaled to the fitted ones by least squares.
+        """
+        columns = {"fitted": self.weights, "closed form": self.closed_form}
+        if self.true_weights and self.weights:
+            product = sum(weight * self.weights[stem] for stem, weight in self.true_weights.items())
+            factor = max(product, 0.0) / sum(weight**2 for weight in self.true_weights.values())
+            scaled = {stem: factor * weight for stem, weight in self.true_weights.items()}
+            columns["true (simulated), scaled"] = scaled
+        return {name: column for name, column in columns.items() if column}
 
 
 class PartResults(Results):
@@ -404,13 +355,13 @@ class PartResults(Results):
         metrics: Logged metrics, e.g. `test/agreement`.
     """
 
-    job: ClassVar[str] = "test"
+    job: ClassVar[str] = "validate or test"
     part: Literal["val", "test"]
     split: str
     triplets: int
     tracks: int
     checkpoint: str
-    metrics: Mapping[str, Number]
+    metrics: Mapping[str, float]
 
     @property
     def file_stem(self) -> str:
@@ -418,18 +369,25 @@ class PartResults(Results):
         return self.part
 
 
-class PerspectivePart(_Entry):
-    """Part of one stem in the preference on one question, with its interval and its difference from overall."""
+class PredictionResults(Results):
+    """Results of `predict`, whose predictions are in `predictions.csv`."""
 
-    part: Number
-    standard_error: Number
-    lower: Number
-    upper: Number
-    true_part: Number = math.nan
-    less_overall: Number = math.nan
-    difference_lower: Number = math.nan
-    difference_upper: Number = math.nan
-    adjusted_p: Number = math.nan
+    job: ClassVar[str] = "predictions"
+    triplets: int
+
+
+class PartOfStem(_Entry):
+    """Part of a stem in the preference on one question, with its interval, and its difference from overall."""
+
+    part: float
+    standard_error: float
+    lower: float
+    upper: float
+    true_part: float = math.nan
+    less_overall: float = math.nan
+    difference_lower: float = math.nan
+    difference_upper: float = math.nan
+    adjusted_p: float = math.nan
 
 
 class QuestionResult(_Entry):
@@ -437,8 +395,8 @@ class QuestionResult(_Entry):
 
     triplets: int
     answers: int
-    share_of_ceiling: Number
-    by_stem: Mapping[str, PerspectivePart]
+    share_of_ceiling: float
+    by_stem: Mapping[str, PartOfStem]
     models: tuple[ModelResult, ...]
 
 
@@ -470,7 +428,7 @@ class PerspectivesResults(Results):
                 answers=fit.answers,
                 share_of_ceiling=math.nan if fit.share is None else fit.share.share,
                 by_stem={
-                    row["stem"]: PerspectivePart.model_validate(row) for row in rows if row["question"] == fit.question
+                    row["stem"]: PartOfStem.model_validate(row) for row in rows if row["question"] == fit.question
                 },
                 models=tuple(ModelResult.of(model, fit.result) for model in fit.result.models),
             )
