@@ -11,7 +11,7 @@ everywhere), the shortest solution is taken.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,36 +21,50 @@ from torch import Tensor
 
 from stemsim.errors import ConfigError
 
-__all__ = ["NormalEquations", "RidgeFit", "RowProducts", "fit_ridge", "normal_equations", "ridge_weights"]
+__all__ = [
+    "NormalEquations",
+    "RidgeFit",
+    "RowProducts",
+    "fit_ridge",
+    "least",
+    "normal_equations",
+    "ridge_weights",
+    "subset_slices",
+]
 
 _ELEMENTS_AT_ONCE: Final = 2_000_000  # of float64: 16 MB, which is faster than more
 _ROUNDING: Final = 1e-9  # of the squared share of a weight in the undetermined directions
 
 
 class RowProducts:
-    """Products of the entries of each row, from which Gram matrices and quadratic forms are single matrix products.
+    """Stem features with the products of the entries of each row.
+
+    Gram matrices and quadratic forms of any number of subsets are then single matrix products.
 
     Args:
         rows: `(..., triplet, stem)` float64.
+        more: `(..., triplet, column)` further columns to sum over subsets.
     """
 
-    def __init__(self, rows: Tensor) -> None:
-        self.stems = rows.shape[-1]
-        self.upper, self.lower = torch.triu_indices(self.stems, self.stems)  # symmetric: half of each matrix suffices
-        self.products = rows[..., self.upper] * rows[..., self.lower]  # (..., triplet, pair)
+    def __init__(self, rows: Tensor, more: Tensor | None = None) -> None:
+        self.rows = rows
+        self.upper, self.lower = torch.triu_indices(rows.shape[-1], rows.shape[-1])  # symmetric: half suffices
+        products = rows[..., self.upper] * rows[..., self.lower]  # (..., triplet, pair)
+        self.columns = products if more is None else torch.cat([products, more], dim=-1)
 
-    def gram(self, counts: Tensor) -> Tensor:
-        """Return sum_i s_i d_i d_i^T, `(..., stem, stem)`, of counts `(..., triplet)`."""
-        pairs = (counts.unsqueeze(-2) @ self.products).squeeze(-2)
-        matrix = pairs.new_empty(*pairs.shape[:-1], self.stems, self.stems)
-        matrix[..., self.upper, self.lower] = pairs
-        matrix[..., self.lower, self.upper] = pairs
-        return matrix
+    def sums(self, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return sum_i s_i d_i d_i^T `(..., stem, stem)` and those of `more` `(..., column)`, of `(..., triplet)`."""
+        stems, pairs = self.rows.shape[-1], len(self.upper)
+        sums = (counts.unsqueeze(-2) @ self.columns).squeeze(-2)
+        matrix = sums.new_empty(*sums.shape[:-1], stems, stems)
+        matrix[..., self.upper, self.lower] = sums[..., :pairs]
+        matrix[..., self.lower, self.upper] = sums[..., :pairs]
+        return matrix, sums[..., pairs:]
 
     def forms(self, matrix: Tensor) -> Tensor:
         """Return d_i^T M d_i, `(..., triplet)`, of symmetric matrices `(..., stem, stem)`."""
         twice = torch.where(self.upper == self.lower, 1.0, 2.0)
-        return (matrix[..., self.upper, self.lower] * twice) @ self.products.mT
+        return (matrix[..., self.upper, self.lower] * twice) @ self.columns[..., : len(self.upper)].mT
 
 
 class NormalEquations(NamedTuple):
@@ -76,24 +90,27 @@ class RidgeFit:
     """Ridge regressions on subsets of the triplets, for every penalty.
 
     Attributes:
-        deltas: `(..., triplet, stem)` stem features.
+        features: Stem features `(..., triplet, stem)` with their products.
         target: `(..., triplet)` preferences.
-        counts: `(subset..., triplet)` weight of each triplet in each subset; 0: it is not in it.
+        counts: `(subset..., triplet)` weight of each triplet in each subset, or True where it belongs to it.
         alphas: `(alpha,)` penalties.
         weights: `(subset..., alpha, stem)` fitted weights.
-        inverse: `(subset..., alpha, stem, stem)` (G + alpha R)^-1, without directions that nothing determines.
+        inverse: `(subset..., alpha, stem, stem)` (G + alpha R)^-1, without undetermined directions.
         undetermined: `(subset..., stem)` True where the features of the subset do not determine the weight.
-        rank: `(subset...)` number of directions that they determine.
     """
 
-    deltas: Tensor
+    features: RowProducts
     target: Tensor
     counts: Tensor
     alphas: Tensor
     weights: Tensor
     inverse: Tensor
     undetermined: Tensor
-    rank: Tensor
+
+    @property
+    def deltas(self) -> Tensor:
+        """`(..., triplet, stem)` stem features."""
+        return self.features.rows
 
     @property
     def residual(self) -> Tensor:
@@ -103,67 +120,81 @@ class RidgeFit:
     @property
     def leverage(self) -> Tensor:
         """`(subset..., alpha, triplet)` s_i d_i^T (G + alpha R)^-1 d_i: the share of its target in its prediction."""
-        return RowProducts(self.deltas).forms(self.inverse) * self.counts.unsqueeze(-2)
+        return self.features.forms(self.inverse) * self.counts.unsqueeze(-2)
 
     def left_out_error(self) -> Tensor:
         """Return the squared error of every triplet predicted from the others of its subset, summed.
 
         The error of a left-out triplet is its residual over 1 - leverage, so nothing is fitted again (Golub, Heath and
         Wahba, "Generalized cross-validation as a method for choosing a good ridge parameter", Technometrics 21, 1979).
-        Equal to what scikit-learn's `RidgeCV(alphas, fit_intercept=False)` minimises.
+        Equal to the criterion of scikit-learn's `RidgeCV(alphas, fit_intercept=False)`.
 
         Returns:
             `(subset..., alpha)` sums weighted by the counts.
         """
-        pieces = self._pieces() if self.counts.dim() > 1 else [self]
-        errors = []
-        for piece in pieces:
-            left_out = piece.residual / (1.0 - piece.leverage).clamp(min=1e-12)
-            errors.append((left_out.square() @ piece.counts.unsqueeze(-1)).squeeze(-1))
-        return torch.cat(errors) if self.counts.dim() > 1 else errors[0]
+        if self.counts.dim() > 1:
+            pieces = subset_slices(self.counts, len(self.alphas))
+            return torch.cat([_left_out_error(self._subsets(rows)) for rows in pieces])
+        return _left_out_error(self)
 
-    def _pieces(self) -> "Iterator[RidgeFit]":
-        """Yield the fits of some subsets at a time, which bounds the memory."""
-        size = max(1, _ELEMENTS_AT_ONCE // (self.counts[0].numel() * len(self.alphas)))
-        shared = self.deltas.dim() == 2  # noqa: PLR2004 - one matrix of features for all subsets
-        for start in range(0, len(self.counts), size):
-            rows = slice(start, start + size)
-            yield RidgeFit(
-                self.deltas if shared else self.deltas[rows],
-                self.target if self.target.dim() == 1 else self.target[rows],
-                self.counts[rows],
-                self.alphas,
-                self.weights[rows],
-                self.inverse[rows],
-                self.undetermined[rows],
-                self.rank[rows],
-            )
+    def best(self, first: int = 0) -> tuple[Tensor, Tensor]:
+        """Return weights `(subset..., stem)` and penalty `(subset...)` of the least left-out error, from `first` on."""
+        return least(self.left_out_error()[..., first:], self.weights[..., first:, :], self.alphas[first:])
+
+    def _subsets(self, rows: slice) -> "RidgeFit":
+        """Return the fits to some subsets."""
+        shared_features, shared_target = self.deltas.dim() == 2, self.target.dim() == 1  # noqa: PLR2004
+        return replace(
+            self,
+            features=self.features if shared_features else RowProducts(self.deltas[rows]),
+            target=self.target if shared_target else self.target[rows],
+            **{name: getattr(self, name)[rows] for name in ("counts", "weights", "inverse", "undetermined")},
+        )
 
 
-def normal_equations(deltas: Tensor, target: Tensor, counts: Tensor) -> NormalEquations:
+def _left_out_error(fit: RidgeFit) -> Tensor:
+    left_out = fit.residual / (1.0 - fit.leverage).clamp(min=1e-12)
+    return (left_out.square() @ fit.counts.double().unsqueeze(-1)).squeeze(-1)
+
+
+def subset_slices(counts: Tensor, penalties: int) -> Iterator[slice]:
+    """Yield slices of subsets `(subset..., triplet)`, which bound the memory of predictions with every penalty."""
+    size = max(1, _ELEMENTS_AT_ONCE // (counts[0].numel() * penalties))
+    for start in range(0, len(counts), size):
+        yield slice(start, start + size)
+
+
+def least(error: Tensor, weights: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weights `(subset..., stem)` and penalty `(subset...)` of the least error `(subset..., alpha)`."""
+    chosen = error.argmin(dim=-1, keepdim=True)
+    return weights.take_along_dim(chosen.unsqueeze(-1), dim=-2).squeeze(-2), alphas[chosen.squeeze(-1)]
+
+
+def normal_equations(deltas: Tensor | RowProducts, target: Tensor, counts: Tensor) -> NormalEquations:
     """Gather the sufficient statistics of many subsets of the triplets with one matrix product.
 
     Args:
-        deltas: `(..., triplet, stem)` stem features.
+        deltas: `(..., triplet, stem)` stem features, or those of a fit with the same target.
         target: `(..., triplet)` preferences.
         counts: `(..., triplet)` weight of each triplet in a subset, or True where it belongs to it.
 
     Returns:
         Statistics with the leading axes of `counts`.
     """
-    return _statistics(deltas.double(), target.double(), counts.double())
+    weighted = counts.double()
+    gram, more = _features(deltas, target.double()).sums(weighted)
+    return NormalEquations(gram, more[..., :-2], weighted.sum(dim=-1), more[..., -2], more[..., -1])
 
 
-def _statistics(rows: Tensor, target: Tensor, counts: Tensor) -> NormalEquations:
-    ones = torch.ones_like(target)
-    rest = torch.cat([rows * target.unsqueeze(-1), torch.stack([ones, target.square(), target], dim=-1)], dim=-1)
-    sums = (counts.unsqueeze(-2) @ rest).squeeze(-2)
-    moment, last = torch.split(sums, [rows.shape[-1], 3], dim=-1)
-    return NormalEquations(RowProducts(rows).gram(counts), moment, *last.unbind(-1))
+def _features(deltas: Tensor | RowProducts, target: Tensor) -> RowProducts:
+    if isinstance(deltas, RowProducts):
+        return deltas
+    rows, wanted = deltas.double().expand(*target.shape, -1), target.unsqueeze(-1)
+    return RowProducts(rows, torch.cat([rows * wanted, wanted.square(), wanted], dim=-1))
 
 
 def fit_ridge(
-    deltas: Tensor,
+    deltas: Tensor | RowProducts,
     target: Tensor,
     alphas: Sequence[float] | Tensor = (0.0,),
     *,
@@ -173,11 +204,12 @@ def fit_ridge(
     """Fit ridge regression to every subset of the triplets with every penalty.
 
     Args:
-        deltas: `(triplet, stem)` stem features; with leading axes, each subset has triplets of its own.
+        deltas: `(triplet, stem)` stem features, or those of a fit with the same target; with leading axes, each subset
+            has its own triplets.
         target: `(triplet,)` preferences, with the leading axes of the features or of the subsets.
         alphas: `(alpha,)` penalties; 0 is ordinary least squares.
         counts: `(subset..., triplet)` weight of each triplet in each subset, or True where it belongs to it; default:
-            one subset of all triplets, without a subset axis of its own.
+            one subset of all triplets, without a subset axis.
         penalty: `(stem, stem)` the matrix R, symmetric and positive semidefinite; default: the identity.
 
     Returns:
@@ -188,11 +220,12 @@ def fit_ridge(
     """
     penalties = torch.as_tensor(alphas, dtype=torch.float64)
     if not len(penalties) or not (torch.isfinite(penalties) & (penalties >= 0.0)).all():
-        msg = f"Ridge penalties are finite numbers of at least 0, one or more; got {penalties.tolist()}."
+        msg = f"Expected one or more ridge penalties, finite and at least 0; got {penalties.tolist()}."
         raise ConfigError(msg)
-    rows, wanted = deltas.double(), target.double()
-    weighted = torch.ones_like(rows[..., 0]) if counts is None else counts.double()
-    equations = _statistics(rows, wanted, weighted)
+    wanted = target.double()
+    features = _features(deltas, wanted)
+    counted = torch.ones_like(features.rows[..., 0]) if counts is None else counts
+    equations = normal_equations(features, wanted, counted)
     values, vectors = torch.linalg.eigh(equations.gram)  # (..., stem), (..., stem, stem)
     # An undetermined direction has eigenvalue 0 up to rounding. Each entry of the Gram matrix is a sum over triplets,
     # so its rounding grows with their number (Higham, Accuracy and stability of numerical algorithms, 2002, sec. 3.1).
@@ -212,25 +245,24 @@ def fit_ridge(
         inverse = torch.linalg.pinv(shrunk, rtol=1e-12, hermitian=True)
         weights = (inverse @ equations.moment[..., None, :, None]).squeeze(-1)
     return RidgeFit(
-        deltas=rows,
+        features=features,
         target=wanted,
-        counts=weighted,
+        counts=counted,
         alphas=penalties,
         weights=weights,
         inverse=inverse,
         undetermined=(vectors.square() * unknown.unsqueeze(-2)).sum(dim=-1) > _ROUNDING,
-        rank=(~unknown).sum(dim=-1),
     )
 
 
 def ridge_weights(deltas: Tensor, target: Tensor, alpha: float = 0.0, *, nonnegative: bool = False) -> Tensor:
-    """Fit stem weights to triplets by an orthogonal factorisation: the reference that every other fit is checked with.
+    """Fit stem weights by an orthogonal factorisation: the reference for all other fits.
 
     Args:
         deltas: `(triplet, stem)` stem features.
         target: `(triplet,)` preferences, +1 = A and -1 = B.
         alpha: Ridge penalty; 0 is ordinary least squares. The module's `l2` is `alpha / n`.
-        nonnegative: Admit no negative weights (Lawson and Hanson's active set method).
+        nonnegative: Exclude negative weights (active set method of Lawson and Hanson).
 
     Returns:
         Weights `(stem,)`, float64.
@@ -239,7 +271,7 @@ def ridge_weights(deltas: Tensor, target: Tensor, alpha: float = 0.0, *, nonnega
         ConfigError: If the penalty is negative or not finite.
     """
     if not np.isfinite(alpha) or alpha < 0.0:
-        msg = f"A ridge penalty is a finite number of at least 0; got {alpha}."
+        msg = f"Expected a ridge penalty that is finite and at least 0; got {alpha}."
         raise ConfigError(msg)
     stems = deltas.shape[1]
     # Ridge is least squares with one more row for each stem, which is better conditioned than the normal equations.

@@ -8,10 +8,10 @@ import pandas as pd
 import torch
 
 from stemsim.errors import ConfigError
-from stemsim.evaluation import CrossValidation, agreement_credit
+from stemsim.evaluation import CrossValidation, SplitFits
 from stemsim.evaluation.comparison import PairedDifference, corrected_resampled_t_test
-from stemsim.evaluation.crossval import ridge_path
-from stemsim.regression import fit_ridge
+from stemsim.evaluation.crossval import held_out_r2, known_mean, score_fits
+from stemsim.regression import RidgeFit, fit_ridge
 from stemsim.stems import StemLayout
 
 __all__ = ["StemImportance", "leave_one_stem_out"]
@@ -52,9 +52,9 @@ class StemImportance:
 def leave_one_stem_out(result: CrossValidation, *, level: float = 0.95) -> StemImportance:
     """Fit ridge regression without each stem in turn, on the splits of a cross-validation, and compare the test parts.
 
-    Other stems may take over what a stem knew, so a drop is what the stem adds to them, and two collinear stems each
-    seem worthless (`stemsim.analysis.collinearity`). The penalty is the best one of the cross-validation
-    (`RidgePath.best_alpha`); intervals are those of the corrected resampled t-test.
+    A drop is the contribution of a stem beyond that of the others, so that two collinear stems each seem worthless
+    (`stemsim.analysis.collinearity`). The penalty is the best one of the cross-validation (`RidgePath.best_alpha`);
+    intervals are those of the corrected resampled t-test.
 
     Args:
         result: A cross-validation of at least two stems and two splits.
@@ -67,32 +67,30 @@ def leave_one_stem_out(result: CrossValidation, *, level: float = 0.95) -> StemI
     if len(stems) < 2:  # noqa: PLR2004 - one must remain
         msg = f"Leaving a stem out needs at least two stems; got {', '.join(stems)}."
         raise ConfigError(msg)
-    majority = result.embedded.triplets.preference
-    test = torch.from_numpy(splits.test)
-    penalties = [0.0, result.path.best_alpha]
+    test, whole = torch.from_numpy(splits.test), result.on_train
+    best = int((whole.alphas == result.path.best_alpha).double().argmax())
 
-    def score(kept: list[int]) -> tuple[FloatArray, FloatArray]:
-        """Return agreement and R^2 on every test part `(split,)` with some of the stems."""
-        rows, target = result.embedded.deltas[:, kept], result.on_train.target
-        on_train = fit_ridge(rows, target, penalties, counts=result.on_train.counts)
-        credit = agreement_credit((on_train.weights[:, 1] @ rows.T).numpy(), majority)
-        agreed = np.where(splits.test, credit, 0.0).sum(axis=1) / splits.test.sum(axis=1)
-        return agreed, ridge_path(on_train, on_train, test).r2[:, 0]
+    def score(fit: RidgeFit, penalty: int) -> tuple[FloatArray, FloatArray]:
+        """Return agreement and R^2 on every test part `(split,)`."""
+        fits = SplitFits((fit.weights[:, penalty] @ fit.deltas.T).numpy())
+        agreed = score_fits("", fits, result.embedded, splits).agreement[:, 0]
+        return agreed, held_out_r2(fit, test)[0][:, penalty]
 
-    everything = list(range(len(stems)))
-    agreed, r2 = score(everything)
-    without = [score([stem for stem in everything if stem != left_out]) for left_out in everything]
-
-    def drop(whole: FloatArray, less: FloatArray) -> PairedDifference:
-        if np.isnan(whole - less).sum() > len(splits) - 2:  # test parts of one class alone have no R^2
+    def drop(all_stems: FloatArray, less: FloatArray) -> PairedDifference:
+        if np.isnan(all_stems - less).sum() > len(splits) - 2:  # test parts of one class alone have no R^2
             nothing = float("nan")
             return PairedDifference(nothing, nothing, nothing, nothing, nothing, level, 0)
-        return corrected_resampled_t_test(whole - less, splits.test_train_ratio, level=level)
+        return corrected_resampled_t_test(all_stems - less, splits.test_train_ratio, level=level)
 
+    agreed, r2 = score(whole, best)
+    without = []
+    for left_out in range(len(stems)):
+        kept = whole.deltas[:, [stem for stem in range(len(stems)) if stem != left_out]]
+        without.append(score(fit_ridge(kept, whole.target, whole.alphas[[best]], counts=whole.counts), 0))
     return StemImportance(
         stems=stems,
         agreement=float(agreed.mean()),
-        r2=float("nan") if np.isnan(r2).all() else float(np.nanmean(r2)),
+        r2=known_mean(r2),
         agreement_drop=tuple(drop(agreed, less) for less, _ in without),
         r2_drop=tuple(drop(r2, less) for _, less in without),
     )

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import t as student_t
 
-from stemsim.errors import ConfigError, TripletError
-from stemsim.evaluation.clusters import cluster_robust_variance
+from stemsim.errors import TripletError
+from stemsim.evaluation.clusters import cluster_robust_variance, interval_reach
 from stemsim.regression import RidgeFit
 from stemsim.stems import StemLayout
 
-__all__ = ["WeightIntervals", "check_level", "influence", "weight_intervals"]
+__all__ = ["WeightIntervals", "influence", "weight_intervals"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -48,7 +47,7 @@ class WeightIntervals:
     level: float
 
     def covers(self, weights: FloatArray) -> BoolArray:
-        """Return which intervals `(stem,)` contain the weights `(stem,)`."""
+        """Return True `(stem,)` where the interval contains the weight `(stem,)`."""
         return (self.lower <= weights) & (weights <= self.upper)
 
     def frame(self) -> pd.DataFrame:
@@ -79,10 +78,9 @@ def weight_intervals(
         ConfigError: If the level does not lie between 0 and 1.
         TripletError: If there are too few triplets or tracks.
     """
-    check_level(level)
     scores = influence(fit, tracks, penalty=penalty)
     error = np.where(fit.undetermined.numpy(), np.inf, np.sqrt(cluster_robust_variance(scores, tracks)))
-    reach = float(student_t.ppf(0.5 + 0.5 * level, len(np.unique(tracks)) - 1)) * error
+    reach = interval_reach(level, len(np.unique(tracks))) * error
     weights = fit.weights[penalty].numpy()
     return WeightIntervals(tuple(stems), weights, error, weights - reach, weights + reach, level)
 
@@ -106,10 +104,3 @@ def influence(fit: RidgeFit, tracks: IntArray, *, penalty: int = 0) -> FloatArra
     scores = fit.deltas * residual.unsqueeze(1) - alpha * weights / triplets
     influences: FloatArray = (scores @ fit.inverse[penalty]).numpy()
     return influences
-
-
-def check_level(level: float) -> None:
-    """Raise unless a level of confidence lies between 0 and 1."""
-    if not 0.0 < level < 1.0:
-        msg = f"The level of an interval lies between 0 and 1, e.g. 0.95; got {level}."
-        raise ConfigError(msg)

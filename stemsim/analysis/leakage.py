@@ -1,30 +1,27 @@
 """Leakage: agreement that comes from tracks on both sides of a split."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from stemsim.evaluation import (
-    ALPHAS,
     Comparison,
     CrossValidation,
     ModelScores,
+    SplitKind,
     Splits,
     compare_models,
     cross_validate,
 )
 from stemsim.evaluation.comparison import format_p
-from stemsim.evaluation.crossval import score_fits
-from stemsim.evaluation.splits import draw_by_type
-from stemsim.fitting import VoteModel
-from stemsim.triplets import TEST_TYPES, EmbeddedTriplets, Triplets
+from stemsim.evaluation.crossval import known_mean
+from stemsim.triplets import TEST_TYPES
 
 __all__ = ["Leakage", "LeakageRow", "leakage", "same_test_leak"]
 
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +79,7 @@ class Leakage:
 
     @property
     def sentence(self) -> str:
-        """The leak of ridge regression on the same test triplets, in plain words."""
+        """The leak of ridge regression on the same test triplets, in words."""
         ridge = self.same_test[-1]
         seen, unseen = (100.0 * value for value in ridge.agreement)
         gap = ridge.difference
@@ -95,18 +92,17 @@ class Leakage:
         )
 
 
-def leakage(embedded: EmbeddedTriplets, splits: Splits, *, alphas: tuple[float, ...] = ALPHAS) -> Leakage:
+def leakage(result: CrossValidation) -> Leakage:
     """Cross-validate by random splits and by splits that share no track, and decompose the difference.
 
-    Two things besides leakage set them apart. A grouped split keeps a triplet only if all its tracks are on one side:
-    XYC triplets, of two tracks, stay more often than XAB triplets, of three, and are easier; so agreement is averaged
-    within each test type, and the types are weighted as in the whole table. And fewer triplets are left to train on; so
-    the random splits are also fitted with as few.
+    Two things besides leakage make them differ. A grouped split keeps a triplet only if all its tracks are on one side:
+    XYC triplets, of two tracks, are kept more often than XAB triplets, of three, and are easier; so agreement is
+    averaged within each test type, and the types are weighted as in the whole table. And fewer triplets are left to
+    train on; so the random splits are also fitted with as few.
 
     Args:
-        embedded: The triplets, each with a majority.
-        splits: Splits of either kind; those of the other kind are drawn with the same count, fraction and seed.
-        alphas: Ridge penalties to choose from.
+        result: A cross-validation by splits of either kind; those of the other kind are drawn with the same count,
+            fraction and seed.
 
     Returns:
         Agreement of every model by both kinds of split. Models without a fit should show no leak.
@@ -114,35 +110,32 @@ def leakage(embedded: EmbeddedTriplets, splits: Splits, *, alphas: tuple[float, 
     Raises:
         SplitError: If a split leaves its train or test part empty.
     """
-    triplets = embedded.triplets
-    by_triplet, by_track = (
-        splits
-        if splits.kind == kind
-        else Splits.draw(triplets, count=len(splits), train_fraction=splits.train_fraction, kind=kind, seed=splits.seed)
-        for kind in ("stratified", "grouped")
-    )
-    trained = _train_sizes(by_track, triplets)
-    few = np.rint(np.broadcast_to(trained.mean(axis=0), trained.shape)).astype(np.int64)
-    stratified, matched, grouped = (
-        cross_validate(embedded, one, alphas=alphas)
-        for one in (by_triplet, by_triplet.thinned(triplets, few), by_track)
-    )
+    embedded, splits = result.embedded, result.splits
+    triplets, alphas = embedded.triplets, result.on_train.alphas[1:].tolist()
+    other: SplitKind = "grouped" if splits.kind == "stratified" else "stratified"
+    drawn = Splits.draw(triplets, count=len(splits), train_fraction=splits.train_fraction, kind=other, seed=splits.seed)
+    by_kind = {splits.kind: result, other: cross_validate(embedded, drawn, alphas=alphas)}
+    stratified, grouped = by_kind["stratified"], by_kind["grouped"]
+    by_triplet, by_track = stratified.splits, grouped.splits
+    sizes = by_track.train_sizes(triplets)
+    few = np.rint(np.broadcast_to(sizes.mean(axis=0), sizes.shape)).astype(np.int64)
+    matched = cross_validate(embedded, by_triplet.retrained(triplets, by_triplet.train, few), alphas=alphas)
     share = np.array([(triplets.test_type == kind).mean() for kind in TEST_TYPES])
     rows = tuple(
         LeakageRow(
-            first.name,
-            stratified=_standardised(first, share),
-            matched=_standardised(second, share),
-            grouped=_standardised(third, share),
-            grouped_std=_spread(third, share),
+            model.name,
+            stratified=_standardised(stratified[model.name], share),
+            matched=_standardised(model, share),
+            grouped=_standardised(grouped[model.name], share),
+            grouped_std=_spread(grouped[model.name], share),
         )
-        for first, second, third in zip(stratified.models, matched.models, grouped.models, strict=True)
+        for model in matched.models
     )
-    sizes = float(by_triplet.train.sum(axis=1).mean()), float(by_track.train.sum(axis=1).mean())
-    return Leakage(rows, sizes, same_test_leak(grouped, alphas=alphas))
+    train_size = float(by_triplet.train.sum(axis=1).mean()), float(by_track.train.sum(axis=1).mean())
+    return Leakage(rows, train_size, same_test_leak(grouped))
 
 
-def same_test_leak(grouped: CrossValidation, *, alphas: tuple[float, ...] = ALPHAS) -> tuple[Comparison, ...]:
+def same_test_leak(grouped: CrossValidation) -> tuple[Comparison, ...]:
     """Test the same triplets of grouped splits after training with their tracks, and without.
 
     Only the sharing of tracks differs: on each split, the first model trains on triplets drawn at random from all that
@@ -150,42 +143,31 @@ def same_test_leak(grouped: CrossValidation, *, alphas: tuple[float, ...] = ALPH
 
     Args:
         grouped: A cross-validation by grouped splits.
-        alphas: Ridge penalties to choose from.
 
     Returns:
         Paired comparisons of OLS and of ridge.
     """
     embedded, splits = grouped.embedded, grouped.splits
-    draw = np.random.default_rng([splits.seed, 1]).random(splits.test.shape)
-    order = np.where(splits.test, np.inf, draw)
-    seen = draw_by_type(order, embedded.triplets, _train_sizes(splits, embedded.triplets))
-    with_tracks = Splits(seen, splits.test, splits.kind, splits.train_fraction, splits.seed)
-    found = []
-    for name, penalties in (("OLS", (0.0,)), ("ridge", alphas)):
-        fits = VoteModel(name, alphas=penalties).fit(embedded, with_tracks)
-        first = score_fits(f"{name} trained with the tested tracks", fits, embedded, splits)
-        second = grouped[name]
-        second = ModelScores(f"{name} trained without them", second.credit, second.agreement)
-        found.append(compare_models(first, second, splits))
-    return tuple(found)
-
-
-def _train_sizes(splits: Splits, triplets: Triplets) -> IntArray:
-    """Return the number of train triplets of each test type, `(split, test type)`."""
-    return np.stack([splits.train[:, triplets.test_type == kind].sum(axis=1) for kind in TEST_TYPES], axis=1)
+    seen = splits.retrained(embedded.triplets, ~splits.test, splits.train_sizes(embedded.triplets))
+    with_tracks = cross_validate(embedded, seen, alphas=grouped.on_train.alphas[1:].tolist())
+    return tuple(
+        compare_models(
+            replace(with_tracks[name], name=f"{name} trained with the tested tracks"),
+            replace(grouped[name], name=f"{name} trained without them"),
+            splits,
+        )
+        for name in ("OLS", "ridge")
+    )
 
 
 def _standardised(model: ModelScores, share: FloatArray) -> float:
     """Return the mean over the splits within each test type, the types weighted by their share of the triplets."""
-    columns, present = model.agreement[:, 1:], share > 0
-    known = ~np.isnan(columns)
-    means = np.where(known, columns, 0.0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
-    return float((means[present] * share[present]).sum())
+    means = [known_mean(column) for column in model.agreement[:, 1:].T[share > 0]]
+    return float(means @ share[share > 0])
 
 
 def _spread(model: ModelScores, share: FloatArray) -> float:
     """Return the standard deviation over the splits that test all types."""
-    present = share > 0
-    values = model.agreement[:, 1:][:, present] @ share[present]
+    values = model.agreement[:, 1:][:, share > 0] @ share[share > 0]
     known = values[~np.isnan(values)]
     return float(known.std()) if len(known) else float("nan")

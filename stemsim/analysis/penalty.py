@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 
 from stemsim.errors import SplitError
-from stemsim.evaluation import PARTS, CrossValidation, agreement_credit, split_triplets
-from stemsim.evaluation.crossval import ridge_path
+from stemsim.evaluation import PARTS, CrossValidation, SplitFits, split_triplets
+from stemsim.evaluation.crossval import held_out_r2, score_fits
 from stemsim.regression import fit_ridge
 from stemsim.stems import StemLayout
 
@@ -71,7 +71,7 @@ def nested_cross_validation(result: CrossValidation, *, inner: int = 10) -> Nest
     """Choose the penalty within each train part by inner splits, and test it on the test part.
 
     Inner splits are splits of all triplets (or tracks) restricted to the train part, so that they are of the same kind:
-    grouped inner splits choose a penalty for unseen tracks, which leave-one-out cannot.
+    grouped inner splits choose a penalty for new tracks, which leave-one-out cannot do.
 
     Args:
         result: A cross-validation.
@@ -81,8 +81,7 @@ def nested_cross_validation(result: CrossValidation, *, inner: int = 10) -> Nest
         SplitError: If an inner split leaves its train or test part empty.
     """
     splits, triplets, outer = result.splits, result.embedded.triplets, result.on_train
-    fractions = (splits.train_fraction, 0.0, 1.0 - splits.train_fraction)
-    count = len(splits)
+    count, fractions = len(splits), (splits.train_fraction, 0.0, 1.0 - splits.train_fraction)
     within = split_triplets(triplets, fractions, kind=splits.kind, count=count * inner, seed=splits.seed + 1)
     train, held = (
         (within == PARTS.index(part)).reshape(count, inner, -1) & splits.train[:, None] for part in ("train", "test")
@@ -94,13 +93,14 @@ def nested_cross_validation(result: CrossValidation, *, inner: int = 10) -> Nest
             "fraction."
         )
         raise SplitError(msg)
-    chosen = np.empty(count, np.int64)
+    chosen = torch.empty(count, dtype=torch.int64)
     for split in range(count):  # all inner splits of one outer split at once, which bounds the memory
         rows = usable[split]
-        fits = fit_ridge(outer.deltas, outer.target, outer.alphas, counts=torch.from_numpy(train[split][rows]))
-        best = ridge_path(fits, result.on_all, torch.from_numpy(held[split][rows])).best_alpha
-        chosen[split] = int((outer.alphas[1:] == best).double().argmax()) + 1
-    weights = outer.weights[torch.arange(count), torch.from_numpy(chosen)]
-    credit = agreement_credit((weights @ outer.deltas.T).numpy(), triplets.preference)
-    agreed = np.where(splits.test, credit, 0.0).sum(axis=1) / splits.test.sum(axis=1)
-    return NestedCrossValidation(outer.alphas.numpy()[chosen], agreed)
+        inner_fits = fit_ridge(outer.features, outer.target, outer.alphas, counts=torch.from_numpy(train[split][rows]))
+        chosen[split] = held_out_r2(inner_fits, torch.from_numpy(held[split][rows]), first=1)[1]
+    weights = outer.weights[torch.arange(count), chosen]
+    fits = SplitFits((weights @ outer.deltas.T).numpy())
+    return NestedCrossValidation(
+        alphas=outer.alphas[chosen].numpy(),
+        agreement=score_fits("nested", fits, result.embedded, splits).agreement[:, 0],
+    )

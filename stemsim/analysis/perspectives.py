@@ -1,28 +1,29 @@
 """Perspectives: stem weights fitted separately to timbre, rhythm, melody and overall similarity, and compared.
 
-Weights of different fits have no common unit, as votes say which candidate is closer and not by how much. The *part* of
-stem i is its weight times the root mean square of its stem feature, divided by the norm of all such products: what the
-stem typically moves the preference by, whatever the noise of the answers. The squares of all parts add up to 1.
+Weights of different fits have no common unit, as votes tell which candidate is closer and not by how much. The *part*
+of stem i is its weight times the root mean square of its stem feature, divided by the norm of all such products: the
+typical contribution of the stem to the preference, whatever the noise of the answers. The squares of all parts add up
+to 1.
 
 Standard errors carry those of least squares over to the parts by the delta method; they are robust to triplets that
 share tracks (`stemsim.analysis.intervals`). Several fits may be about the same triplets and listeners: a difference of
 parts is one sum over triplets, in which errors that the fits have in common cancel.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from scipy.stats import t as student_t
+from scipy.special import stdtr
 
-from stemsim.analysis.intervals import check_level, influence
+from stemsim.analysis.intervals import influence
 from stemsim.errors import SplitError, TripletError
-from stemsim.evaluation import ALPHAS, CrossValidation, SplitKind, Splits, cross_validate
+from stemsim.evaluation import CrossValidation, Splits, cross_validate
 from stemsim.evaluation.ceiling import CeilingShare, share_of_ceiling
-from stemsim.evaluation.clusters import cluster_robust_variance
+from stemsim.evaluation.clusters import cluster_robust_variance, interval_reach
 from stemsim.evaluation.comparison import format_p
 from stemsim.regression import fit_ridge
 from stemsim.stems import StemLayout
@@ -121,7 +122,7 @@ class Perspectives:
 
     @property
     def sentences(self) -> list[str]:
-        """The findings in plain words."""
+        """The findings in words."""
         said = [_sentence(fit, self.stems) for fit in self.fits]
         significant = [one for one in self.differences if one.adjusted_p_value < 1.0 - self.level]
         said += [
@@ -136,14 +137,7 @@ class Perspectives:
 
 
 def compare_perspectives(
-    asked: Mapping[str, EmbeddedTriplets],
-    *,
-    count: int = 100,
-    train_fraction: float = 0.7,
-    kind: SplitKind = "stratified",
-    seed: int = 0,
-    alphas: Sequence[float] = ALPHAS,
-    level: float = 0.95,
+    result: CrossValidation, asked: Mapping[str, EmbeddedTriplets], *, level: float = 0.95
 ) -> Perspectives:
     """Fit stem weights to every question by itself, and make them comparable.
 
@@ -151,12 +145,8 @@ def compare_perspectives(
     with the majority on the same question, on the test parts of random splits.
 
     Args:
+        result: Cross-validation of one of the questions, which is used again; the others are split in the same way.
         asked: By question: the triplets with a majority on it.
-        count: Number of splits for each question.
-        train_fraction: Share of the triplets (grouped: of the tracks) to train on.
-        kind: `stratified` or `grouped`.
-        seed: Seed of the splits.
-        alphas: Ridge penalties to choose from.
         level: Nominal coverage of the intervals.
 
     Returns:
@@ -167,53 +157,63 @@ def compare_perspectives(
         TripletError: If every question is left out because it has too few triplets.
         SplitError: If that is because its splits have empty parts.
     """
-    check_level(level)
-    numbers = _Numbering()
-    scale = _feature_scale(list(asked.values()), numbers)
+    tables = list(asked.values())
+    if not sum(map(len, tables)):
+        msg = "There are no triplets to compare. Relax the filter: min_agreement, min_votes, test_type."
+        raise TripletError(msg)
+    question, tracks = _numbered([one.triplets for one in tables])
+    scale = _feature_scale(tables, question)
+    ends = np.cumsum([len(one) for one in tables])
     parts: dict[str, _Parts] = {}
     fits: list[PerspectiveFit] = []
     left_out: dict[str, SplitError | TripletError] = {}
-    for question, embedded in asked.items():
+    for (name, embedded), end in zip(asked.items(), ends, strict=True):
+        rows = slice(end - len(embedded), end)
         try:
-            one = _fit_parts(embedded, scale, numbers)
-            drawn = Splits.draw(embedded.triplets, count=count, train_fraction=train_fraction, kind=kind, seed=seed)
-            result = cross_validate(embedded, drawn, alphas=alphas)
+            one = _fit_parts(embedded, scale, question[rows], tracks[rows])
+            fits.append(_described(name, one, _cross_validated(embedded, result), scale, level))
         except (TripletError, SplitError) as error:
-            left_out[question] = error
-            continue
-        parts[question] = one
-        fits.append(_described(question, one, result, scale, level))
+            left_out[name] = error
+        else:
+            parts[name] = one
     if not fits:
         raise next(iter(left_out.values()))
     return Perspectives(
-        stems=fits[0].result.stems,
-        source=next(iter(asked.values())).triplets.source,
+        stems=result.stems,
+        source=tables[0].triplets.source,
         fits=tuple(fits),
-        differences=_differences(parts, fits[0].result.stems, level),
-        left_out={question: str(error) for question, error in left_out.items()},
+        differences=_differences(parts, result.stems, level),
+        left_out={name: str(error) for name, error in left_out.items()},
         level=level,
     )
 
 
-class _Numbering:
-    """Common numbers of segments and tracks in several tables."""
+def _cross_validated(embedded: EmbeddedTriplets, result: CrossValidation) -> CrossValidation:
+    """Return a cross-validation as another one: the other one itself if it is of the same triplets."""
+    one, other, splits = embedded.triplets, result.embedded.triplets, result.splits
+    arrays = ("x", "a", "b", "votes")
+    if one.segments == other.segments and all(
+        np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays
+    ):
+        return result
+    drawn = Splits.draw(
+        one, count=len(splits), train_fraction=splits.train_fraction, kind=splits.kind, seed=splits.seed
+    )
+    return cross_validate(embedded, drawn, alphas=result.on_train.alphas[1:].tolist())
 
-    def __init__(self) -> None:
-        self._known: dict[Hashable, int] = {}
 
-    def of(self, names: Sequence[Hashable]) -> IntArray:
-        """Return the number of each name; equal names have equal numbers."""
-        return np.array([self._known.setdefault(name, len(self._known)) for name in names], dtype=np.int64)
-
-    def questions(self, triplets: Triplets) -> IntArray:
-        """Return the identity of each triplet: segments and instrument, `(triplet, 4)`."""
-        segments = self.of(triplets.segments)
-        roles = [segments[role] for role in (triplets.x, triplets.a, triplets.b)]
-        return np.stack([*roles, self.of(triplets.instrument.tolist())], axis=1)
-
-    def tracks(self, triplets: Triplets) -> IntArray:
-        """Return the tracks of X, A and B, `(triplet, 3)`."""
-        return self.of(triplets.tracks)[np.stack([triplets.x, triplets.a, triplets.b], axis=1)]
+def _numbered(tables: Sequence[Triplets]) -> tuple[IntArray, IntArray]:
+    """Number the triplets `(triplet,)` of several tables and their tracks `(triplet, 3)`; equal ones share a number."""
+    members = [np.stack([table.x, table.a, table.b], axis=1) for table in tables]
+    numbers: dict[tuple[object, ...], int] = {}
+    keys = [
+        (*(table.segments[index] for index in row), instrument)
+        for table, rows in zip(tables, members, strict=True)
+        for row, instrument in zip(rows.tolist(), table.instrument.tolist(), strict=True)
+    ]
+    question = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+    names = np.concatenate([np.array(table.tracks)[rows] for table, rows in zip(tables, members, strict=True)])
+    return question, np.unique(names, return_inverse=True)[1].reshape(names.shape).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,43 +223,39 @@ class _Parts:
     part: FloatArray  # (stem,)
     influence: FloatArray  # (triplet, stem)
     undetermined: BoolArray  # (stem,)
-    question: IntArray  # (triplet, 4) identity of the triplet in all tables
+    question: IntArray  # (triplet,) number of the triplet in all tables
     tracks: IntArray  # (triplet, 3) in numbers that all tables share
 
 
-def _feature_scale(tables: Sequence[EmbeddedTriplets], numbers: _Numbering) -> FloatArray:
+def _feature_scale(tables: Sequence[EmbeddedTriplets], question: IntArray) -> FloatArray:
     """Return the root mean square of each stem feature over the distinct triplets of some tables, `(stem,)`."""
-    if not sum(map(len, tables)):
-        msg = "There are no triplets to compare. Loosen the filter: min_agreement, min_votes, test_type."
-        raise TripletError(msg)
-    rows = np.concatenate([numbers.questions(table.triplets) for table in tables])
     features = np.concatenate([table.deltas.numpy() for table in tables])
-    _, first = np.unique(rows, axis=0, return_index=True)
+    _, first = np.unique(question, return_index=True)
     scale: FloatArray = np.sqrt(np.square(features[first]).mean(axis=0))
     return scale
 
 
-def _fit_parts(embedded: EmbeddedTriplets, scale: FloatArray, numbers: _Numbering) -> _Parts:
+def _fit_parts(embedded: EmbeddedTriplets, scale: FloatArray, question: IntArray, tracks: IntArray) -> _Parts:
     """Fit least squares to the majorities, and turn the weights into parts."""
-    triplets = embedded.triplets
-    tracks = numbers.tracks(triplets)
-    rows = np.divide(embedded.deltas.numpy(), scale, out=np.zeros((len(triplets), len(scale))), where=scale > 0.0)
+    rows = np.divide(embedded.deltas.numpy(), scale, out=np.zeros((len(embedded), len(scale))), where=scale > 0.0)
     fit = fit_ridge(torch.from_numpy(rows), embedded.target())
     errors, weights = influence(fit, tracks), fit.weights[0].numpy()
     length = float(np.linalg.norm(weights))
     if length == 0.0:
-        msg = f"All stem weights are 0 for {triplets.source}: no stem differs between A and B."
+        msg = f"All stem weights are 0 for {embedded.triplets.source}: no stem differs between A and B."
         raise TripletError(msg)
     part = weights / length
     across = (np.eye(len(part)) - np.outer(part, part)) / length
-    return _Parts(part, errors @ across, fit.undetermined.numpy(), numbers.questions(triplets), tracks)
+    return _Parts(part, errors @ across, fit.undetermined.numpy(), question, tracks)
 
 
 def _described(
     question: str, parts: _Parts, result: CrossValidation, scale: FloatArray, level: float
 ) -> PerspectiveFit:
+    """Return the fit to one question with its intervals."""
     triplets = result.embedded.triplets
-    error, tail = _error(parts, level=level)
+    error, clusters = _error(parts)
+    reach = interval_reach(level, clusters) * error
     true_part = None
     if triplets.true_weights is not None:
         true_part = np.array(list(triplets.true_weights.values())) * scale
@@ -269,44 +265,41 @@ def _described(
         answers=int(triplets.votes.sum()),
         part=parts.part,
         standard_error=error,
-        lower=parts.part - tail * error,
-        upper=parts.part + tail * error,
+        lower=parts.part - reach,
+        upper=parts.part + reach,
         result=result,
         share=share_of_ceiling(result, result["ridge"], level=level),
         true_part=true_part,
     )
 
 
-def _error(parts: _Parts, less: _Parts | None = None, *, level: float) -> tuple[FloatArray, float]:
-    """Return standard errors `(stem,)` of parts, or of a difference of parts, and the quantile of Student's t."""
+def _error(parts: _Parts, less: _Parts | None = None) -> tuple[FloatArray, int]:
+    """Return standard errors `(stem,)` of parts, or of a difference of parts, and the number of tracks."""
     both = [parts] if less is None else [parts, less]
     question, tracks = (np.concatenate([getattr(one, name) for one in both]) for name in ("question", "tracks"))
     scores = np.concatenate([one.influence * sign for one, sign in zip(both, (1.0, -1.0), strict=False)])
-    _, first, place = np.unique(question, axis=0, return_index=True, return_inverse=True)
+    _, first, place = np.unique(question, return_index=True, return_inverse=True)
     sums = np.zeros((len(first), scores.shape[1]))
-    np.add.at(sums, place.reshape(-1), scores)  # a triplet that was asked both questions is one observation
+    np.add.at(sums, place, scores)  # a triplet that was asked both questions is one observation
     error = np.sqrt(cluster_robust_variance(sums, tracks[first]))
     undetermined = np.any([one.undetermined for one in both], axis=0)
-    tail = float(student_t.ppf(0.5 + 0.5 * level, len(np.unique(tracks)) - 1))
-    return np.where(undetermined, np.inf, error), tail
+    return np.where(undetermined, np.inf, error), len(np.unique(tracks))
 
 
 def _differences(parts: Mapping[str, _Parts], stems: StemLayout, level: float) -> tuple[PerspectiveDifference, ...]:
     """Compare every perspective with overall, stem by stem."""
-    if "overall" not in parts:
-        return ()
     found: list[tuple[str, str, float, float, float]] = []
     p_values: list[float] = []
+    overall = parts.get("overall")
     for question, one in parts.items():
-        if question == "overall":
+        if overall is None or one is overall:
             continue
-        error, tail = _error(one, parts["overall"], level=level)
-        freedom = len(np.unique(np.concatenate([one.tracks, parts["overall"].tracks]))) - 1
+        error, clusters = _error(one, overall)
         for index in np.flatnonzero(np.isfinite(error)):
-            value = float(one.part[index] - parts["overall"].part[index])
-            reach = tail * float(error[index])
+            value = float(one.part[index] - overall.part[index])
+            reach = interval_reach(level, clusters) * float(error[index])
             found.append((question, stems[index], value, value - reach, value + reach))
-            p_values.append(float(2.0 * student_t.sf(abs(value) / error[index], freedom)) if error[index] else 1.0)
+            p_values.append(2.0 * float(stdtr(clusters - 1, -abs(value) / error[index])) if error[index] else 1.0)
     adjusted = _holm(np.array(p_values))
     return tuple(PerspectiveDifference(*one, float(p_value)) for one, p_value in zip(found, adjusted, strict=True))
 

@@ -20,16 +20,16 @@ __all__ = ["ANALYSES", "Analysis", "Summary", "summarise"]
 
 Analysis = Literal["votes", "importance", "penalty", "leakage", "perspectives"]
 ANALYSES: Final[tuple[Analysis, ...]] = get_args(Analysis)
-"""Analyses on request. `votes` and `perspectives` need more than a cross-validation, and are prepared by the caller."""
+"""Analyses on request. `votes` and `perspectives` need more than a cross-validation and are left to the caller."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Summary:
-    """What one needs to know to believe a cross-validation.
+    """Cross-validation with comparisons of models, certainty of the weights, and further analyses.
 
     Attributes:
         result: The cross-validation.
-        comparisons: Paired comparisons: ridge with the mix-only cosine, further models with ridge.
+        comparisons: Paired comparisons of ridge with the mix-only cosine, and of further models with ridge.
         share: Ridge as a share of the ceiling; None where no triplet has two votes.
         intervals: Of the least-squares weights on all triplets; None where there are too few triplets or tracks.
         collinearity: Collinearity of the stem features.
@@ -37,7 +37,7 @@ class Summary:
         path: Ridge weights as functions of the penalty, on request.
         nested: Penalties chosen by nested cross-validation, on request; None where an inner split has an empty part.
         leakage: Effect of shared tracks, on request.
-        notes: Why something that was asked for is missing.
+        notes: Reasons why something that was asked for is missing.
     """
 
     result: CrossValidation
@@ -61,7 +61,7 @@ class Summary:
 
     @property
     def sentences(self) -> list[str]:
-        """The verdicts in plain words."""
+        """The findings in words."""
         said = [one.verdict for one in self.comparisons if one.first == "ridge" or one.significant]
         if alike := [one.first for one in self.comparisons if one.first != "ridge" and not one.significant]:
             said.append(f"No significant difference from ridge: {'; '.join(alike)}.")
@@ -106,7 +106,7 @@ def summarise(result: CrossValidation, analyses: Collection[Analysis] = (), *, l
             notes.append(f"No nested cross-validation: {error}")
     if "leakage" in analyses:
         try:
-            leak = leakage(result.embedded, result.splits, alphas=tuple(result.path.alphas.tolist()))
+            leak = leakage(result)
         except SplitError as error:
             notes.append(f"No splits by track: {error}")
     return Summary(

@@ -98,11 +98,9 @@ def _embed(arguments: list[str], shard: _Shard | None) -> None:
     set_up_logging()
     data = StemsimCLI(arguments, run=False).datamodule
     if shard is None:
-        data.prepare_data()
-        data.setup("embed")
         _show(data)
         return
-    segments = sorted(data.read().segments)
+    segments = sorted(data.reader.read().segments)
     part = shard.of(segments)
     data.embedder.embed(part)
     typer.echo(f"Part {shard.number} of {shard.total}: {len(part)} of {len(segments)} segments are in the store.")
@@ -117,13 +115,13 @@ def _show(data: "TripletDataModule") -> None:
     table = Table()
     for column in ("stem", "segments where it sounds", "median level there, dBFS"):
         table.add_column(column, justify="left" if column == "stem" else "right")
-    present, levels = data.embeddings.present, data.embeddings.levels
+    triplets, (_, levels, present) = data.embedded.triplets, data.embedded.embeddings
     for index, stem in enumerate(data.stems):
         heard = levels[present[:, index], index]
         level = f"{heard.median():.1f}" if len(heard) else "-"
         table.add_row(stem, f"{len(heard)} of {len(present)}", level)
     console = Console(soft_wrap=True)
-    console.print(f"{data.table().source}: {len(data.table())} triplets over {len(data.table().segments)} segments")
+    console.print(f"{triplets.source}: {len(triplets)} triplets over {len(triplets.segments)} segments")
     console.print(table)
     if store is not None:
         console.print(f"Store {store.root}: {len(store)} segments of {store.spec.separator} x {store.spec.encoder}")

@@ -1,15 +1,17 @@
 """The human ceiling with its interval, and the share of it that a model reaches."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta
-from scipy.stats import t as student_t
+from scipy.special import betaincinv
 
 from stemsim.evaluation.agreement import TIE, ceiling_credit
-from stemsim.evaluation.clusters import cluster_robust_variance
-from stemsim.evaluation.crossval import CrossValidation, ModelScores
+from stemsim.evaluation.clusters import cluster_robust_variance, interval_reach
+
+if TYPE_CHECKING:
+    from stemsim.evaluation.crossval import CrossValidation, ModelScores  # imports torch, not needed for counting
 
 __all__ = ["Ceiling", "CeilingShare", "answer_credit", "ceiling", "share_of_ceiling"]
 
@@ -18,27 +20,18 @@ IntArray = npt.NDArray[np.int64]
 ChoiceArray = npt.NDArray[np.int8]
 
 
-@dataclass(frozen=True, slots=True)
-class Ceiling:
+class Ceiling(NamedTuple):
     """Agreement of one answer with the majority of the other listeners.
 
     Attributes:
         value: Mean over the answers, in [0, 1].
-        lower: Lower end of the interval, with other listeners and other triplets.
+        lower: Lower end of the interval over other listeners and other triplets.
         upper: Upper end.
-        level: Nominal coverage of the interval.
-        answers: Number of answers compared.
-        triplets: Number of triplets that they are about.
-        listeners: Number of listeners who gave them.
     """
 
     value: float
     lower: float
     upper: float
-    level: float
-    answers: int
-    triplets: int
-    listeners: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +41,8 @@ class CeilingShare:
     Attributes:
         agreement: Mean test agreement of the model.
         ceiling: Mean test agreement of one answer with the majority of the others.
-        share: The first over the second; a model may exceed 1, since it answers to the majority and not to one
-            listener.
-        lower: Lower end of the interval of the share, with triplets of other tracks.
+        share: Ratio of the two; it may exceed 1, since a model is compared with the majority and not with one listener.
+        lower: Lower end of the interval of the share over other tracks.
         upper: Upper end.
         level: Nominal coverage of the interval.
         simulated: Whether the listeners were simulated.
@@ -66,7 +58,7 @@ class CeilingShare:
 
     @property
     def sentence(self) -> str:
-        """The share in plain words."""
+        """The result in words."""
         place = "below" if self.upper < 1.0 else "above" if self.lower > 1.0 else "not significantly different from"
         return (
             f"Agreement {100 * self.agreement:.1f} % is {100 * self.share:.1f} % of the "
@@ -98,7 +90,7 @@ def ceiling(
     *,
     level: float = 0.95,
 ) -> Ceiling | None:
-    """Return the human ceiling of some answers, with an interval over other listeners and other triplets.
+    """Return the human ceiling of some answers, with its interval.
 
     The interval is cluster-robust: answers of one listener and answers to one triplet may be correlated in any way
     (`stemsim.evaluation.clusters`). It is symmetric on the scale of the log odds, which keeps it within [0, 1].
@@ -122,23 +114,22 @@ def ceiling(
     value = float(credit.mean())
     variance = cluster_robust_variance((credit - value)[:, None] / len(credit), *units)[0]
     lower, upper = _log_odds_interval(value, float(np.sqrt(variance)), min(listeners, triplets), triplets, level)
-    return Ceiling(value, lower, upper, level, len(credit), triplets, listeners)
+    return Ceiling(value, lower, upper)
 
 
 def _log_odds_interval(value: float, error: float, clusters: int, triplets: int, level: float) -> tuple[float, float]:
-    tail = 0.5 - 0.5 * level
     if value in (0.0, 1.0):  # nothing varies: the exact interval of that many triplets (Clopper and Pearson, 1934)
-        edge = float(beta.ppf(tail, triplets, 1.0))
+        edge = float(betaincinv(triplets, 1.0, 0.5 - 0.5 * level))
         return (edge, 1.0) if value == 1.0 else (0.0, 1.0 - edge)
     if not np.isfinite(error):
         return 0.0, 1.0
     middle = np.log(value / (1.0 - value))
-    reach = float(student_t.ppf(1.0 - tail, clusters - 1)) * error / (value * (1.0 - value))
+    reach = interval_reach(level, clusters) * error / (value * (1.0 - value))
     lower, upper = 1.0 / (1.0 + np.exp(-(middle + np.array([-reach, reach]))))
     return float(lower), float(upper)
 
 
-def share_of_ceiling(result: CrossValidation, model: ModelScores, *, level: float = 0.95) -> CeilingShare | None:
+def share_of_ceiling(result: "CrossValidation", model: "ModelScores", *, level: float = 0.95) -> CeilingShare | None:
     """Return a model's test agreement as a share of the human ceiling.
 
     Both are means over the test parts, and so weighted sums over triplets; the interval of their ratio follows by the
@@ -153,7 +144,7 @@ def share_of_ceiling(result: CrossValidation, model: ModelScores, *, level: floa
         The share; None where no triplet has two answers.
     """
     agreed, human = model.mean, result.ceiling.mean
-    if not human > 0.0:  # NaN: nobody answered what somebody else had
+    if not human > 0.0:  # NaN: no triplet has two answers
         return None
     triplets, test = result.embedded.triplets, result.splits.test
     earned, answers = ceiling_credit(triplets.votes)
@@ -167,5 +158,5 @@ def share_of_ceiling(result: CrossValidation, model: ModelScores, *, level: floa
     scores = (of_model - share * of_listeners)[:, None] / human
     error = float(np.sqrt(cluster_robust_variance(scores, triplets.track_ids)[0]))
     tracks = len(np.unique(triplets.track_ids))
-    reach = float(student_t.ppf(0.5 + 0.5 * level, tracks - 1)) * error
+    reach = interval_reach(level, tracks) * error
     return CeilingShare(agreed, human, share, share - reach, share + reach, level, triplets.simulated)

@@ -12,8 +12,11 @@ from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
 
-__all__ = ["cluster_robust_variance"]
+from stemsim.errors import ConfigError
+
+__all__ = ["cluster_robust_variance", "interval_reach"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -52,8 +55,20 @@ def cluster_robust_variance(scores: FloatArray, *units: IntArray) -> FloatArray:
     return robust
 
 
+def interval_reach(level: float, clusters: int) -> float:
+    """Return the half-width of an interval in standard errors: Student's t with a degree of freedom less than clusters.
+
+    Raises:
+        ConfigError: If the level does not lie between 0 and 1.
+    """
+    if not 0.0 < level < 1.0:
+        msg = f"The level of an interval lies between 0 and 1, e.g. 0.95; got {level}."
+        raise ConfigError(msg)
+    return float(stdtrit(clusters - 1, 0.5 + 0.5 * level))
+
+
 def _squares_of_sums(scores: FloatArray, rows: IntArray, size: int, count: int) -> FloatArray:
-    """Return the squared sum of the scores that hold a set of `size` units, summed over all such sets."""
+    """Return the squared sum of the scores that share a set of `size` units, summed over all such sets."""
     holders: list[IntArray] = []
     keys: list[IntArray] = []
     for places in combinations(range(rows.shape[1]), size):

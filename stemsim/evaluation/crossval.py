@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -25,7 +26,9 @@ __all__ = [
     "SplitFits",
     "SplitModel",
     "cross_validate",
-    "ridge_path",
+    "held_out_r2",
+    "known_mean",
+    "ridge_on_train",
     "score_fits",
 ]
 
@@ -68,8 +71,8 @@ class ModelScores:
 
     Attributes:
         name: Name of the model in tables.
-        credit: `(split, triplet)` or `(1, triplet)` credit of the model on every triplet (`agreement_credit`); of the
-            human ceiling, the mean credit of the answers to it.
+        credit: `(split, triplet)` or `(1, triplet)` credit of the model on every triplet (`agreement_credit`); for the
+            human ceiling, the mean credit of the answers to each.
         agreement: `(split, 1 + test type)` test agreement over all triplets, then by test type; NaN where a test part
             has no triplet of a type.
         weights: `(split, stem)` stem weights; None for the human ceiling and for nonlinear fusions.
@@ -91,14 +94,13 @@ class ModelScores:
 
     @property
     def mean(self) -> float:
-        """Test agreement, mean over the splits: the figure that every table and sentence gives."""
-        known = self.agreement[:, 0][~np.isnan(self.agreement[:, 0])]
-        return float(known.mean()) if len(known) else float("nan")
+        """Test agreement, mean over the splits: the figure in every table and sentence."""
+        return known_mean(self.agreement[:, 0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RidgePath:
-    """Ridge regression over splits and penalties, as in scikit-learn's `RidgeCV(cv=splits)`.
+    """Ridge regression over splits and penalties, as in scikit-learn's `RidgeCV(cv=splits, fit_intercept=False)`.
 
     Attributes:
         alphas: `(alpha,)` penalties.
@@ -113,25 +115,33 @@ class RidgePath:
     weights: FloatArray
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class CrossValidation:
-    """Result of a cross-validation, with all that it was computed from.
+    """Result of a cross-validation, with everything that it was computed from.
 
     Attributes:
         embedded: The triplets.
         splits: The splits.
         models: Scores of the human ceiling, the baselines and the fitted models, in this order.
         on_train: OLS (alpha 0, first) and ridge regression on every train part.
-        on_all: The same on all triplets.
-        path: Ridge regression over all penalties.
     """
 
     embedded: EmbeddedTriplets
     splits: Splits
     models: tuple[ModelScores, ...]
     on_train: RidgeFit
-    on_all: RidgeFit
-    path: RidgePath
+
+    @cached_property
+    def on_all(self) -> RidgeFit:
+        """The same as `on_train` on all triplets."""
+        return fit_ridge(self.on_train.features, self.on_train.target, self.on_train.alphas)
+
+    @cached_property
+    def path(self) -> RidgePath:
+        """Ridge regression over all penalties."""
+        r2, best = held_out_r2(self.on_train, torch.from_numpy(self.splits.test), first=1)
+        alphas = self.on_train.alphas
+        return RidgePath(alphas[1:].numpy(), r2[:, 1:], float(alphas[best]), self.on_all.weights[best].numpy())
 
     @property
     def stems(self) -> StemLayout:
@@ -187,13 +197,8 @@ def cross_validate(
     if tied := int((triplets.preference == 0).sum()):
         msg = f"{tied} of {len(triplets)} triplets have no majority. Filter the table first (Triplets.filter)."
         raise TripletError(msg)
-    deltas, target, train = embedded.deltas, embedded.target(), torch.from_numpy(splits.train)
-    penalties = [0.0, *alphas]
-    on_train = fit_ridge(deltas, target, penalties, counts=train)
-    on_all = fit_ridge(deltas, target, penalties)
-    chosen = 1 + on_train.left_out_error()[:, 1:].argmin(dim=1)
-    ridge = on_train.weights[torch.arange(len(splits)), chosen]
-    rows = deltas.numpy()
+    on_train, ridge, chosen = ridge_on_train(embedded, splits, tuple(alphas))
+    rows = on_train.deltas.numpy()
 
     def linear(name: str, weights: FloatArray, alphas: FloatArray | None = None) -> ModelScores:
         """Score weights `(split, stem)`, or `(1, stem)` that are the same on every split."""
@@ -206,39 +211,52 @@ def cross_validate(
     scored += [
         linear("uniform weights", np.ones((1, len(stems)))),
         linear("OLS", on_train.weights[:, 0].numpy()),
-        linear("ridge", ridge.numpy(), on_train.alphas[chosen].numpy()),
+        linear("ridge", ridge.numpy(), chosen.numpy()),
         *(score_fits(model.name, model.fit(embedded, splits), embedded, splits) for model in models),
     ]
-    path = ridge_path(on_train, on_all, torch.from_numpy(splits.test))
-    return CrossValidation(embedded, splits, tuple(scored), on_train, on_all, path)
+    return CrossValidation(embedded, splits, tuple(scored), on_train)
 
 
-def ridge_path(on_train: RidgeFit, on_all: RidgeFit, test: Tensor) -> RidgePath:
-    """Score ridge regression with every penalty on the test parts.
-
-    Equal to scikit-learn's `RidgeCV(alphas, cv=splits, fit_intercept=False)`, but the squared error of a test part is
-    y^T y - 2 w^T m + w^T G w in its sufficient statistics G and m, so that no prediction is computed.
-
-    Args:
-        on_train: Fits to the train parts, with the penalties to compare behind alpha 0.
-        on_all: Fits to all triplets, with the same penalties.
-        test: `(split, triplet)` True where a triplet is tested on.
+@lru_cache(maxsize=1)  # a model that starts from ridge regression on the same splits finds it solved
+def ridge_on_train(
+    embedded: EmbeddedTriplets, splits: Splits, alphas: tuple[float, ...]
+) -> tuple[RidgeFit, Tensor, Tensor]:
+    """Fit OLS and ridge regression to the majorities of every train part.
 
     Returns:
-        Scores of all penalties but alpha 0, the best one, and the weights that it gives on all triplets.
+        The fits with alpha 0 and then `alphas`; weights `(split, stem)` and penalty `(split,)` of ridge regression, the
+        penalty being chosen by leave-one-out within each train part.
     """
-    fitted = on_train.weights[:, 1:]  # (split, alpha, stem)
-    held = normal_equations(on_train.deltas, on_train.target, test)
-    quadratic = torch.einsum("kas,kst,kat->ka", fitted, held.gram, fitted)
-    error = held.square[:, None] - 2.0 * torch.einsum("kas,ks->ka", fitted, held.moment) + quadratic
+    train = torch.from_numpy(splits.train)
+    fit = fit_ridge(embedded.deltas, embedded.target(), [0.0, *alphas], counts=train)
+    return (fit, *fit.best(first=1))
+
+
+def held_out_r2(fit: RidgeFit, test: Tensor, *, first: int = 0) -> tuple[FloatArray, int]:
+    """Score ridge regression with every penalty on the test parts.
+
+    The squared error of a test part is y^T y - 2 w^T m + w^T G w in its sufficient statistics G and m, so that no
+    prediction is computed.
+
+    Args:
+        fit: Fits to the train parts.
+        test: `(split, triplet)` True where a triplet is tested on.
+        first: Index of the first penalty to choose from.
+
+    Returns:
+        Coefficient of determination `(split, alpha)`, NaN on a test part of one class, and the index of the penalty
+        with the highest mean.
+    """
+    held = normal_equations(fit.features, fit.target, test)
+    quadratic = torch.einsum("kas,kst,kat->ka", fit.weights, held.gram, fit.weights)
+    error = held.square[:, None] - 2.0 * torch.einsum("kas,ks->ka", fit.weights, held.moment) + quadratic
     spread = held.square - held.total.square() / held.size
     # A test part of one class has no spread: R^2 is not defined there, and such parts do not choose the penalty.
     r2 = torch.where(spread[:, None] > 0.0, 1.0 - error / spread[:, None].clamp(min=1e-300), torch.nan)
     mean = torch.nanmean(r2, dim=0)
     # Without any spread at all (same-song triplets: A is always right), the squared error alone decides.
-    best = 1 + int(torch.where(mean.isnan(), -error.mean(dim=0), mean).argmax())
-    alphas = on_train.alphas
-    return RidgePath(alphas[1:].numpy(), r2.numpy(), float(alphas[best]), on_all.weights[best].numpy())
+    best = torch.where(mean.isnan(), -error.mean(dim=0), mean)[first:].argmax()
+    return r2.numpy(), first + int(best)
 
 
 def score_fits(name: str, fits: SplitFits, embedded: EmbeddedTriplets, splits: Splits) -> ModelScores:
@@ -267,6 +285,12 @@ def _ceiling(triplets: Triplets, splits: Splits) -> ModelScores:
 def _masks(triplets: Triplets, splits: Splits) -> list[npt.NDArray[np.bool_]]:
     """Return the test mask `(split, triplet)` of all triplets, and of each test type."""
     return [splits.test, *(splits.test & (triplets.test_type == kind) for kind in TEST_TYPES)]
+
+
+def known_mean(values: FloatArray) -> float:
+    """Return the mean of the values that are not NaN; NaN if there are none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _ratio(numerator: FloatArray, denominator: npt.NDArray[Any]) -> FloatArray:

@@ -1,7 +1,7 @@
 """Splits of triplets into train, validation and test parts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, Self
 
 import numpy as np
@@ -15,7 +15,7 @@ __all__ = ["DROPPED", "PARTS", "SplitKind", "Splits", "split_triplets"]
 SplitKind = Literal["stratified", "grouped"]
 PARTS: Final = ("train", "val", "test")
 DROPPED: Final = -1
-"""Part of a triplet that belongs to no part, because its tracks lie in several."""
+"""Marks a triplet that belongs to no part, because its tracks lie in several."""
 
 PartArray = npt.NDArray[np.int8]
 IntArray = npt.NDArray[np.int64]
@@ -24,7 +24,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Splits:
-    """Random splits of one triplet table into a train and a test part: drawn once, and carried with every result.
+    """Random splits of a triplet table into train and test parts: drawn once, and kept with every result.
 
     Attributes:
         train: `(split, triplet)` True where a triplet is trained on.
@@ -41,10 +41,10 @@ class Splits:
     seed: int
 
     def __post_init__(self) -> None:
-        """Verify that every split has something to train and to test on, and nothing in both."""
+        """Verify that no part is empty and that none overlaps."""
         if self.train.shape != self.test.shape or (self.train & self.test).any():
             msg = (
-                "Train and test parts are disjoint masks of one shape (split, triplet); got masks of shape "
+                "Expected disjoint train and test masks of one shape (split, triplet); got masks of shape "
                 f"{self.train.shape} and {self.test.shape}, or triplets in both."
             )
             raise SplitError(msg)
@@ -94,29 +94,28 @@ class Splits:
 
     @property
     def test_train_ratio(self) -> float:
-        """Size of the test parts over that of the train parts, in what was drawn: triplets or tracks."""
+        """Size of the test parts over that of the train parts, in triplets (grouped: in tracks)."""
         return (1.0 - self.train_fraction) / self.train_fraction
 
-    def thinned(self, triplets: Triplets, sizes: IntArray) -> Self:
-        """Return splits with the same test parts and fewer triplets to train on, drawn within each test type.
+    def retrained(self, triplets: Triplets, candidates: BoolArray, sizes: IntArray) -> Self:
+        """Return splits with the same test parts and train parts drawn at random within each test type.
 
         Args:
             triplets: The triplets that were split.
-            sizes: `(split, test type)` number of train triplets to keep of each of `TEST_TYPES`.
+            candidates: `(split, triplet)` True where a triplet may be trained on.
+            sizes: `(split, test type)` number of triplets of each of `TEST_TYPES` to train on.
         """
-        order = np.where(self.train, np.random.default_rng([self.seed, 2]).random(self.train.shape), np.inf)
-        kept = draw_by_type(order, triplets, sizes) & self.train
-        return type(self)(kept, self.test, self.kind, self.train_fraction, self.seed)
+        order = np.where(candidates, np.random.default_rng([self.seed, 1]).random(candidates.shape), np.inf)
+        train = np.zeros(order.shape, bool)
+        for column, kind in enumerate(TEST_TYPES):
+            of_type = np.where(triplets.test_type == kind, order, np.inf)
+            rank = np.argsort(np.argsort(of_type, axis=1), axis=1)
+            train |= (rank < sizes[:, [column]]) & np.isfinite(of_type)
+        return replace(self, train=train)
 
-
-def draw_by_type(order: npt.NDArray[np.float64], triplets: Triplets, sizes: IntArray) -> BoolArray:
-    """Return the triplets `(split, triplet)` of lowest order within each test type, `(split, test type)` of each."""
-    drawn = np.zeros(order.shape, bool)
-    for number, kind in enumerate(TEST_TYPES):
-        ranked = np.where(triplets.test_type == kind, order, np.inf)
-        rank = np.argsort(np.argsort(ranked, axis=1), axis=1)
-        drawn |= (rank < sizes[:, [number]]) & np.isfinite(ranked)
-    return drawn
+    def train_sizes(self, triplets: Triplets) -> IntArray:
+        """Return the number of train triplets of each of `TEST_TYPES`, `(split, test type)`."""
+        return np.stack([self.train[:, triplets.test_type == kind].sum(axis=1) for kind in TEST_TYPES], axis=1)
 
 
 def split_triplets(
@@ -142,7 +141,7 @@ def split_triplets(
         ConfigError: If the fractions are not three shares of 1.
     """
     if len(fractions) != len(PARTS) or min(fractions) < 0 or not np.isclose(sum(fractions), 1.0):
-        msg = f"Train, validation and test fractions must not be negative and must add up to 1; got {list(fractions)}."
+        msg = f"Expected train, validation and test fractions of at least 0 that add up to 1; got {list(fractions)}."
         raise ConfigError(msg)
     rng = np.random.default_rng(seed)
     if kind == "grouped":

@@ -2,10 +2,9 @@
 
 from stemsim.fitting.fusions import FitSettings, FusionModel, fit_fusions
 from stemsim.fitting.pretraining import PriorModel, pretrain
-from stemsim.fitting.votes import VOTE_MODELS, VoteModel, distinct_vote_models, fit_weights
+from stemsim.fitting.votes import VoteModel, distinct_vote_models, fit_weights
 
 __all__ = [
-    "VOTE_MODELS",
     "FitSettings",
     "FusionModel",
     "PriorModel",

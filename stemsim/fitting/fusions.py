@@ -27,12 +27,12 @@ from torch.nn.functional import pad
 
 from stemsim.errors import ConfigError, SplitError
 from stemsim.evaluation import ALPHAS, SplitFits, Splits
+from stemsim.evaluation.crossval import ridge_on_train
 from stemsim.fitting.fusion_stack import Examples, FusionStack
 from stemsim.fitting.votes import fit_weights
 from stemsim.fusion import Fusion, WeightedFusion
 from stemsim.losses import Loss, SquaredError
 from stemsim.regression import fit_ridge
-from stemsim.similarity import stem_deltas
 from stemsim.triplets import EmbeddedTriplets
 
 __all__ = ["FitSettings", "FusionFits", "FusionModel", "MakeFusion", "fit_fusions", "ridge_towards"]
@@ -86,7 +86,8 @@ class FusionFits:
         held_out: `(split, step + 1)` mean loss on the inner folds, each predicted by the others; without columns if
             there are no folds.
         stopped_at: `(split,)` the step that was kept.
-        alphas: `(split,)` ridge penalties of the weights.
+        linear: `(split, stem)` weights of the linear fusion that each fit starts from.
+        alphas: `(split,)` ridge penalties of these weights.
         fusion: A fusion of this kind, to load a split's state into.
     """
 
@@ -95,6 +96,7 @@ class FusionFits:
     loss: Tensor
     held_out: Tensor
     stopped_at: Tensor
+    linear: Tensor
     alphas: Tensor
     fusion: Fusion
 
@@ -130,6 +132,7 @@ class FusionModel:
     def fit(self, embedded: EmbeddedTriplets, splits: Splits) -> SplitFits:
         """Fit the fusion to the train part of every split; inner folds are grouped where the splits are."""
         groups = torch.from_numpy(embedded.triplets.track_ids[:, 0]) if splits.kind == "grouped" else None
+        least_squares = self.start is None and isinstance(self.loss or SquaredError(), SquaredError)
         fits = fit_fusions(
             self.make,
             embedded,
@@ -139,6 +142,7 @@ class FusionModel:
             loss=self.loss,
             groups=groups,
             start=self.start,
+            linear=ridge_on_train(embedded, splits, tuple(self.alphas))[1:] if least_squares else None,
             progress=self.progress,
         )
         return SplitFits(fits.preference.numpy(), alphas=fits.alphas.numpy())
@@ -154,6 +158,7 @@ def fit_fusions(
     loss: Loss | None = None,
     groups: Tensor | None = None,
     start: Mapping[str, Tensor] | None = None,
+    linear: tuple[Tensor, Tensor] | None = None,
     progress: bool = False,
 ) -> FusionFits:
     """Fit a fusion to the majorities on the train part of every split.
@@ -167,8 +172,10 @@ def fit_fusions(
         loss: Loss to minimise; default: the squared error.
         groups: `(triplet,)` numbers; triplets of one number are in the same inner fold, such as those whose reference
             is of one track where splits are grouped. Default: every triplet is a group of its own.
-        start: State of a fusion to start from in place of the linear one, see `stemsim.fitting.pretraining`. The
-            L2 term and the roughness then give way to the squared distance from it.
+        start: State of a fusion to start from instead of the linear one, see `stemsim.fitting.pretraining`. The
+            squared distance from it then replaces the L2 term and the roughness.
+        linear: Weights `(split, stem)` and penalty `(split,)` of the best linear fusion on every train part, if they
+            are known already.
         progress: Show a progress bar.
 
     Returns:
@@ -182,14 +189,15 @@ def fit_fusions(
     _check(len(embedded), train, rule)
     target = embedded.target()
     examples = Examples(*embedded.roles(), target, loss or SquaredError())
-    problem = _Problem(make(list(embedded.stems)), examples, torch.tensor(list(alphas), dtype=torch.float64), start)
+    problem = _Problem(make(list(embedded.stems)), examples, embedded.deltas, start)
+    best, penalties = problem.best_linear(train.double(), alphas) if linear is None else linear
     inner = _inner_folds(train, rule, groups)
     at_once = max(1, _ELEMENTS_AT_ONCE // (len(target) * max(1, rule.folds)))
     parts = []
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
         shown = bar.add_task("Fitting fusions", total=len(train))
         for rows in torch.split(torch.arange(len(train)), at_once):
-            parts.append(problem.fit(train[rows].double(), inner[rows], rule))
+            parts.append(problem.fit(train[rows].double(), inner[rows], rule, (best[rows], penalties[rows])))
             bar.advance(shown, len(rows))
     return _joined(parts)
 
@@ -224,26 +232,23 @@ def ridge_towards(
         raise ConfigError(msg)
     direction = prior.double() / prior.double().norm()
     across = torch.eye(stems, dtype=torch.float64) - torch.outer(direction, direction)
-    fit = fit_ridge(deltas, target, alphas, counts=counts, penalty=across)
-    best = fit.left_out_error().argmin(dim=1)
-    return fit.weights[torch.arange(len(best)), best], fit.alphas[best]
+    return fit_ridge(deltas, target, alphas, counts=counts, penalty=across).best()
 
 
 class _Problem:
-    """Common ground of the fits of all splits.
+    """Common parts of the fits of all splits.
 
     Args:
         fusion: A new fusion.
         examples: The triplets.
-        alphas: `(alpha,)` penalties to choose from.
-        start: State to start from in place of the linear fusion.
+        deltas: `(triplet, stem)` their stem features.
+        start: State to start from instead of the linear fusion.
     """
 
-    def __init__(self, fusion: Fusion, examples: Examples, alphas: Tensor, start: Mapping[str, Tensor] | None) -> None:
+    def __init__(self, fusion: Fusion, examples: Examples, deltas: Tensor, start: Mapping[str, Tensor] | None) -> None:
         self.fusion = fusion
         self.examples = examples
-        self.alphas = alphas
-        self.deltas = stem_deltas(*examples[:3])
+        self.deltas = deltas
         self.first: Tensor | None = None  # what the state to start from predicts, (triplet,)
         if start is not None:
             if not isinstance(fusion, WeightedFusion):
@@ -253,9 +258,9 @@ class _Problem:
             with torch.no_grad():
                 self.first = fusion.preference(*examples[:3])
 
-    def fit(self, counts: Tensor, inner: Tensor, rule: FitSettings) -> FusionFits:
-        """Fit some splits: counts `(split, triplet)`, 0 outside the train part, and the inner fold of each triplet."""
-        best, alphas = self._best_linear(counts)
+    def fit(self, counts: Tensor, inner: Tensor, rule: FitSettings, linear: tuple[Tensor, Tensor]) -> FusionFits:
+        """Fit some splits: counts and inner folds `(split, triplet)`, linear weights and penalties of `best_linear`."""
+        best, alphas = linear
         observers = [self._observer(split) for split in counts]
         held_out = counts.new_zeros(len(counts), 0)
         stop = torch.full((len(counts),), rule.steps)
@@ -274,14 +279,14 @@ class _Problem:
             for name, values in stack.parameters.items():
                 kept[name][here] = values.detach()[here]
         state = {name.removeprefix(_PREFIX): values for name, values in (kept | stack.buffers).items()}
-        return FusionFits(predicted, state, torch.stack(course, dim=1), held_out, stop, alphas, self.fusion)
+        return FusionFits(predicted, state, torch.stack(course, dim=1), held_out, stop, best, alphas, self.fusion)
 
-    def _best_linear(self, counts: Tensor) -> tuple[Tensor, Tensor]:
+    def best_linear(self, counts: Tensor, alphas: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Return the weights `(split, stem)` and penalty `(split,)` that leave-one-out chooses on each train part."""
         target, loss = self.examples.target, self.examples.loss
         if self.first is not None and isinstance(self.fusion, WeightedFusion):
-            return ridge_towards(self.fusion.weight.detach(), self.deltas, target, counts, self.alphas)
-        return fit_weights(self.deltas, target, counts, self.alphas, loss=loss).best()
+            return ridge_towards(self.fusion.weight.detach(), self.deltas, target, counts, alphas)
+        return fit_weights(self.deltas, target, counts, alphas, loss=loss).best()
 
     def _observer(self, counts: Tensor) -> Fusion:
         """Return a new fusion that has observed the train part of a split, `(triplet,)`."""
@@ -370,6 +375,7 @@ def _joined(parts: Sequence[FusionFits]) -> FusionFits:
         loss=torch.cat([pad(part.loss, (0, steps - part.loss.shape[1]), value=torch.nan) for part in parts]),
         held_out=torch.cat([part.held_out for part in parts]),
         stopped_at=torch.cat([part.stopped_at for part in parts]),
+        linear=torch.cat([part.linear for part in parts]),
         alphas=torch.cat([part.alphas for part in parts]),
         fusion=parts[0].fusion,
     )

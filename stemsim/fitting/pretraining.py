@@ -1,8 +1,8 @@
 """Same-song pre-training: stem weights and fusions from unlabelled songs, before any listener is asked.
 
 Two segments of one song are assumed to be closer than segments of two songs (`stemsim.triplets.SameSong`). A fusion
-fitted to such triplets knows which stems distinguish songs and what varies within a song, but nothing of listeners: a
-fit to their votes starts from it, and is shrunk towards it instead of towards 0, up to scale.
+fitted to such triplets captures which stems distinguish songs and what varies within a song, but nothing about
+listeners. A fit to votes can start from it, and is then shrunk towards it instead of towards 0, up to scale.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,6 @@ from torch import Tensor
 from stemsim.errors import TripletError
 from stemsim.evaluation import ALPHAS, SplitFits, Splits
 from stemsim.fitting.fusions import FitSettings, MakeFusion, fit_fusions, ridge_towards
-from stemsim.fusion import LinearFusion
 from stemsim.triplets import EmbeddedTriplets
 
 __all__ = ["PretrainedFusion", "PriorModel", "pretrain"]
@@ -27,7 +26,7 @@ class PretrainedFusion:
     Attributes:
         state: Its parameters and buffers, the `start` of `FusionModel` and `fit_fusions`.
         weights: `(stem,)` weights of the linear fusion fitted to the same triplets, the `prior` of `PriorModel`.
-        stopped_at: Steps taken from the linear fusion, by cross-validation over the songs.
+        stopped_at: Number of steps taken from the linear fusion, chosen by cross-validation over the songs.
     """
 
     state: dict[str, Tensor]
@@ -80,16 +79,15 @@ def pretrain(
     triplets = songs.triplets
     if not len(triplets) or (triplets.test_type != "XYC").any() or (triplets.preference != 1).any():
         msg = (
-            f"Pre-training takes same-song triplets, A being of X's song and preferred; {triplets.source} has others, "
-            "or none. Use stemsim.triplets.SameSong."
+            f"Pre-training takes same-song triplets, in which A is from X's song and preferred; {triplets.source} has "
+            "others, or none. Use stemsim.triplets.SameSong."
         )
         raise TripletError(msg)
     everything = torch.ones(1, len(triplets), dtype=torch.bool)
     groups = torch.from_numpy(triplets.track_ids[:, 0])
     fits = fit_fusions(make, songs, everything, alphas=alphas, settings=settings, groups=groups)
-    linear = fit_fusions(LinearFusion, songs, everything, alphas=alphas, settings=FitSettings(steps=0), groups=groups)
     return PretrainedFusion(
         state={name: values[0] for name, values in fits.state.items()},
-        weights=linear.state["weight"][0],
+        weights=fits.linear[0],
         stopped_at=int(fits.stopped_at[0]),
     )

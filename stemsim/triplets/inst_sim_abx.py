@@ -99,7 +99,7 @@ class InstSimABX(TripletReader):
         """Read the answers, screened and pooled if that is asked for."""
         answers = read_answers(self.root)
         for check in answers.wrong_dummies:
-            fate = "all answers of this listener are left out" if self.screen else "`screen` would leave them out"
+            fate = "all answers of this listener are left out" if self.screen else "`screen` leaves them out"
             _log.info("%s answered %s where %s is the reference; %s", check.subject, check.answer, check.expected, fate)
         answers = answers.screened() if self.screen else answers
         return answers.pooled() if self.pool else answers
