@@ -219,7 +219,7 @@ def test_models_that_do_not_fit_are_refused(folder, tmp_path):
     with pytest.raises(ConfigError, match="bag of 4 models"):
         Demucs(str(bag))
     (bag / "htdemucs.yaml").write_text("nothing")
-    with pytest.raises(CheckpointError, match="no description of a Demucs model"):
+    with pytest.raises(CheckpointError, match="does not describe a Demucs model"):
         Demucs(str(bag))
     gone, weights = copy("gone")
     weights.unlink()
