@@ -6,8 +6,10 @@ import pytest
 import torch
 from fakes import write_songs
 from jobs import ROOT, listeners_config
+from power import PowerFusion
 
 from stemsim.fusion import LinearFusion
+from stemsim.model import load_fusion
 from stemsim.regression import ridge_weights
 from stemsim.similarity import StemEmbeddings
 from stemsim.training.cli import main
@@ -53,11 +55,12 @@ def run_all(config, fusion, tmp_path):
     return fit, pd.read_csv(tmp_path / "run/predictions.csv")
 
 
-def check(fit, table):
-    """Check that a fit has learned, and that its predictions are those of the checkpoint and add up."""
+def check(fit, table, saved):
+    """Check that a fit has learned, and that its predictions are those of checkpoint and saved model and add up."""
     batch = fit.datamodule.batch(torch.arange(len(table)))
     with torch.no_grad():
         preference = fit.model(batch.x, batch.a, batch.b)
+        assert torch.equal(preference, saved.preference(batch.x, batch.a, batch.b))
         assert torch.equal(preference, -fit.model(batch.x, batch.b, batch.a))
         copy = StemEmbeddings(*(tensor.clone() for tensor in batch.a))
         assert (fit.model(batch.x, batch.a, copy) == 0.0).all()
@@ -69,7 +72,7 @@ def check(fit, table):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_fusion_file_is_fitted_tested_and_predicts_what_it_was_fitted_to(path, config, tmp_path):
-    check(*run_all(config, path, tmp_path))
+    check(*run_all(config, path, tmp_path), load_fusion(tmp_path / "run/model"))
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if "linear" not in path.stem], ids=lambda path: path.stem)
@@ -94,7 +97,7 @@ def test_the_fusion_of_the_guide_runs_as_it_stands(config, tmp_path):
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     assert any(code in page.read_text(encoding="utf-8") for page in pages), "the documentation shows tests/power.py"
     fit, table = run_all(config, "power.PowerFusion", tmp_path)
-    check(fit, table)
+    check(fit, table, load_fusion(tmp_path / "run/model", fusion=PowerFusion))
     assert (fit.model.fusion.power != 0.0).any()
     main(["crossval", "-c", config, "--model.fusion", "power.PowerFusion", "--splits", "3"])
     assert '"power fusion"' in (tmp_path / "run/crossval.json").read_text(encoding="utf-8")
