@@ -7,7 +7,7 @@ import torch
 from stemsim.evaluation import agreement, human_ceiling
 from stemsim.similarity import StemEmbeddings
 from stemsim.training.data import TripletBatch
-from stemsim.training.module import StemSimilarityModule, agreement_means
+from stemsim.training.module import StemSimilarityModule, agreement_means, baseline_means
 
 RNG = np.random.default_rng(0)
 VOTES = RNG.integers(0, 6, size=(90, 2))
@@ -37,8 +37,9 @@ def means(vote_weighted=False, stems=("bass", "mix"), rows=None):
     """Return the means of all metrics, counted in four batches."""
     module = StemSimilarityModule(list(stems))
     for part in np.array_split(np.arange(SIZE) if rows is None else rows, 4):
-        found = agreement_means(torch.from_numpy(PREFERENCE[part]), batch(part), stems, vote_weighted=vote_weighted)
-        for name, (value, weight) in found.items():
+        one, weighted = batch(part), {"vote_weighted": vote_weighted}
+        found = agreement_means(torch.from_numpy(PREFERENCE[part]), one, **weighted)
+        for name, (value, weight) in (found | baseline_means(one, stems, **weighted)).items():
             module.means[f"test/{name}"].update(value, weight)
     return {name[5:]: metric.compute().item() for name, metric in module.means.items() if name.startswith("test/")}
 

@@ -122,7 +122,7 @@ class TestTargets:
             TABLE.target("soft")
         with pytest.raises(ConfigError, match="overall, timbre, rhythm, melody; got 'harmony'"):
             TABLE.about("harmony")
-        with pytest.raises(TripletError, match="Nobody voted"):
+        with pytest.raises(TripletError, match="no votes on the 60 triplets"):
             replace(TABLE, votes=np.zeros_like(TABLE.votes)).vote_weights()
         assert len(TABLE.select([]).vote_weights()) == 0
 

@@ -20,7 +20,7 @@ from stemsim.evaluation.splits import PartArray
 from stemsim.separators import Bands, StemSource
 from stemsim.similarity import StemEmbeddings
 from stemsim.stems import StemLayout
-from stemsim.triplets import QUESTIONS, TEST_TYPES, EmbeddedTriplets, TargetKind, TripletReader, Triplets
+from stemsim.triplets import TEST_TYPES, EmbeddedTriplets, TargetKind, TripletReader, Triplets
 
 __all__ = ["Part", "TripletBatch", "TripletDataModule"]
 
@@ -174,19 +174,6 @@ class TripletDataModule(lightning.LightningDataModule):
         del stage
         _ = self.parts
 
-    def embed_questions(self) -> dict[str, EmbeddedTriplets]:
-        """Return the triplets with a majority on each question, with their embeddings; `overall` comes first.
-
-        Raises:
-            ConfigError: If the listeners heard other stems than the model weights.
-        """
-        found = self.reader.embed_questions(self.embedder)
-        if lacking := [question for question in QUESTIONS if question not in found]:
-            _log.info("No triplets with a majority on %s.", ", ".join(lacking))
-        for embedded in found.values():
-            self._check_heard(embedded.triplets)
-        return found
-
     def rows(self, part: Part) -> Tensor:
         """Return the rows `(n,)` of the table that belong to a part.
 
@@ -238,15 +225,11 @@ class TripletDataModule(lightning.LightningDataModule):
     def _check(self, triplets: Triplets) -> None:
         """Verify the table, if possible before hours of embedding."""
         if len(triplets) == 0:
-            msg = f"No triplets are left of {triplets.source}. Loosen the filter: min_agreement, min_votes, test_type."
+            msg = f"No triplets are left of {triplets.source}. Relax the filter: min_agreement, min_votes, test_type."
             raise SplitError(msg)
-        self._check_heard(triplets)
         triplets.target(self.target)
-
-    def _check_heard(self, triplets: Triplets) -> None:
-        """Verify that the listeners heard what the model weights."""
         heard = sorted(set(triplets.instrument.tolist()))
-        if heard not in ([], ["mix"]) and tuple(heard) != self.stems:
+        if heard != ["mix"] and tuple(heard) != self.stems:
             msg = (
                 f"In these triplets, listeners heard {', '.join(heard)}, but the model would weight "
                 f"{', '.join(self.stems)}. Keep only triplets with `instrument: mix`, or set the separator's stems to "

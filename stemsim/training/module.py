@@ -19,15 +19,12 @@ from stemsim.stems import check_same_layout, stem_layout
 from stemsim.training.data import Part, TripletBatch
 from stemsim.triplets import TEST_TYPES
 
-__all__ = ["StemSimilarityModule", "agreement_means", "full_batch_lbfgs"]
+__all__ = ["StemSimilarityModule", "agreement_means", "baseline_means", "full_batch_lbfgs"]
 
-_METRICS: Final = (
-    "agreement",
-    *(f"agreement_{kind.lower()}" for kind in TEST_TYPES),
-    "human_ceiling",
-    "mix_cosine",
-    "uniform_weights",
-)
+_AGREEMENTS: Final = ("agreement", *(f"agreement_{kind.lower()}" for kind in TEST_TYPES))
+_BASELINES: Final = ("human_ceiling", "mix_cosine", "uniform_weights")
+
+Means = dict[str, tuple[Tensor, Tensor]]
 
 
 def full_batch_lbfgs(parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -82,9 +79,8 @@ class StemSimilarityModule(lightning.LightningModule):
         self.make_optimizer = optimizer
         self.vote_weighted = vote_weighted
         self.register_buffer("batches_trained", torch.zeros((), dtype=torch.long))
-        self.means = nn.ModuleDict(
-            {f"{part}/{name}": MeanMetric().set_dtype(torch.float64) for part in PARTS for name in _METRICS}
-        )
+        logged = [f"{part}/{name}" for part in PARTS for name in (*_AGREEMENTS, *_BASELINES)]
+        self.means = nn.ModuleDict({name: MeanMetric().set_dtype(torch.float64) for name in logged})
 
     @property
     def trained(self) -> bool:
@@ -164,38 +160,53 @@ class StemSimilarityModule(lightning.LightningModule):
         preference = self(batch.x, batch.a, batch.b)
         size = len(batch.row)
         self.log(f"{part}/loss", self.objective(preference, batch), on_epoch=True, on_step=False, batch_size=size)
-        means = agreement_means(preference, batch, self.stems, vote_weighted=self.vote_weighted)
+        means = agreement_means(preference, batch, vote_weighted=self.vote_weighted)
+        if part != "train":
+            means |= baseline_means(batch, self.stems, vote_weighted=self.vote_weighted)
         for name, (values, weights) in means.items():
             metric = cast("MeanMetric", self.means[f"{part}/{name}"])
             metric.update(values, weights)
             self.log(f"{part}/{name}", metric, on_epoch=True, on_step=False, batch_size=size)
 
 
-def agreement_means(
-    preference: Tensor, batch: TripletBatch, stems: Sequence[str], *, vote_weighted: bool = False
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the agreement of a model and of the baselines with the listeners, as weighted means over triplets.
+def agreement_means(preference: Tensor, batch: TripletBatch, *, vote_weighted: bool = False) -> Means:
+    """Return the agreement of predicted preferences `(batch,)` with the listeners, overall and by test type.
 
     Args:
         preference: `(batch,)` predicted preferences.
         batch: The triplets.
-        stems: Stem layout of the batch; without a mix, the mix-only cosine has no weight.
         vote_weighted: Count every answer instead of every triplet: the share of answers that a model agrees with,
             which is directly comparable with the human ceiling.
 
     Returns:
-        Values `(batch,)` and weights `(batch,)`, by metric: `agreement`, also by test type, `human_ceiling`,
-        `mix_cosine` and `uniform_weights`.
+        By metric: values `(batch,)`, and their weights `(batch,)` in the mean.
     """
-    deltas = stem_deltas(batch.x, batch.a, batch.b)
     lead, total = (batch.votes[:, 0] - batch.votes[:, 1]).double(), batch.votes.sum(dim=1).double()
     majority, weight = (lead / total, total) if vote_weighted else (lead.sign(), torch.ones_like(total))
-    model, mix, uniform = (
-        TIE * (1.0 + score.sign() * majority)
-        for score in (preference, deltas[:, stems.index("mix") if "mix" in stems else 0], deltas.sum(dim=1))
+    value = TIE * (1.0 + preference.sign() * majority)
+    by_type = {f"agreement_{kind.lower()}": batch.test_type == index for index, kind in enumerate(TEST_TYPES)}
+    return {"agreement": (value, weight), **{name: (value, weight * rows) for name, rows in by_type.items()}}
+
+
+def baseline_means(batch: TripletBatch, stems: Sequence[str], *, vote_weighted: bool = False) -> Means:
+    """Return the human ceiling, and the agreement of the mix-only cosine and of uniform weights.
+
+    Args:
+        batch: The triplets.
+        stems: Stem layout of the batch; without a mix, the mix-only cosine has no weight.
+        vote_weighted: See `agreement_means`.
+
+    Returns:
+        By metric: values `(batch,)`, and their weights `(batch,)` in the mean.
+    """
+    deltas, votes = stem_deltas(batch.x, batch.a, batch.b), batch.votes.cpu().numpy()
+    earned, answers = (torch.from_numpy(part).to(deltas.device) for part in ceiling_credit(votes))
+    mix = deltas[:, stems.index("mix")] if "mix" in stems else torch.zeros_like(deltas[:, 0])
+    mix_cosine, uniform_weights = (
+        agreement_means(score, batch, vote_weighted=vote_weighted)["agreement"] for score in (mix, deltas.sum(dim=1))
     )
-    earned, answers = (torch.from_numpy(part).to(deltas.device) for part in ceiling_credit(batch.votes.cpu().numpy()))
-    by_type = ((model, weight * (batch.test_type == index)) for index in range(len(TEST_TYPES)))
-    ceiling = (earned / answers.clamp(min=1.0), answers)
-    means = ((model, weight), *by_type, ceiling, (mix, weight * ("mix" in stems)), (uniform, weight))
-    return dict(zip(_METRICS, means, strict=True))
+    return {
+        "human_ceiling": (earned / answers.clamp(min=1.0), answers),
+        "mix_cosine": (mix_cosine[0], mix_cosine[1] * ("mix" in stems)),
+        "uniform_weights": uniform_weights,
+    }
