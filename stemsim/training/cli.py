@@ -7,7 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import torch
 from jsonargparse import set_parsing_settings
@@ -21,6 +21,14 @@ from stemsim.training.module import StemSimilarityModule
 from stemsim.training.trainer import StemTrainer
 
 __all__ = ["StemsimCLI", "main", "set_up_logging"]
+
+_JOBS: Final = {
+    "fit": "Fit the model to the train part of the triplets.",
+    "validate": "Measure agreement with the listeners on the validation part.",
+    "test": "Measure agreement with the listeners on the test part.",
+    "predict": "Predict all triplets, with the contribution of each stem.",
+    "crossval": "Cross-validate least squares and ridge on random splits, beside human ceiling and baselines.",
+}
 
 
 class StemsimCLI(LightningCLI):
@@ -58,7 +66,8 @@ class StemsimCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Return the jobs, with the arguments that the command line fills in itself."""
-        return {**LightningCLI.subcommands(), "crossval": {"model", "datamodule"}}
+        filled_in = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}
+        return dict.fromkeys(_JOBS, filled_in)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of the callbacks, and give the model the stem layout of the separator."""
@@ -70,13 +79,18 @@ class StemsimCLI(LightningCLI):
             parser.add_lightning_class_args(callback, key)
         parser.link_arguments("data.stems", "model.stems", compute_fn=list, apply_on="instantiate")
 
-    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         """Build the parser of the job that is asked for; the others are only listed."""
-        first = next(iter(self.arguments or [""]), "")
-        if first in {*self.subcommands(), "-h", "--help"} - {subcommand}:
-            self._subcommand_method_arguments[subcommand] = []
-            return self.init_parser(**kwargs)
-        return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        del kwargs
+        self._subcommand_parsers: dict[str, LightningArgumentParser] = {}
+        listed, first = parser.add_subcommands(), next(iter(self.arguments or [""]), "")
+        for job, description in _JOBS.items():
+            if first in {*_JOBS, "-h", "--help"} - {job}:
+                one = self.init_parser(description=description)
+            else:
+                one = self._prepare_subcommand_parser(StemTrainer, job, description=description)
+            self._subcommand_parsers[job] = one
+            listed.add_subcommand(job, one, help=description)
 
     def instantiate_classes(self) -> None:
         """Build model and data; errors of stemsim are raised as they are, not as errors of the parser."""

@@ -40,7 +40,7 @@ def full_batch_lbfgs(parameters: Iterable[nn.Parameter]) -> Optimizer:
 
 
 class StemSimilarityModule(lightning.LightningModule):
-    """Learns how much each stem counts from triplets (paper, section 3.4).
+    """Fusion of stem similarities, fitted to triplets (paper, section 3.4).
 
     The objective is `mean((preference - y)^2) + l2 * |w|^2` with y = +1 or -1; for the linear fusion its minimum is
     `Ridge(alpha = n * l2, fit_intercept=False)`. There is no intercept: swapping A and B flips the preference exactly.
@@ -48,9 +48,9 @@ class StemSimilarityModule(lightning.LightningModule):
 
     Args:
         stems: Stem layout, in order; the command line takes it from the separator.
-        fusion: Makes the fusion from the stem layout.
+        fusion: Class of the fusion, with its options.
         l2: Weight of the squared weights in the loss: ridge's alpha divided by the number of train triplets.
-        optimizer: Makes the optimizer; the default is LBFGS, which needs full batches (data.batch_size=null).
+        optimizer: Class of the optimizer; the default is LBFGS, which needs full batches (data.batch_size=null).
         vote_weighted: Count every answer in the agreement, instead of every triplet.
         loss: Loss between preferences and targets (data.target); null: the squared error, as in the paper.
     """
