@@ -1,6 +1,7 @@
 """Readers of triplets: where triplets and votes come from."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from stemsim.embedding import StemEmbedder
 from stemsim.triplets.embedded import EmbeddedTriplets
@@ -29,9 +30,17 @@ class TripletReader(ABC):
         about = {question: table.about(question).filter() for question in QUESTIONS}
         return {question: one for question, one in about.items() if len(one)}
 
-    def embed(self, embedder: StemEmbedder) -> EmbeddedTriplets:
-        """Return the triplets of `read` with the stem embeddings of their segments."""
-        return EmbeddedTriplets.of(self.read(), embedder)
+    def embed(self, embedder: StemEmbedder, check: Callable[[Triplets], None] | None = None) -> EmbeddedTriplets:
+        """Return the triplets of `read` with the stem embeddings of their segments.
+
+        Args:
+            embedder: Embeds the segments.
+            check: Called with the triplets as soon as their votes are known, to refuse them before they are embedded.
+        """
+        triplets = self.read()
+        if check is not None:
+            check(triplets)
+        return EmbeddedTriplets.of(triplets, embedder)
 
     def embed_questions(self, embedder: StemEmbedder) -> dict[str, EmbeddedTriplets]:
         """Return the tables of `read_questions` with the stem embeddings of their segments."""

@@ -1,6 +1,6 @@
 """Simulated listeners, whose stem weights are known."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -93,9 +93,12 @@ class SimulatedListeners(TripletReader):
         """Draw the triplets. Nobody has voted yet: listeners vote by what they hear, in `embed`."""
         return self._drawn(np.random.default_rng(self.seed))
 
-    def embed(self, embedder: StemEmbedder) -> EmbeddedTriplets:
+    def embed(self, embedder: StemEmbedder, check: Callable[[Triplets], None] | None = None) -> EmbeddedTriplets:
         """Draw triplets, embed their segments, and let the listeners vote."""
-        return self._voted(embedder)["overall"]
+        voted = self._voted(embedder)["overall"]
+        if check is not None:
+            check(voted.triplets)
+        return voted
 
     def embed_questions(self, embedder: StemEmbedder) -> dict[str, EmbeddedTriplets]:
         """Return the triplets by question, each table with its own true weights and chosen by its own votes."""

@@ -1,11 +1,11 @@
-"""Six synthetic instruments that play one score, each with a character and patterns drawn from its own random source.
+"""Six synthetic instruments that play the same score, each with its own random timbre and patterns.
 
-An instrument is a function `(rng, score) -> waveform (time,)` in arbitrary units. Nothing that one draws depends on
-what another drew, so that the timbre of a stem says nothing about the timbre of the others. Pitches are MIDI numbers
-(69 = 440 Hz), times inside a score are steps (a step is a sixteenth note), lengths of waveforms are samples.
+An instrument is a function `(rng, score) -> waveform (time,)` in arbitrary units. It draws from a random source of its
+own, so the timbre of one stem says nothing about the timbre of the others. Pitches are MIDI numbers (69 = 440 Hz),
+times in a score are steps (sixteenth notes), lengths of waveforms are samples.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +18,7 @@ __all__ = ["INSTRUMENTS", "Score", "Wave", "in_a_room"]
 Wave = npt.NDArray[np.float64]
 Rng = np.random.Generator
 Note = tuple[float, float, float, float]  # start and length in steps, pitch (MIDI), velocity in [0, 1]
+Rhythm = dict[int, int]  # onset in a bar -> length up to the next onset, in steps
 
 _TABLE_SIZE: Final = 4096
 _VOWELS: Final = ((730, 1090, 2440), (530, 1840, 2480), (270, 2290, 3010), (570, 840, 2410), (300, 870, 2240))
@@ -26,31 +27,18 @@ _VOWELS: Final = ((730, 1090, 2440), (530, 1840, 2480), (270, 2290, 3010), (570,
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What all instruments of a song read.
+    """The music that all instruments of a song share."""
 
-    Attributes:
-        tempo: Beats per minute.
-        beats: Beats per bar.
-        swing: How late every second eighth note comes, in steps.
-        key: Pitch class of the tonic, 0 = C.
-        scale: Seven semitones above the tonic, the first 0.
-        chords: For each bar, the scale degree that its chord is built on.
-        sections: For each bar, the number of its section, counted from 0.
-        parts: For each bar, its part: 0 (verse) or 1 (chorus).
-        sample_rate: In Hz.
-        time: Length in samples.
-    """
-
-    tempo: int
-    beats: int
-    swing: float
-    key: int
-    scale: tuple[int, ...]
-    chords: tuple[int, ...]
-    sections: tuple[int, ...]
-    parts: tuple[int, ...]
-    sample_rate: int
-    time: int
+    tempo: int  # beats per minute
+    beats: int  # per bar
+    swing: float  # delay of every second eighth note, in steps
+    key: int  # pitch class of the tonic, 0 = C
+    scale: tuple[int, ...]  # seven semitones above the tonic, the first 0
+    chords: tuple[int, ...]  # for each bar, the scale degree of its chord's root
+    sections: tuple[int, ...]  # for each bar, the number of its section, counted from 0
+    parts: tuple[int, ...]  # for each bar, 0 (verse) or 1 (chorus)
+    sample_rate: int  # Hz
+    time: int  # length in samples
 
     @property
     def steps(self) -> int:
@@ -58,7 +46,7 @@ class Score:
         return 4 * self.beats
 
     def sample(self, step: float) -> int:
-        """Return the sample at which a step begins, swing included."""
+        """Return the sample at which a step begins, including swing."""
         late = self.swing if step % 4 >= 2 else 0.0  # the second half of a beat
         return round((step + late) * 15.0 / self.tempo * self.sample_rate)
 
@@ -68,7 +56,7 @@ class Score:
         return tonic + 12 * (degree // 7) + self.scale[degree % 7]
 
     def chord(self, bar: int, lowest: int, size: int = 3) -> list[int]:
-        """Return the pitches of a bar's chord, inverted so as to lie within the octave from `lowest` up."""
+        """Return the pitches of a bar's chord, inverted to lie within the octave above `lowest`."""
         stacked = (self.pitch(self.chords[bar] + 2 * third, 0) for third in range(size))
         return sorted(lowest + (pitch - lowest) % 12 for pitch in stacked)
 
@@ -78,8 +66,14 @@ class Score:
         resting[rng.integers(len(resting))] = False
         return [(bar, bar * self.steps) for bar, section in enumerate(self.sections) if not resting[section]]
 
+    def onsets(self, rng: Rng, rest: float, rhythms: list[Rhythm]) -> Iterator[tuple[int, int, int, int]]:
+        """Yield (bar, index within the bar, step, length) of each note of a verse and a chorus rhythm."""
+        for bar, first in self.bars(rng, rest):
+            for index, (step, length) in enumerate(rhythms[self.parts[bar]].items()):
+                yield bar, index, first + step, length
+
     def perform(self, notes: Iterable[Note], render: Callable[[float, int], Wave]) -> Wave:
-        """Add up notes; `render(pitch, length)` makes the sound of one, which is kept for its repetitions."""
+        """Add up notes; `render(pitch, length)` synthesises one, and the result is reused when the note repeats."""
         wave, sounds = np.zeros(self.time), dict[tuple[float, int], Wave]()
         for step, length, pitch, velocity in notes:
             start, samples = self.sample(step), self.sample(int(step) + length) - self.sample(int(step))
@@ -91,12 +85,12 @@ class Score:
 
 
 def drums(rng: Rng, score: Score) -> Wave:
-    """Kick, snare, hat and tom, synthesised from swept tones and filtered noise, with a fill before a new section."""
+    """Kick, snare, hats and tom made of swept tones and filtered noise, with a fill before a new section."""
     kit = _drum_kit(rng, score.sample_rate)
     four_on_the_floor, backbeat = rng.random() < 0.3, rng.integers(3)
     hat_every, hat_shift = int(rng.choice([1, 2, 2, 4])), int(rng.choice([0, 0, 2]))
     hat_level, snare_level, ghosts = rng.uniform(0.15, 0.8), rng.uniform(0.5, 1.0), rng.uniform(0.0, 0.3)
-    kicks = [set(_rhythm(rng, score.steps, int(rng.integers(2, 6)))) | {0} for _part in range(2)]
+    kicks = [set(rhythm) | {0} for rhythm in _rhythms(rng, score, 2, 6)]
     hits: list[Note] = []
     for bar, first in score.bars(rng, 0.05):
         part = score.parts[bar]
@@ -163,12 +157,11 @@ def bass(rng: Rng, score: Score) -> Wave:
     rhythms = [_rhythm(rng, score.steps, count) for count in onsets]
     line = [int(rng.choice([0, 0, 0, 2, 4, 7, 1])) for _step in range(score.steps)]
     notes: list[Note] = []
-    for bar, first in score.bars(rng, 0.1):
+    for bar, index, step, length in score.onsets(rng, 0.1, rhythms):
         root = score.pitch(score.chords[bar], lowest) % 12
-        for index, (step, length) in enumerate(rhythms[score.parts[bar]].items()):
-            degree = score.chords[bar] + (line[step] if index and rng.random() < 0.9 else 0)
-            pitch = lowest + (root - lowest) % 12 if not index else score.pitch(degree, lowest - 7)
-            notes.append((first + step, max(0.5, gate * length), pitch, rng.uniform(0.8, 1.0)))
+        degree = score.chords[bar] + (line[step % score.steps] if index and rng.random() < 0.9 else 0)
+        pitch = score.pitch(degree, lowest - 7) if index else lowest + (root - lowest) % 12
+        notes.append((step, max(0.5, gate * length), pitch, rng.uniform(0.8, 1.0)))
     return score.perform(notes, render)
 
 
@@ -193,16 +186,15 @@ def guitar(rng: Rng, score: Score) -> Wave:
         return _fade(string / (np.abs(string).max() + 1e-9), 8, int(0.03 * rate))
 
     style, drive = rng.integers(3), rng.choice([0.0, 0.0, float(np.exp(rng.uniform(1, 3)))])
-    rhythms = [_rhythm(rng, score.steps, int(rng.integers(3, 9))) for _part in range(2)]
+    rhythms = _rhythms(rng, score, 3, 9)
     order, spread = rng.permutation(4), rng.uniform(0.02, 0.25)
     notes: list[Note] = []
-    for bar, first in score.bars(rng, 0.12):
+    for bar, index, step, length in score.onsets(rng, 0.12, rhythms):
         low, mid, high = score.chord(bar, lowest)
-        strings = ((low, mid, high, low + 12), (low, mid, high, low + 12), (low, high))[style]
-        for index, (step, length) in enumerate(rhythms[score.parts[bar]].items()):
-            played = (strings[order[index % 4]],) if style == 1 else strings[:: -1 if index % 2 else 1]
-            velocity = rng.uniform(0.6, 1.0)
-            notes += [(first + step + spread * k, length, pitch, velocity) for k, pitch in enumerate(played)]
+        strings = (low, high) if style == 2 else (low, mid, high, low + 12)
+        played = (strings[order[index % 4]],) if style == 1 else strings[:: -1 if index % 2 else 1]
+        velocity = rng.uniform(0.6, 1.0)
+        notes += [(step + spread * k, length, pitch, velocity) for k, pitch in enumerate(played)]
     wave = score.perform(notes, render)
     resonance = rng.uniform(90, 900)
     body = _band(wave, resonance, 4 * resonance, rate)
@@ -228,17 +220,16 @@ def piano(rng: Rng, score: Score) -> Wave:
             sound += _partials(frequencies * (1 + detune), amplitudes, decays, len(sound), rate)
         return _fade(sound, int(0.002 * rate), int(0.08 * rate))
 
-    rhythms = [_rhythm(rng, score.steps, int(rng.integers(1, 7))) for _part in range(2)]
+    rhythms = _rhythms(rng, score, 1, 7)
     broken, left_hand, gate = rng.random() < 0.35, rng.random() < 0.5, rng.uniform(0.3, 1.0)
     notes: list[Note] = []
-    for bar, first in score.bars(rng, 0.12):
+    for bar, index, step, length in score.onsets(rng, 0.12, rhythms):
         chord = score.chord(bar, lowest, size)
-        if left_hand:
-            notes.append((first, score.steps, chord[0] - 12, 0.8))
-        for index, (step, length) in enumerate(rhythms[score.parts[bar]].items()):
-            played = [chord[index % size]] if broken else chord
-            velocity = rng.uniform(0.5, 1.0)
-            notes += [(first + step, max(1.0, gate * length), pitch, velocity) for pitch in played]
+        if left_hand and index == 0:
+            notes.append((bar * score.steps, score.steps, chord[0] - 12, 0.8))
+        velocity = rng.uniform(0.5, 1.0)
+        played = [chord[index % size]] if broken else chord
+        notes += [(step, max(1.0, gate * length), pitch, velocity) for pitch in played]
     return score.perform(notes, render)
 
 
@@ -275,7 +266,7 @@ def vocals(rng: Rng, score: Score) -> Wave:
 
 
 def residuals(rng: Rng, score: Score) -> Wave:
-    """Whatever else: a pad, strings, an organ, a lead or bells, and in some songs noise that rises with a section."""
+    """A pad, strings, an organ, a lead or bells, and in some songs noise that rises with a section."""
     rate, lowest, kind = score.sample_rate, int(rng.integers(50, 75)), int(rng.integers(5))
     attack = (rng.uniform(0.2, 0.8), rng.uniform(0.08, 0.3), 0.01, 0.005, 0.002)[kind]
     spectrum, detune, speed = _spectrum(rng), rng.uniform(1e-3, 8e-3), rng.uniform(3, 7)
@@ -295,15 +286,15 @@ def residuals(rng: Rng, score: Score) -> Wave:
             sound += _oscillate(_hertz(pitch) * voice * wobble, spectrum, length, rate)
         return _fade(sound, int(attack * rate), int((0.1 if kind < 2 else 0.02) * rate))
 
-    rhythms = [_rhythm(rng, score.steps, int(rng.integers(4, 9))) for _part in range(2)]
+    rhythms = _rhythms(rng, score, 4, 9)
     notes: list[Note] = []
-    for bar, first in score.bars(rng, 0.15):
-        chord = score.chord(bar, lowest)
-        if kind < 3:  # chords; the others play single notes
-            notes += [(first, score.steps, pitch, rng.uniform(0.7, 1.0)) for pitch in chord]
-            continue
-        for step, length in rhythms[score.parts[bar]].items():
-            notes.append((first + step, length, int(rng.choice(chord)) + 12 * int(kind == 4), rng.uniform(0.6, 1.0)))
+    if kind < 3:  # chords; the others play single notes
+        for bar, step in score.bars(rng, 0.15):
+            notes += [(step, score.steps, pitch, rng.uniform(0.7, 1.0)) for pitch in score.chord(bar, lowest)]
+    else:
+        for bar, _index, step, length in score.onsets(rng, 0.15, rhythms):
+            pitch = int(rng.choice(score.chord(bar, lowest))) + 12 * int(kind == 4)
+            notes.append((step, length, pitch, rng.uniform(0.6, 1.0)))
     wave = score.perform(notes, render)
     if rng.random() < 0.3:
         rise = np.arange(score.time) / score.sample(2 * score.steps) % 1.0
@@ -311,14 +302,7 @@ def residuals(rng: Rng, score: Score) -> Wave:
     return wave
 
 
-INSTRUMENTS: Final[dict[str, Callable[[Rng, Score], Wave]]] = {
-    "bass": bass,
-    "drums": drums,
-    "guitar": guitar,
-    "piano": piano,
-    "vocals": vocals,
-    "residuals": residuals,
-}
+INSTRUMENTS: Final = {play.__name__: play for play in (bass, drums, guitar, piano, vocals, residuals)}
 """The instrument of each stem, in canonical order."""
 
 
@@ -336,8 +320,13 @@ def in_a_room(rng: Rng, wave: Wave, rate: int) -> Wave:
     return (1 - wet) * wave + wet * echo
 
 
-def _rhythm(rng: Rng, steps: int, onsets: int) -> dict[int, int]:
-    """Draw the onsets of a bar, on strong positions rather than weak ones: step -> length up to the next, in steps."""
+def _rhythms(rng: Rng, score: Score, fewest: int, end: int) -> list[Rhythm]:
+    """Draw one rhythm for verses and one for choruses, of `fewest` to `end - 1` onsets each."""
+    return [_rhythm(rng, score.steps, int(rng.integers(fewest, end))) for _part in range(2)]
+
+
+def _rhythm(rng: Rng, steps: int, onsets: int) -> Rhythm:
+    """Draw the onsets of a bar, strong positions more often than weak ones."""
     weight = np.resize([6.0, 0.7, 2.5, 0.7], steps)
     chosen = np.sort(rng.choice(steps, min(onsets, steps), replace=False, p=weight / weight.sum()))
     lengths = np.diff(chosen, append=steps)
@@ -345,19 +334,19 @@ def _rhythm(rng: Rng, steps: int, onsets: int) -> dict[int, int]:
 
 
 def _hertz(pitch: float | Wave) -> Wave:
-    """Return the frequency of a MIDI pitch, or of many, in Hz."""
+    """Convert MIDI pitches to Hz."""
     return 440.0 * 2.0 ** ((np.asarray(pitch) - 69.0) / 12.0)
 
 
 def _spectrum(rng: Rng) -> Wave:
-    """Draw the amplitudes of 40 harmonics: between a triangle and a pulse in slope, all of them or mostly odd ones."""
+    """Draw the amplitudes of 40 harmonics: slopes between those of a triangle and a pulse, all or mostly odd ones."""
     amplitudes = np.arange(1, 41) ** -rng.uniform(0.6, 2.2)
     amplitudes[1::2] *= rng.choice([1.0, 1.0, 0.1])
     return amplitudes
 
 
 def _oscillate(frequency: Wave, spectrum: Wave, length: int, rate: int) -> Wave:
-    """Return a tone `(length,)` of constant or changing frequency (Hz) with no harmonic beyond the Nyquist rate."""
+    """Return a tone `(length,)` of constant or changing frequency (Hz) without aliasing."""
     harmonics = spectrum[: max(1, int(0.45 * rate / np.max(frequency)))]
     period = np.fft.irfft(np.concatenate([[0.0], -1j * harmonics]), _TABLE_SIZE)
     phase = np.cumsum(np.broadcast_to(frequency / rate, length)) % 1.0
@@ -365,7 +354,7 @@ def _oscillate(frequency: Wave, spectrum: Wave, length: int, rate: int) -> Wave:
 
 
 def _partials(frequencies: Wave, amplitudes: Wave, decays: Wave, length: int, rate: int) -> Wave:
-    """Add up decaying sines, each the impulse response of a two-pole filter; `decays` are time constants in s."""
+    """Add up decaying sines, impulse responses of two-pole filters; `decays` are time constants in s."""
     impulse, sound = np.zeros(length), np.zeros(length)
     impulse[0] = 1.0
     for frequency, amplitude, decay in zip(frequencies, amplitudes, decays, strict=True):
@@ -375,19 +364,19 @@ def _partials(frequencies: Wave, amplitudes: Wave, decays: Wave, length: int, ra
 
 
 def _resonate(wave: Wave, frequency: float, bandwidth: float, rate: int) -> Wave:
-    """Filter with a resonance: its frequency and bandwidth in Hz; the impulse response starts as a sine of height 1."""
+    """Apply a two-pole resonance, given its frequency and bandwidth in Hz; its impulse response has amplitude 1."""
     radius, angle = np.exp(-np.pi * bandwidth / rate), 2 * np.pi * min(frequency, 0.48 * rate) / rate
     return lfilter([0.0, radius * np.sin(angle)], [1.0, -2 * radius * np.cos(angle), radius**2], wave)
 
 
 def _band(wave: Wave, low: float, high: float, rate: int) -> Wave:
-    """Keep the band between two frequencies in Hz; one that leaves the range below the Nyquist rate is cut there."""
+    """Apply a band-pass between two frequencies in Hz, limited to the range below the Nyquist frequency."""
     edges = np.minimum([low, high], [0.35 * rate, 0.45 * rate])
     return sosfilt(butter(2, edges, "bandpass", fs=rate, output="sos"), wave)
 
 
 def _smooth(wave: Wave, seconds: float, rate: int) -> Wave:
-    """Filter with a one-pole low-pass of a given time constant, at rest on the first sample."""
+    """Apply a one-pole low-pass of a given time constant, starting from the first sample."""
     pole = np.exp(-1 / (seconds * rate))
     return lfilter([1 - pole], [1, -pole], wave - wave[0]) + wave[0]
 
