@@ -12,7 +12,7 @@ import yaml
 
 from stemsim.audio import Segment
 from stemsim.errors import AudioError, ConfigError, DataNotFoundError
-from stemsim.report.audio import ogg_data_uri
+from stemsim.report.audio import encode_ogg
 from stemsim.report.plots import svg_text
 from stemsim.report.results import CrossvalResults, ModelResult, Score
 from stemsim.report.run_files import Run
@@ -66,7 +66,7 @@ class _Clips:
         """Return the `data:` address of a segment; empty if there is no audio."""
         if self.wanted and segment not in self.addresses:
             try:
-                self.addresses[segment] = ogg_data_uri(segment)
+                self.addresses[segment] = _data_uri(encode_ogg(segment), "audio/ogg")
             except (AudioError, DataNotFoundError) as error:
                 self.addresses[segment] = ""
                 self.gone.setdefault(str(segment.path), str(error))
@@ -83,24 +83,32 @@ def comparison_rows(runs: Sequence[Run]) -> tuple[ComparisonRow, ...]:
         One row for each model, in the order of the runs. The best is chosen among models on the same triplets and
         splits only.
     """
-    entries = [(run, run.crossval, model) for run in runs if run.crossval is not None for model in run.crossval.models]
-    best: dict[tuple[Any, str], float] = {}
-    for _, results, model in entries:
-        for column in _COLUMNS if model.kind != "ceiling" else ():
-            key, mean = (_comparable(results), column), model.agreement[column].mean
-            best[key] = max(best.get(key, -math.inf), -math.inf if math.isnan(mean) else mean)
+    tested = [(run.name, run.crossval, _comparable(run.crossval)) for run in runs if run.crossval is not None]
+    rivals: dict[tuple[str, ...], list[ModelResult]] = {}
+    for _, results, key in tested:
+        rivals.setdefault(key, []).extend(model for model in results.models if model.kind != "ceiling")
+    best = {
+        (key, column): max((model.agreement[column].mean for model in models), key=_known)
+        for key, models in rivals.items()
+        for column in _COLUMNS
+    }
     return tuple(
         ComparisonRow(
-            run.name,
+            name,
             model,
             frozenset(
                 column
                 for column in _COLUMNS
-                if model.kind != "ceiling" and model.agreement[column].mean == best[_comparable(results), column]
+                if model.kind != "ceiling" and model.agreement[column].mean == best[key, column]
             ),
         )
-        for run, results, model in entries
+        for name, results, key in tested
+        for model in results.models
     )
+
+
+def _known(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
 
 
 def _comparable(results: CrossvalResults) -> tuple[str, ...]:
