@@ -19,9 +19,9 @@ from stemsim.audio import Segment, level_dbfs, read_audio
 from stemsim.embedding import StemEmbedder
 from stemsim.encoders import Spectral
 from stemsim.errors import ConfigError, DataNotFoundError, StemMismatchError, StemsimError, StoreError
-from stemsim.retrieval import ItemFilter, Library, Routing, adding
-from stemsim.retrieval.categories import CATEGORIES
-from stemsim.retrieval.rows import item_keys
+from stemsim.retrieval import ItemFilter, Library, Routing
+from stemsim.retrieval.indexing import adding
+from stemsim.retrieval.tags.categories import CATEGORIES
 from stemsim.separators import MixOnly, Multitrack, Separator
 
 RATE = 8000
@@ -83,7 +83,7 @@ def items(library):
 def check_whole(library):
     """Check that the files that are done have their items, and no item has no file."""
     done = [record for record in library._catalogue.records() if record.done]
-    expected = {key for record in done for key in item_keys(record, library.card.windowing)}
+    expected = {key for record in done for key in record.item_keys(library.card.windowing)}
     assert set(items(library)) == expected
     return done
 
@@ -120,7 +120,7 @@ def test_files_go_in_once(library, folder):
 
 
 def test_an_unchanged_file_is_not_opened(library, folder, monkeypatch):
-    monkeypatch.setattr("stemsim.retrieval.files._prepare", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr("stemsim.retrieval.indexing.preparing._prepare", lambda *_: pytest.fail("opened"))
     assert library.add(folder, listen=False).unchanged == 4
 
 
@@ -183,7 +183,7 @@ def test_a_name_in_no_encoding_is_listed(tmp_path, folder):
     except OSError:
         pytest.skip("this file system has no such names")
     report = Library(tmp_path / "L", embedder()).add(folder, listen=False)
-    assert [failure.reason for failure in report.failures] == ["The name of the file is no UTF-8. Rename it."]
+    assert [failure.reason for failure in report.failures] == ["The name of the file is not valid UTF-8. Rename it."]
     assert report.added == 4
 
 
@@ -352,7 +352,7 @@ def test_words_alone_beside_audio_and_on_stems(tmp_path, folder):
 
 
 def test_words_need_an_encoder_that_knows_them(library):
-    with pytest.raises(ConfigError, match=r"counting.*knows no text"):
+    with pytest.raises(ConfigError, match=r"counting.*does not encode text"):
         library.search(text="warm analog bass")
     with pytest.raises(ConfigError, match="nothing to search with"):
         library.search()
@@ -365,9 +365,9 @@ def test_another_encoder_or_stem_order_is_refused_with_both_names(library, tmp_p
 
     with pytest.raises(StemMismatchError, match=r"\(drums, bass, mix\), expected \(bass, drums, mix\)"):
         Library(library.root, embedder(source=Turned()))
-    with pytest.raises(ConfigError, match=r"counting\(rate=8000, dim=8\).*counting\(rate=8000, dim=4\)"):
+    with pytest.raises(ConfigError, match=r"counting\(rate=8000, dim=4\).*counting\(rate=8000, dim=8\)"):
         Library(library.root, embedder(CountingEncoder(dim=4)))
-    with pytest.raises(ConfigError, match=r"silence=-60\.0.*silence=None"):
+    with pytest.raises(ConfigError, match=r"silence=None.*silence=-60\.0"):
         Library(library.root, embedder(silence=None))
     with pytest.raises(ConfigError, match=r"windows of.*4\.0; got 5"):
         Library(library.root, embedder(), window=5.0)
@@ -439,14 +439,14 @@ def test_a_failed_commit_leaves_nothing_behind(library, folder, monkeypatch):
 
 def test_ctrl_c_keeps_what_is_complete(tmp_path, folder, monkeypatch):
     library = Library(tmp_path / "L", embedder(workers=1, batch_size=1), window=4.0)
-    taken = adding.Adding._take
+    taken = adding._Adding._take
 
     def take(self, prepared, rows):
         taken(self, prepared, rows)
         if self.report.added == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(adding.Adding, "_take", take)
+    monkeypatch.setattr(adding._Adding, "_take", take)
     with pytest.raises(KeyboardInterrupt):
         library.add(folder, listen=False)
     assert len(check_whole(library)) == 2
@@ -512,7 +512,7 @@ def test_two_writers_of_which_one_is_killed_and_a_reader(tmp_path, many):
             killed.join()
             committed = {r.path for r in library._catalogue.records() if r.done}
             keys = set(items(library))
-            assert all(set(item_keys(r, library.card.windowing)) <= keys for r in records if r.done)
+            assert all(set(r.item_keys(library.card.windowing)) <= keys for r in records if r.done)
         time.sleep(0.05)
     other.join()
     assert (other.exitcode, killed.exitcode) == (0, -signal.SIGKILL)

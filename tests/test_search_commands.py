@@ -119,7 +119,7 @@ def test_a_part_of_a_file_and_conditions(root):
         (["--weights", "learned"], "No weights were learned"),
         (["--from", "90"], "has no part from 90 s to the end"),
         (["--from", "0.1", "--to", "0"], "has no part from 0.1 s to 0 s"),
-        (["--text", "warm analog bass"], "knows no text"),
+        (["--text", "warm analog bass"], "does not encode text"),
         (["-k", "0"], "at least 1"),
         (["--export", "/proc/nowhere"], "cannot be written"),
     ],
@@ -186,7 +186,7 @@ def test_the_other_commands_look_after_a_library(root, tmp_path, monkeypatch):
     assert "Least recall@50: 1.0000" in run("index", "check", "--library", "L", "--queries", 3)
     (tmp_path / "check/hat.wav").unlink()
     assert run("index", "prune", "--library", "L", "--json") == {"dropped": [str(tmp_path / "check/hat.wav")]}
-    assert "1 files dropped" in run("index", "remove", "check/more", "--library", "L")
+    assert "1 files removed" in run("index", "remove", "check/more", "--library", "L")
     assert "has no file" in run("index", "remove", "check/more", "--library", "L", code=2)
     assert "index, or" not in run("index", "--help")
 

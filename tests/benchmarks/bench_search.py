@@ -23,12 +23,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stemsim.retrieval.exact_index import ExactIndex
+from stemsim.embedding import EmbeddingSpec
 from stemsim.retrieval.filter import ItemFilter
 from stemsim.retrieval.held_query import HeldQuery
-from stemsim.retrieval.index import IndexSpec
-from stemsim.retrieval.item import Items
-from stemsim.retrieval.lance_index import LanceIndex
+from stemsim.retrieval.indexes.exact import ExactIndex
+from stemsim.retrieval.indexes.lance import LanceIndex
+from stemsim.retrieval.items import Items
 from stemsim.retrieval.routing import Routing
 from stemsim.stems import STEMS
 
@@ -247,7 +247,7 @@ def first_query(folder, dim):
     import lancedb  # noqa: F401 - not part of the time, but said
 
     imported = time.perf_counter()
-    index = LanceIndex(Path(folder) / "lance", IndexSpec(STEMS, dim, "benchmark", "benchmark"))
+    index = LanceIndex(Path(folder) / "lance", EmbeddingSpec("benchmark", "benchmark", "v1", STEMS, dim))
     opened = time.perf_counter()
     hits = index.search(vector, K)
     done = time.perf_counter()
@@ -289,7 +289,7 @@ def run(folder, arguments):
         matrix[start : start + rows] = draw(rng, centres, rows).reshape(rows, -1)
     queries, by_kind, folded = make_queries(rng, centres, arguments.queries)
     least = {kind: least_similarity(matrix, vectors) for kind, vectors in folded.items()}
-    spec = IndexSpec(STEMS, arguments.dim, "benchmark", "benchmark")
+    spec = EmbeddingSpec("benchmark", "benchmark", "v1", STEMS, arguments.dim)
     index = LanceIndex(folder / "lance", spec)
     mask = fill(index, rng, matrix, arguments.dim, report)
     report["MB"] = sizes(folder / "lance")

@@ -1,4 +1,4 @@
-"""Tempo and key measured from the audio, where no name says them."""
+"""Tempo and key measured in the audio."""
 
 import math
 from dataclasses import dataclass
@@ -9,25 +9,25 @@ import numpy as np
 import numpy.typing as npt
 
 from stemsim.audio import audio_info, downmix, read_audio, resample
-from stemsim.retrieval.file_names import KEYS
+from stemsim.retrieval.tags.names import KEYS
 
 __all__ = ["Measured", "key_of_chroma", "measure"]
 
 _RATE: Final = 22_050  # Hz
-_LONGEST: Final = 20.0  # seconds out of the middle of a file: enough for either
+_LONGEST: Final = 20.0  # seconds from the middle of a file: enough for either
 _SHORTEST_TEMPO: Final = 1.5  # seconds: four beats at 160 BPM
 _SHORTEST_KEY: Final = 1.0
 _HOP: Final = 512
 _BAR: Final = 240.0  # beats per minute x seconds: four beats
-_USUAL: Final = 115.0  # BPM, in the middle of the octave of tempi that a loop's bars are counted by
+_USUAL: Final = 115.0  # BPM, the middle of the octave of tempi by which the bars of a loop are counted
 _LEAST_CLARITY: Final = 0.2
-_ALIKE: Final = 0.95  # of the clarity of what is heard: as good, considering how few frames a beat has
+_ALIKE: Final = 0.95  # of the clarity of the estimate: equally good, as a beat has few frames
 _LONGEST_LAG: Final = 0.9  # of the file: correlations over less than a tenth of it are chance
 _SLOWEST, _FASTEST = 50.0, 220.0  # BPM
-_TEMPO_TOLERANCE: Final = 0.04  # by which the tempo of whole bars may differ from the one heard
+_TEMPO_TOLERANCE: Final = 0.04  # by which the tempo of whole bars may differ from the estimate
 _LEAST_CORRELATION: Final = 0.6
 
-# Krumhansl and Kessler (1982): how well each pitch class fits a key, from its tonic upwards.
+# Krumhansl and Kessler (1982): fit of each pitch class to a key, from its tonic upwards.
 _MAJOR: Final = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
 _MINOR: Final = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
 
@@ -36,7 +36,7 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured in a file.
+    """Measurements of a file.
 
     Attributes:
         bpm: Tempo in BPM; None if the file is too short or has no beat.
@@ -48,19 +48,16 @@ class Measured:
 
 
 def measure(path: Path, *, tempo: bool = True, key: bool = True) -> Measured:
-    """Measure tempo and key of a file: of 20 s out of its middle, if it is longer.
+    """Measure tempo and key of an audio file: of 20 s from its middle, if it is longer.
 
     Args:
-        path: An audio file.
+        path: The file.
         tempo: Whether to measure the tempo.
         key: Whether to measure the key.
 
-    Returns:
-        What was found.
-
     Raises:
         AudioError: If the file cannot be decoded.
-        DataNotFoundError: If it is not there.
+        DataNotFoundError: If it does not exist.
     """
     info = audio_info(path)
     tempo &= info.duration >= _SHORTEST_TEMPO
@@ -82,9 +79,9 @@ def measure(path: Path, *, tempo: bool = True, key: bool = True) -> Measured:
 def _tempo(samples: FloatArray, duration: float | None) -> float | None:
     """Return the tempo in BPM, or None if nothing repeats.
 
-    A loop lasts a whole number of bars, mostly one, two, four or eight. Of the tempo that librosa hears and that of so
-    many bars, the one is taken after whose beats the onsets repeat better. What is heard gives way to the nearest tempo
-    with a whole number of bars, if that fits as well.
+    A loop lasts a whole number of bars, mostly one, two, four or eight. The result is librosa's estimate or the tempo
+    of so many bars, whichever has the onsets repeat more clearly after its beats. An estimate is first replaced by the
+    nearest tempo with a whole number of bars, if that fits equally well.
 
     Args:
         samples: `(time,)` at 22 050 Hz.
@@ -111,15 +108,15 @@ def _tempo(samples: FloatArray, duration: float | None) -> float | None:
 
 
 def _refined(repetition: FloatArray, heard: float) -> float:
-    """Return the tempo near one that is heard after whose beats the onsets repeat best: librosa's bins are 5 % wide.
+    """Refine an estimate, as librosa's bins are 5 % wide: return the tempo near it whose beats repeat best.
 
     Args:
         repetition: Autocorrelation of the onset strength, `(lag,)` in frames.
-        heard: A tempo in BPM.
+        heard: The estimate in BPM.
     """
     tempi = heard * np.linspace(1.0 - _TEMPO_TOLERANCE, 1.0 + _TEMPO_TOLERANCE, 161)
     beat = 60.0 / tempi * _RATE / _HOP  # frames
-    lags = [beats * beat for beats in (1, 2, 4, 8, 16)]  # the longest tell the tempo best
+    lags = [beats * beat for beats in (1, 2, 4, 8, 16)]  # the longest are the most precise
     usable = [lag for lag in lags if lag.max() < _LONGEST_LAG * len(repetition)]
     if not usable:
         return heard
@@ -132,7 +129,7 @@ def _tempo_of_bars(bars: int, duration: float) -> float:
 
 
 def _clarity(repetition: FloatArray, bpm: float) -> float:
-    """Return how alike the onsets are after one, two and four beats: a mean correlation, at most about 1.
+    """Return the mean correlation of the onsets with themselves one, two and four beats later, at most about 1.
 
     Args:
         repetition: Autocorrelation of the onset strength, `(lag,)` in frames.
@@ -148,27 +145,27 @@ def _clarity(repetition: FloatArray, bpm: float) -> float:
 
 
 def _chroma(samples: FloatArray) -> FloatArray:
-    """Return the mean energy of the twelve pitch classes, C first."""
+    """Return the mean energy of the twelve pitch classes `(12,)`, C first."""
     import librosa
 
     size = 4096
     if len(samples) < size:
         samples = np.pad(samples, (0, size - len(samples)))
     power = np.abs(librosa.stft(samples, n_fft=size, hop_length=size // 2)) ** 2
-    # Compressed, so that the loudest partial does not decide alone. Tuning 0: estimating it takes longer than the rest.
+    # Compressed, lest the loudest partial decide alone. Tuning 0: estimating it takes longer than all the rest.
     chroma = librosa.feature.chroma_stft(S=np.sqrt(power), sr=_RATE, n_fft=size, tuning=0.0, norm=None)
     mean: FloatArray = chroma.mean(axis=1)
     return mean
 
 
 def key_of_chroma(chroma: FloatArray) -> str | None:
-    """Find the key whose profile correlates best with a chroma vector (Krumhansl, 1990).
+    """Return the key whose profile correlates best with a chroma vector (Krumhansl, 1990).
 
     Args:
         chroma: Energy of the twelve pitch classes `(12,)`, C first.
 
     Returns:
-        One of `KEYS`; None if no profile correlates by 0.6 or more, as with drums and noise.
+        One of `KEYS`; None if no profile correlates by at least 0.6, as with drums and noise.
     """
     if not np.isfinite(chroma).all() or np.ptp(chroma) == 0.0:
         return None

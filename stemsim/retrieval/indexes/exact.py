@@ -1,4 +1,4 @@
-"""Items in memory, and a search that computes every similarity: what approximate answers are checked against."""
+"""Items in memory and an exact search: the reference for approximate indices."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -8,9 +8,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from stemsim.embedding.store import EmbeddingSpec
 from stemsim.retrieval.filter import ItemFilter
-from stemsim.retrieval.index import Index, IndexSpec
-from stemsim.retrieval.item import Items
+from stemsim.retrieval.indexes.base import Index
+from stemsim.retrieval.items import BoolArray, Items
 
 __all__ = ["ExactIndex"]
 
@@ -24,22 +25,25 @@ class ExactIndex(Index):
         spec: How the vectors were made.
     """
 
-    def __init__(self, spec: IndexSpec) -> None:
+    def __init__(self, spec: EmbeddingSpec) -> None:
         super().__init__(spec)
         self._items = Items.empty(spec.stems, spec.dim)
 
     def _write(self, items: Items) -> None:
-        rounded = Items.from_arrow(items.to_arrow(), items.stems, items.dim)  # float16, as every engine keeps them
-        kept = self._items.take(~np.isin(np.array(self._items.key, dtype=str), list(items.key)))
-        self._items = Items.concatenate([kept, rounded])
+        self.delete(items.key)
+        rounded = Items.from_arrow(items.to_arrow(), items.stems, items.dim)  # to float16, like all indices
+        self._items = Items.concatenate([self._items, rounded])
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Drop items."""
-        self._items = self._items.take(~np.isin(np.array(self._items.key, dtype=str), list(keys)))
+        """Delete items by key."""
+        self._items = self._items.take(~self._among(keys))
 
     def items(self, keys: Sequence[str]) -> Items:
         """Return the items with some keys."""
-        return self._items.take(np.isin(np.array(self._items.key, dtype=str), list(keys)))
+        return self._items.take(self._among(keys))
+
+    def _among(self, keys: Sequence[str]) -> BoolArray:
+        return np.isin(np.array(self._items.key, dtype=str), list(keys))
 
     def table(self, columns: Sequence[str], where: ItemFilter | None = None) -> pa.Table:
         """Return some columns of all items that meet the conditions."""
@@ -55,18 +59,17 @@ class ExactIndex(Index):
         return len(self._kept(where))
 
     def describe(self) -> str:
-        """Say how a search is answered."""
+        """Return in words that searches are exact."""
         return f"exact, in memory: {len(self._items)} items are compared one by one"
 
     def optimise(self) -> bool:
-        """Do nothing: there is nothing to merge or to build."""
+        """Return False: there is nothing to build."""
         return False
 
     def _candidates(self, vector: Tensor, k: int, where: ItemFilter | None) -> Items:
         kept = self._kept(where)
         similarity = kept.vectors.flatten(1) @ vector.float()
-        rows = torch.topk(similarity, min(k, len(kept))).indices
-        return kept.take(rows.numpy())
+        return kept.take(torch.topk(similarity, min(k, len(kept))).indices.numpy())
 
     def _kept(self, where: ItemFilter | None) -> Items:
         return self._items if where is None or where.empty else self._items.take(where.mask(self._items))
