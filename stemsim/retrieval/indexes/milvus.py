@@ -34,8 +34,9 @@ Result = TypeVar("Result")
 class MilvusIndex(Index):
     """Items in a Milvus collection.
 
-    Vectors are stored in float32 after rounding to float16, so that they equal those of the other indices. Milvus 2.6
-    and later search codes of one bit and score candidates again (IVF_RABITQ); older servers and milvus-lite compare all.
+    Vectors are stored in float32 after rounding to float16, so that they equal those of the other indices. From version
+    2.6 on, Milvus searches codes of one bit and scores candidates again (IVF_RABITQ); older servers and milvus-lite
+    compare all items.
 
     Args:
         uri: `http://host:19530`, or the path of a file that ends in `.db` for milvus-lite.

@@ -11,6 +11,7 @@ import pickle
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 
@@ -141,17 +142,14 @@ class _OnPickles:
     """
 
     def __init__(self, worker: Callable[..., Callable[[Any], Iterator[Any]]], arguments: tuple[Any, ...]) -> None:
-        self._failed: StemsimError | None = None
         try:
             self._work = worker(*arguments)
         except StemsimError as error:
-            self._failed = error
+            self._work = partial(_raise, error)
 
     def __call__(self, row: dict[str, Any]) -> list[dict[str, bytes]]:
         found: list[Any] = []
         try:
-            if self._failed is not None:
-                raise self._failed
             # Only what this job has put there is unpickled.
             found.extend(self._work(pickle.loads(row["task"])))  # noqa: S301
         except StemsimError as error:
@@ -159,6 +157,11 @@ class _OnPickles:
         except Exception as error:  # noqa: BLE001 - Ray would bury it in stacks of its own
             found.append(EmbeddingError(f"The work on a node failed: {error!r}. {_GO_ON}"))
         return [{"result": pickle.dumps(one)} for one in found]
+
+
+def _raise(error: StemsimError, task: list[Any]) -> Iterator[Any]:
+    del task
+    raise error
 
 
 def _run(
