@@ -479,7 +479,10 @@ def fused(tmp_path, monkeypatch):
     """Return a function that makes a library of random sounds whose model has a fusion."""
     rng = np.random.default_rng(0)
     for number in range(60):
-        write(tmp_path / f"random/{number:02d}.wav", tone(*rng.integers(8, size=3), seconds=0.5, level=0.1))
+        write(
+            tmp_path / f"random/{number:02d}.wav",
+            tone(*rng.integers(8, size=3), seconds=0.5, level=0.1 + 1e-3 * number),
+        )
 
     def make(fusion):
         with torch.no_grad():
@@ -581,14 +584,14 @@ def test_a_failed_commit_leaves_nothing_behind(library, folder, monkeypatch):
 
 def test_ctrl_c_keeps_what_is_complete(tmp_path, folder, monkeypatch):
     library = Library(tmp_path / "L", embedder(workers=1, batch_size=1), window=4.0)
-    taken = adding._Adding._take
+    taken = adding.Adding._take
 
     def take(self, prepared, rows):
         taken(self, prepared, rows)
         if self.report.added == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(adding._Adding, "_take", take)
+    monkeypatch.setattr(adding.Adding, "_take", take)
     with pytest.raises(KeyboardInterrupt):
         library.add(folder, listen=False)
     assert len(check_whole(library)) == 2

@@ -8,6 +8,11 @@ import soundfile
 from typer.testing import CliRunner
 
 from stemsim.cli import app
+from stemsim.embedding import StemEmbedder
+from stemsim.encoders import Spectral
+from stemsim.fusion import AttentionFusion
+from stemsim.retrieval import Library
+from stemsim.separators import Bands
 
 RATE = 44_100
 
@@ -145,6 +150,22 @@ def test_hits_are_exported(root, tmp_path):
         assert len(samples) / rate == pytest.approx(hit["duration"], abs=1e-4)
         original, _ = soundfile.read(hit["path"], start=round(hit["start"] * rate), frames=len(samples))
         assert np.abs(samples - original).max() < 1e-4
+
+
+def test_a_search_says_that_a_nonlinear_fusion_ranks(root, tmp_path, monkeypatch):
+    fusion = AttentionFusion(Bands.stems)
+    monkeypatch.setattr("stemsim.model.load_fusion", lambda _: fusion, raising=False)
+    weights = dict.fromkeys(Bands.stems, 1.0)
+    embedder = StemEmbedder(Bands(), Spectral(), progress=False)
+    library = Library(tmp_path / "L", embedder, weights=weights, model=str(tmp_path))
+    library.add(root / "sounds/Kicks", listen=False)
+    arguments = "search", root / "sounds/song.wav", "--library", library.root
+    found = run(*arguments, "--json")
+    assert found["fusion"] == found["hits"][0]["fusion"] == "AttentionFusion"
+    assert f"ranked again by the AttentionFusion of {tmp_path}" in run(*arguments)
+    assert "AttentionFusion ranks the best again" in run("index", "stats", "--library", library.root)
+    assert run(*arguments, "--json", "--weights", "equal")["fusion"] is None
+    assert "AttentionFusion" not in run(*arguments, "--weights", "drums=1")
 
 
 def test_another_encoder_separator_or_window_is_refused(root):

@@ -1,7 +1,7 @@
 """Hits: items that a search shows, with contributions, near-identical ones folded into the best."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -119,15 +119,6 @@ def _fused(items: Items, query: Query, fusion: "Fusion") -> Tensor:
     return contributions
 
 
-@dataclass(slots=True)
-class _Fold:
-    """A row that is shown, and those that it stands for."""
-
-    row: int
-    folded: int = 0
-    also: dict[str, None] = field(default_factory=dict)
-
-
 def fold_hits(
     found: RankedItems,
     query: Query,
@@ -152,31 +143,45 @@ def fold_hits(
     """
     items = found.items
     compared = sorted({routing.stems.index(library) for _, library, _ in routing.pairs})
-    folds: list[_Fold] = []
-    for row in range(len(items)):
-        start, end = float(items.start[row]), float(items.end[row])
-        if not include_self and query.overlaps(items.content[row], start, end):
+    folds: dict[int, list[int]] = {}  # rows that are shown, and those that each stands for
+    for row, content in enumerate(items.content):
+        if not include_self and query.overlaps(content, float(items.start[row]), float(items.end[row])):
             continue
-        same = [other for other in folds if items.content[other.row] == items.content[row]]
-        best = next((other for other in same if _coincide(items, other.row, row, compared, fold)), None)
+        same = (other for other in folds if items.content[other] == content)
+        best = next((other for other in same if _coincide(items, other, row, compared, fold)), None)
         if best is None:
-            folds.append(_Fold(row))
-        elif items.path[best.row] == items.path[row]:
-            best.folded += 1
+            folds[row] = []
         else:
-            best.also[items.path[row]] = None
-    rows = np.array([one.row for one in folds], dtype=np.int64)
-    shown = items.take(rows)
+            folds[best].append(row)
+    shown = items.take(list(folds))
+    similarity = found.similarity[list(folds)].tolist()
     if fusion is None:
         names, contributions = routing.names, routing.contributions(query.vectors, shown.vectors)
     else:
         names, contributions = fusion.stems, _fused(shown, query, fusion)
-    similarity = found.similarity[torch.from_numpy(rows)]
-    fused_by = None if fusion is None else type(fusion).__name__
-    return [
-        _hit(shown, place, total, dict(zip(names, parts, strict=True)), folds[place], fused_by)
-        for place, (total, parts) in enumerate(zip(similarity.tolist(), contributions.tolist(), strict=True))
-    ]
+    hits = []
+    for place, (row, others) in enumerate(folds.items()):
+        paths = [items.path[other] for other in others]
+        also = tuple(Path(path) for path in dict.fromkeys(paths) if path != items.path[row])
+        hits.append(
+            Hit(
+                path=Path(items.path[row]),
+                start=float(items.start[row]),
+                duration=float(items.duration[row]),
+                similarity=similarity[place],
+                contributions=dict(zip(names, contributions[place].tolist(), strict=True)),
+                stems=tuple(stem for stem, sounds in zip(items.stems, items.present[row], strict=True) if sounds),
+                file_duration=float(items.file_duration[row]),
+                category=items.category[row] or None,
+                bpm=None if np.isnan(items.bpm[row]) else float(items.bpm[row]),
+                musical_key=items.musical_key[row] or None,
+                loudness=float(items.loudness[row]),
+                folded=paths.count(items.path[row]),
+                also=also,
+                fusion=None if fusion is None else type(fusion).__name__,
+            )
+        )
+    return hits
 
 
 def _coincide(items: Items, one: int, other: int, compared: Sequence[int], fold: float) -> bool:
@@ -189,25 +194,3 @@ def _coincide(items: Items, one: int, other: int, compared: Sequence[int], fold:
         return True
     cosines = (items.vectors[one, both].double() * items.vectors[other, both].double()).sum(dim=1)
     return bool(cosines.mean() >= fold)
-
-
-def _hit(
-    items: Items, row: int, similarity: float, contributions: Mapping[str, float], fold: _Fold, fusion: str | None
-) -> Hit:
-    bpm = float(items.bpm[row])
-    return Hit(
-        path=Path(items.path[row]),
-        start=float(items.start[row]),
-        duration=float(items.duration[row]),
-        similarity=similarity,
-        contributions=contributions,
-        stems=tuple(stem for stem, sounds in zip(items.stems, items.present[row].tolist(), strict=True) if sounds),
-        file_duration=float(items.file_duration[row]),
-        category=items.category[row] or None,
-        bpm=None if np.isnan(bpm) else bpm,
-        musical_key=items.musical_key[row] or None,
-        loudness=float(items.loudness[row]),
-        folded=fold.folded,
-        also=tuple(Path(path) for path in fold.also),
-        fusion=fusion,
-    )

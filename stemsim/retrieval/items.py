@@ -156,16 +156,10 @@ _PLAIN: Final = tuple(name for name in _COLUMNS if name in {*_TEXTS, *_NUMBERS})
 
 
 def item_key(path: str, content: str, start: float, duration: float) -> str:
-    """Return the key of an item: its file, the content of its audio, and its place in it.
+    """Return the key of an item: a hash of its path, its content, and its start and duration in seconds.
 
     Because of the content, items of a new version of a file can stand beside the old ones until those are removed;
     because of the path, one recording under two paths is found by the words of either.
-
-    Args:
-        path: Absolute path of the file.
-        content: Hash of all bytes that the item depends on.
-        start: Where it begins, in seconds.
-        duration: Its length in seconds.
     """
     place = f"{content}:{start:.6f}:{duration:.6f}:{path}"
     return hashlib.blake2b(place.encode(), digest_size=16).hexdigest()

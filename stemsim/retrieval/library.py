@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from stemsim.embedding import StemEmbedder
 from stemsim.encoders import Encoder
@@ -25,8 +25,7 @@ from stemsim.stems import StemLayout, check_same_layout
 
 if TYPE_CHECKING:
     from stemsim.fusion import Fusion
-    from stemsim.retrieval.indexing.adding import AddReport
-    from stemsim.retrieval.indexing.engines import Engine
+    from stemsim.retrieval.indexing.adding import AddReport, Engine
     from stemsim.retrieval.stats import LibraryStats
 
 __all__ = ["Library"]
@@ -38,7 +37,7 @@ _LEAST_RERANKED: Final = 200  # or as many as this
 
 
 class Library:
-    """Files of audio, embedded stem by stem, and a search over them.
+    """Audio files, embedded stem by stem, and a search over them.
 
     Its items are windows of files; a file shorter than a window is one item. A library remembers how it was made, so
     that an existing one is opened by its folder alone. Several processes may add to it and search it at the same time.
@@ -91,7 +90,7 @@ class Library:
         self._catalogue = Catalogue(root, storage_options=storage_options)
         self._storage_options = storage_options
         self._embedder = embedder
-        self._computing = {"device": device, "workers": workers, "batch_size": batch_size}
+        self._computing: dict[str, Any] = {"device": device, "workers": workers, "batch_size": batch_size}
         uri, collection = ("", "") if index is None else milvus_address(index)
         card = self._catalogue.read_card()
         if card is None:
@@ -194,10 +193,8 @@ class Library:
 
         Raises:
             DataNotFoundError: If one of `paths` does not exist.
-            StoreError: If the library cannot be written.
         """
-        from stemsim.retrieval.indexing.adding import AddReport, add_files
-        from stemsim.retrieval.indexing.engines import LocalEngine
+        from stemsim.retrieval.indexing.adding import Adding, AddReport, LocalEngine, progress_bar
         from stemsim.retrieval.indexing.finding import find_files, stat_files
 
         begun = time.monotonic()
@@ -210,10 +207,12 @@ class Library:
         report = AddReport()
         if files:
             where = LocalEngine(self.embedder) if engine is None else engine
-            with where.started(self.card, listen=listen) as extraction:
-                report = add_files(
-                    files, known, extraction, self._catalogue, self.index, self.card.windowing, progress=progress
-                )
+            windowing = self.card.windowing
+            with (
+                where.started(self.card, listen=listen) as extraction,
+                progress_bar(files, show=progress) as advance,
+            ):
+                report = Adding(self._catalogue, self.index, extraction, windowing, advance).run(files, known)
         if report.added or report.changed:
             self._tidy()
         report.failures[:0] = [*failures, *unseen]
@@ -222,13 +221,10 @@ class Library:
         return report
 
     def remove(self, paths: str | Path | Sequence[str | Path]) -> list[Path]:
-        """Remove files from the library, not from the disk.
-
-        Args:
-            paths: Files, and folders with all their subfolders, whether they still exist or not.
+        """Remove files, and folders with all their subfolders, from the library, not from the disk.
 
         Returns:
-            The files that were removed.
+            The files that were removed, whether they still existed or not.
 
         Raises:
             DataNotFoundError: If no file of the library has one of these paths.
@@ -246,16 +242,13 @@ class Library:
         return self._drop(chosen)
 
     def prune(self, *, even_all: bool = False) -> list[Path]:
-        """Remove the files that no longer exist on the disk.
+        """Remove the files that no longer exist on the disk; return them.
 
         Args:
-            even_all: Remove them even if none is left, which may be because a disk is not mounted.
-
-        Returns:
-            The files that were removed.
+            even_all: Remove them even if none is left.
 
         Raises:
-            DataNotFoundError: If not a single file exists.
+            DataNotFoundError: If not a single file exists, which may be because a disk is not mounted.
         """
         known = self._catalogue.records()
         missing = [record for record in known if not os.path.lexists(record.path)]
@@ -347,11 +340,7 @@ class Library:
         text_weight: float = 0.5,
         text_stems: Sequence[str] | None = None,
     ) -> Query:
-        """Return the query of a search; the arguments are those of `search`.
-
-        Raises:
-            ConfigError: If there is neither a query nor a text.
-        """
+        """Return the query of a search; the arguments are those of `search`."""
         if query is None:
             if text is None:
                 msg = "There is nothing to search with: give a piece of audio, a text, or both."
@@ -363,7 +352,7 @@ class Library:
     def routing(
         self, routing: Routing | Mapping[str, float] | str | None = None, *, words_only: bool = False
     ) -> Routing:
-        """Return the weights of a search.
+        """Return the weights of a search, with the fusion of the library's model if they are the library's own.
 
         Args:
             routing: As for `search`.
@@ -372,7 +361,7 @@ class Library:
 
         Raises:
             StemMismatchError: If a `Routing` is between other stems than the library's.
-            ConfigError: If it names a stem that the library lacks.
+            ConfigError: If a stem is not the library's, or the fusion cannot be loaded.
         """
         if isinstance(routing, Routing):
             remedy = "Make a routing between the stems of the library."

@@ -53,7 +53,8 @@ class Query:
     @property
     def present(self) -> Tensor:
         """`(stem,)` whether the stem sounds."""
-        return self.vectors.norm(dim=1) >= _SILENT
+        present: Tensor = self.vectors.norm(dim=1) >= _SILENT
+        return present
 
     @property
     def silent(self) -> tuple[str, ...]:
@@ -61,13 +62,7 @@ class Query:
         return tuple(stem for stem, sounds in zip(self.stems, self.present.tolist(), strict=True) if not sounds)
 
     def overlaps(self, content: str, start: float, end: float) -> bool:
-        """Return whether a stretch of audio is at least in part the query itself.
-
-        Args:
-            content: Hash of the audio.
-            start: Where the stretch begins, in seconds.
-            end: Where it ends.
-        """
+        """Return whether a stretch of audio, from start to end in seconds, is at least in part the query itself."""
         return content == self.content and start < self.end and self.start < end
 
 
@@ -129,12 +124,7 @@ def _embed_waveform(waveform: Tensor, rate: int, embedder: StemEmbedder, windowi
 
 
 def text_query(text: str, encoder: Encoder, stems: StemLayout) -> Query:
-    """Return the query for a description in words: the same vector for every stem.
-
-    Args:
-        text: Such as "warm analog bass".
-        encoder: The library's; it must encode text.
-        stems: Stem layout of the library.
+    """Return the query for a description in words: the same vector for every stem of a layout.
 
     Raises:
         ConfigError: If the encoder does not encode text, or the text is empty.
@@ -151,7 +141,7 @@ def with_text(
     Args:
         query: The audio query.
         text: The description.
-        encoder: The library's; it must encode text.
+        encoder: Encodes it.
         weight: Share of the words, from 0 to 1.
         stems: The stems that the words describe; None: all. The others stay as they are.
 
@@ -186,11 +176,7 @@ def _encode(text: str, encoder: Encoder) -> Tensor:
 
 
 def check_audible(query: Query, routing: Routing) -> None:
-    """Raise if every weighted stem of the query is silent: all items would be equally similar.
-
-    Raises:
-        ConfigError: If nothing of the query is left.
-    """
+    """Raise a `ConfigError` if every weighted stem of the query is silent: all items would be equally similar."""
     asked = {stem for stem, _, _ in routing.pairs}
     if asked <= set(query.silent):
         msg = (

@@ -56,7 +56,7 @@ def recall_check(index: Index, *, k: int = 50, queries: int = 20, seed: int = 0)
         index: The index.
         k: Number of items to ask for.
         queries: Number of queries of each kind of weights.
-        seed: Seed of the draw.
+        seed: Seed of the draw of queries and weights.
 
     Raises:
         ConfigError: If the index is empty, or a number is not positive.

@@ -56,15 +56,7 @@ class Routing:
 
     @classmethod
     def sliders(cls, stems: StemLayout, weights: Mapping[str, float]) -> Self:
-        """Compare each stem with the same stem.
-
-        Args:
-            stems: Stem layout.
-            weights: Weight of each stem; a stem that is not named has weight 0.
-
-        Raises:
-            ConfigError: If a stem is unknown, or no weight is other than 0.
-        """
+        """Compare each stem with the same stem; a stem without a weight has weight 0."""
         return cls.pairs_of(stems, {(stem, stem): weight for stem, weight in weights.items()})
 
     @classmethod
@@ -74,14 +66,10 @@ class Routing:
 
     @classmethod
     def pairs_of(cls, stems: StemLayout, weights: Mapping[tuple[str, str], float]) -> Self:
-        """Compare pairs of stems.
-
-        Args:
-            stems: Stem layout.
-            weights: By stem of the query and stem of the library.
+        """Compare pairs of stems, given weights by stem of the query and stem of the library.
 
         Raises:
-            ConfigError: If a stem is unknown, or no weight is other than 0.
+            ConfigError: If a stem is unknown, or all weights are 0.
         """
         matrix = torch.zeros(len(stems), len(stems), dtype=torch.float64)
         for pair, weight in weights.items():
@@ -142,10 +130,7 @@ class Routing:
         return ",".join(f"{name}={pair[2]:g}" for name, pair in zip(self.names, self.pairs, strict=True))
 
     def fold(self, vectors: Tensor) -> Tensor:
-        """Fold the weights into queries.
-
-        Args:
-            vectors: `(..., stem, dim)` stem embeddings of queries; zeros where a stem is silent.
+        """Fold the weights into queries `(..., stem, dim)`.
 
         Returns:
             `(..., stem * dim)` float64, whose inner product with stored vectors is the similarity.

@@ -58,15 +58,11 @@ class Index(ABC):
         self.spec = spec
 
     def upsert(self, items: Items) -> None:
-        """Insert items, in one commit where the engine has commits; items with the same key are replaced.
-
-        Args:
-            items: The items; where a key occurs twice, the last one counts.
+        """Insert items, in one commit where the engine has commits; of items with the same key the last one stays.
 
         Raises:
             StemMismatchError: If they have other stems.
             ConfigError: If their vectors have another length.
-            StoreError: If they cannot be written.
         """
         remedy = "Make another index for such items."
         check_same_layout(self.spec.stems, items.stems, what="the set of items", remedy=remedy)

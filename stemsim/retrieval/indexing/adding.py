@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,22 +13,54 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch import Tensor
 
 from stemsim.audio import Segment
+from stemsim.embedding import StemEmbedder
+from stemsim.retrieval.card import LibraryCard
 from stemsim.retrieval.catalogue import Catalogue, FileRecord
 from stemsim.retrieval.indexes.base import Index
-from stemsim.retrieval.indexing.embedding import EmbeddedFile
-from stemsim.retrieval.indexing.engines import Extraction
+from stemsim.retrieval.indexing.embedding import EmbeddedFile, embed_files
 from stemsim.retrieval.indexing.finding import Failure, FoundFile
-from stemsim.retrieval.indexing.preparing import PreparedFile, Touched
+from stemsim.retrieval.indexing.preparing import Prepared, PreparedFile, prepare_files
 from stemsim.retrieval.items import FloatArray, Items, item_key
 from stemsim.retrieval.windows import Windowing
 from stemsim.stems import StemLayout
 
-__all__ = ["AddReport", "add_files"]
+__all__ = ["AddReport", "Adding", "Engine", "Extraction", "LocalEngine", "progress_bar"]
 
 _ITEMS_PER_COMMIT: Final = 512
 _SECONDS_PER_COMMIT: Final = 5.0
 _COMMITS_PER_MERGE: Final = 100
 _FILES_PER_READ: Final = 256
+
+
+class Extraction(NamedTuple):
+    """Prepares and embeds the files of one library; either yields files in any order, and reports failures."""
+
+    prepare: Callable[[Sequence[FoundFile]], Iterator[Prepared]]
+    embed: Callable[[Iterable[PreparedFile]], Iterator[EmbeddedFile | Failure]]
+
+
+class Engine(Protocol):
+    """Starts extractions, in this process or elsewhere, such as on a cluster."""
+
+    def started(self, card: LibraryCard, *, listen: bool) -> AbstractContextManager[Extraction]:
+        """Start an extraction for a library, and stop it in the end; `listen`: measure tempo and key."""
+
+
+class LocalEngine:
+    """Prepares and embeds files in this process, with an embedder."""
+
+    def __init__(self, embedder: StemEmbedder) -> None:
+        self._embedder = embedder
+
+    def started(self, card: LibraryCard, *, listen: bool) -> AbstractContextManager[Extraction]:
+        """Return the extraction for a library."""
+        embedder, windowing = self._embedder, card.windowing
+        return nullcontext(
+            Extraction(
+                lambda files: prepare_files(files, embedder.source, windowing, listen=listen, workers=embedder.workers),
+                lambda files: embed_files(files, embedder, windowing),
+            )
+        )
 
 
 @dataclass(slots=True)
@@ -64,85 +96,54 @@ class AddReport:
         return {**counts, "failures": failures}
 
 
-def add_files(
-    files: Sequence[FoundFile],
-    known: Sequence[FileRecord],
-    extraction: Extraction,
-    catalogue: Catalogue,
-    index: Index,
-    windowing: Windowing,
-    *,
-    progress: bool = False,
-) -> AddReport:
-    """Add files to a library; complete files are committed every few seconds, and at the end, however that comes.
-
-    Args:
-        files: The files to look into.
-        known: The library's records.
-        extraction: Prepares and embeds files.
-        catalogue: The library's files.
-        index: The library's items.
-        windowing: How files are cut.
-        progress: Show a progress bar on standard error.
-    """
-    with _progress_bar(files, show=progress) as advance:
-        adding = _Adding(catalogue, index, extraction, windowing, advance)
-        return adding.run(files, known)
-
-
 @contextmanager
-def _progress_bar(files: Sequence[FoundFile], *, show: bool) -> Iterator[Callable[[int, AddReport], None]]:
-    """Show progress in bytes, since the lengths of files are not known yet; yield what advances it by one file."""
-    columns = (
-        TextColumn("[progress.description]{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[files]}"),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+def progress_bar(files: Sequence[FoundFile], *, show: bool) -> Iterator[Callable[[int, AddReport], None]]:
+    """Show progress in bytes, as durations are not known yet; yield the function that advances it by one file."""
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
     begun = time.monotonic()
     finished = 0
-    total = max(1, sum(file.size for file in files))
-    with Progress(*columns, console=Console(stderr=True), disable=not show) as bar:
-        task = bar.add_task("Adding files", total=total, files=f"0/{len(files)} files", rate="")
+    with Progress("Adding files", *columns, console=Console(stderr=True), disable=not show) as bar:
+        task = bar.add_task(f"0/{len(files)} files", total=max(1, sum(file.size for file in files)))
 
         def advance(size: int, report: AddReport) -> None:
             nonlocal finished
             finished += 1
             seconds = max(time.monotonic() - begun, 1e-9)
             rate = f"{report.items / seconds:.1f} items/s, {report.seconds_of_audio / seconds:.0f} x real time"
-            bar.update(task, advance=size, files=f"{finished}/{len(files)} files", rate=rate)
+            bar.update(task, advance=size, description=f"{finished}/{len(files)} files {rate}")
 
         yield advance
 
 
-class _Adding:
-    """One run of adding files, see `add_files`."""
+@dataclass
+class Adding:
+    """One run of adding files to a library; complete files are committed every few seconds.
 
-    def __init__(
-        self,
-        catalogue: Catalogue,
-        index: Index,
-        extraction: Extraction,
-        windowing: Windowing,
-        advance: Callable[[int, AddReport], None],
-    ) -> None:
-        self.report = AddReport()
-        self._catalogue = catalogue
-        self._index = index
-        self._extraction = extraction
-        self._windowing = windowing
-        self._advance = advance
-        self._complete: dict[str, FileRecord] = {}  # by content
-        self._begun: set[str] = set()  # contents
-        self._copies: list[PreparedFile] = []
-        self._touched: list[FileRecord] = []
-        self._waiting: list[tuple[PreparedFile, Items]] = []
-        self._committed = time.monotonic()
-        self._commits = 0
+    Attributes:
+        catalogue: The library's files.
+        index: The library's items.
+        extraction: Prepares and embeds files.
+        windowing: How files are cut.
+        advance: Called with the size of each file that is finished, and the counts so far.
+        report: The counts.
+    """
+
+    catalogue: Catalogue
+    index: Index
+    extraction: Extraction
+    windowing: Windowing
+    advance: Callable[[int, AddReport], None]
+    report: AddReport = field(default_factory=AddReport)
+    _complete: dict[str, FileRecord] = field(default_factory=dict)  # by content
+    _begun: set[str] = field(default_factory=set)  # contents
+    _copies: list[PreparedFile] = field(default_factory=list)
+    _touched: list[FileRecord] = field(default_factory=list)
+    _waiting: list[tuple[PreparedFile, Items]] = field(default_factory=list)
+    _committed: float = field(default_factory=time.monotonic)
+    _commits: int = 0
 
     def run(self, files: Sequence[FoundFile], known: Sequence[FileRecord]) -> AddReport:
+        """Add files, given the library's records; commit what is complete, however the run ends."""
         self._complete = {record.content: record for record in known if record.done}
         try:
             self._embed(self._new(files))
@@ -154,11 +155,11 @@ class _Adding:
 
     def _new(self, files: Sequence[FoundFile]) -> Iterator[PreparedFile]:
         """Yield the files with new content; those whose content is known or already yielded are copied later."""
-        for result in self._extraction.prepare(files):
+        for result in self.extraction.prepare(files):
             if isinstance(result, Failure):
                 self._fail(result)
-            elif isinstance(result, Touched):
-                self._touch(result.file)
+            elif isinstance(result, FoundFile):
+                self._touch(result)
             elif result.content in self._complete or result.content in self._begun:
                 self._copies.append(result)
             else:
@@ -166,19 +167,19 @@ class _Adding:
                 yield result
 
     def _embed(self, files: Iterable[PreparedFile]) -> None:
-        for result in self._extraction.embed(files):
+        for result in self.extraction.embed(files):
             if isinstance(result, Failure):
                 self._fail(result)
                 continue
             self.report.seconds_of_audio += sum(window.duration for window in result.prepared.windows)
-            self._take(result.prepared, _items_of(result, self._index.spec.stems))
+            self._take(result.prepared, _items_of(result, self.index.spec.stems))
 
     def _copy(self) -> None:
         """Give files whose content the library holds the vectors of the file that has it."""
         for start in range(0, len(self._copies), _FILES_PER_READ):
             files = self._copies[start : start + _FILES_PER_READ]
             originals = {file.content: self._complete[file.content] for file in files if file.content in self._complete}
-            found = self._index.items([key for one in originals.values() for key in one.item_keys(self._windowing)])
+            found = self.index.items([key for one in originals.values() for key in one.item_keys(self.windowing)])
             lacking: list[PreparedFile] = []
             for file in files:
                 items = _copied(found, file)
@@ -198,7 +199,7 @@ class _Adding:
         self.report.silent += len(items) == 0
         self.report.items += len(items)
         self._waiting.append((prepared, items))
-        self._advance(prepared.file.size, self.report)
+        self.advance(prepared.file.size, self.report)
         enough = sum(len(items) for _, items in self._waiting) >= _ITEMS_PER_COMMIT
         if enough or time.monotonic() - self._committed >= _SECONDS_PER_COMMIT:
             self._commit()
@@ -207,11 +208,11 @@ class _Adding:
         if file.known is not None:
             self._touched.append(replace(file.known, size=file.size, mtime_ns=file.mtime_ns))
         self.report.unchanged += 1
-        self._advance(file.size, self.report)
+        self.advance(file.size, self.report)
 
     def _fail(self, failure: Failure) -> None:
         self.report.failures.append(failure)
-        self._advance(failure.size, self.report)
+        self.advance(failure.size, self.report)
 
     def _commit(self) -> None:
         """Write complete files: new items first, then old ones are deleted, and only then the files count as done."""
@@ -221,40 +222,36 @@ class _Adding:
         if not files and not touched:
             return
         done = [prepared.record(len(items)) for prepared, items in files]
-        with self._catalogue.writing():
+        with self.catalogue.writing():
             ids = {record.id for record in done}
-            older = self._catalogue.records_of([record.path for record in done])
+            older = self.catalogue.records_of([record.path for record in done])
             stale = [record for record in older if record.id not in ids]
             # A file that another process completed in the meantime stays as it is: killed here, this one would undo it.
             complete = {record.id for record in older if record.done}
-            self._catalogue.put([replace(record, done=False) for record in done if record.id not in complete])
+            self.catalogue.put([replace(record, done=False) for record in done if record.id not in complete])
             lacking = [items for record, (_, items) in zip(done, files, strict=True) if record.id not in complete]
             if lacking:
-                self._index.upsert(Items.concatenate(lacking))
-            self._index.delete([key for record in stale for key in record.item_keys(self._windowing)])
-            self._catalogue.delete(stale)
-            self._catalogue.put([*done, *touched])
+                self.index.upsert(Items.concatenate(lacking))
+            self.index.delete([key for record in stale for key in record.item_keys(self.windowing)])
+            self.catalogue.delete(stale)
+            self.catalogue.put([*done, *touched])
             self._commits += 1
             if self._commits % _COMMITS_PER_MERGE == 0:  # a long run leaves many small files behind
-                self._index.optimise()
-                self._catalogue.compact()
+                self.index.optimise()
+                self.catalogue.compact()
         self._complete.update((record.content, record) for record in done)
 
 
 def _items_of(embedded: EmbeddedFile, stems: StemLayout) -> Items:
     """Return the items of a file: the windows in which any stem sounds."""
-    sounding = embedded.embeddings.present.any(dim=1)
-    embeddings = embedded.embeddings.take(sounding.nonzero().squeeze(1))
-    windows = [window for window, sounds in zip(embedded.prepared.windows, sounding.tolist(), strict=True) if sounds]
-    loudness = _loudness(embeddings.levels, stems).double().numpy()
-    return _items(embedded.prepared, windows, stems, loudness, embeddings.present, embeddings.vectors)
-
-
-def _loudness(levels: Tensor, stems: StemLayout) -> Tensor:
-    """Return the level `(window,)` of the mix in dBFS; without a mix, that of uncorrelated stems together."""
+    sounding = embedded.embeddings.present.any(dim=1).nonzero().squeeze(1)
+    vectors, levels, present = embedded.embeddings.take(sounding)
     if "mix" in stems:
-        return levels[:, stems.index("mix")]
-    return 10.0 * torch.log10(torch.pow(10.0, levels / 10.0).sum(dim=1))
+        loudness = levels[:, stems.index("mix")]
+    else:  # of uncorrelated stems together
+        loudness = 10.0 * torch.log10(torch.pow(10.0, levels / 10.0).sum(dim=1))
+    windows = [embedded.prepared.windows[row] for row in sounding.tolist()]
+    return _items(embedded.prepared, windows, stems, loudness.double().numpy(), present, vectors)
 
 
 def _copied(found: Items, prepared: PreparedFile) -> Items:

@@ -50,14 +50,8 @@ def embed_files(
 ) -> Iterator[EmbeddedFile | Failure]:
     """Embed files, in batches of windows of equal length that may be from several files.
 
-    Args:
-        files: The files, taken as they are needed.
-        embedder: Separates and embeds them.
-        windowing: How they were cut.
-
     Yields:
-        Each file as soon as all its windows are embedded, or why they cannot be. Other files are not affected by one
-        that fails.
+        Each file as soon as all its windows are embedded, or why they cannot be, which does not affect other files.
     """
     parts: dict[Path, list[tuple[_Part, StemEmbeddings]]] = defaultdict(list)
     failed: set[Path] = set()

@@ -31,13 +31,7 @@ class FoundFile:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A file that cannot be added.
-
-    Attributes:
-        path: The file.
-        reason: The reason.
-        size: Its size in bytes, if known.
-    """
+    """A file that cannot be added, with the reason and, if known, its size in bytes."""
 
     path: Path
     reason: str
@@ -60,7 +54,7 @@ def find_files(paths: Sequence[str | Path], *, mixes_only: bool = False) -> tupl
     Raises:
         DataNotFoundError: If one of `paths` does not exist.
     """
-    found: dict[Path, None] = {}
+    found: set[Path] = set()
     failures: list[Failure] = []
 
     def cannot_open(error: OSError) -> None:
@@ -70,11 +64,10 @@ def find_files(paths: Sequence[str | Path], *, mixes_only: bool = False) -> tupl
         if path.is_dir():
             for folder, subfolders, names in os.walk(path, onerror=cannot_open):
                 subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-                for file in (Path(folder) / name for name in names):
-                    if is_audio_path(file) and (file.stem == "mix" or not mixes_only):
-                        found[file] = None
+                files = (Path(folder) / name for name in names)
+                found.update(file for file in files if is_audio_path(file) and (file.stem == "mix" or not mixes_only))
         elif path.exists() or path.is_symlink():
-            found[path] = None
+            found.add(path)
         else:
             msg = f"No file or folder at {path}. Check the path."
             raise DataNotFoundError(msg)

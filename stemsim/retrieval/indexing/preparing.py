@@ -14,7 +14,7 @@ from stemsim.retrieval.tags import Tags, describe_file
 from stemsim.retrieval.windows import Windowing
 from stemsim.separators import StemSource
 
-__all__ = ["PreparedFile", "Touched", "prepare_files"]
+__all__ = ["Prepared", "PreparedFile", "prepare_files"]
 
 _AHEAD: Final = 8  # files prepared ahead, for each thread
 
@@ -37,30 +37,22 @@ class PreparedFile:
 
     def record(self, items: int) -> FileRecord:
         """Return the catalogue's record of the file once all its items are in the index."""
+        file, tags = self.file, self.tags
+        bpm_measured, key_measured = "bpm" in tags.measured, "musical_key" in tags.measured
+        path, content, duration = str(file.path), self.content, tags.duration
         return FileRecord(
-            path=str(self.file.path),
-            size=self.file.size,
-            mtime_ns=self.file.mtime_ns,
-            content=self.content,
-            items=items,
-            duration=self.tags.duration,
-            bpm_measured="bpm" in self.tags.measured,
-            key_measured="musical_key" in self.tags.measured,
-            done=True,
+            path, file.size, file.mtime_ns, content, items, duration, bpm_measured, key_measured, done=True
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Touched:
-    """A file with a new time of modification and the old content."""
-
-    file: FoundFile
+Prepared = PreparedFile | FoundFile | Failure
+"""A prepared file, the found one if its content is unchanged, or why it cannot be read."""
 
 
 def prepare_files(
     files: Sequence[FoundFile], source: StemSource, windowing: Windowing, *, listen: bool, workers: int
-) -> Iterator[PreparedFile | Touched | Failure]:
-    """Hash, tag and cut files, several at the same time and a little ahead of demand.
+) -> Iterator[Prepared]:
+    """Hash, tag and cut files, several at the same time and a little ahead of demand; yield them in order.
 
     Args:
         files: The files.
@@ -68,14 +60,11 @@ def prepare_files(
         windowing: How they are cut.
         listen: Whether to measure tempo and key.
         workers: Number of threads.
-
-    Yields:
-        Each file, or why it cannot be read, in order.
     """
     remaining = iter(files)
     with ThreadPoolExecutor(workers, "stemsim-files") as pool:
 
-        def submit(file: FoundFile) -> Future[PreparedFile | Touched | Failure]:
+        def submit(file: FoundFile) -> Future[Prepared]:
             return pool.submit(_prepare, file, source, windowing, listen)
 
         ahead = [submit(file) for file in islice(remaining, _AHEAD * workers)]
@@ -89,14 +78,12 @@ def prepare_files(
                 future.cancel()
 
 
-def _prepare(
-    file: FoundFile, source: StemSource, windowing: Windowing, listen: bool
-) -> PreparedFile | Touched | Failure:
+def _prepare(file: FoundFile, source: StemSource, windowing: Windowing, listen: bool) -> Prepared:
     try:
         windows = windowing.cut(file.path)
         content = source.content_hash(windows[0])
         if file.known is not None and file.known.content == content:
-            return Touched(file)
+            return file
         return PreparedFile(file, content, tuple(windows), describe_file(file.path, listen=listen))
     except (StemsimError, OSError) as error:
         return Failure(file.path, str(error), file.size)

@@ -20,10 +20,10 @@ import torch
 from stemsim.embedding.workers import default_workers
 from stemsim.errors import ConfigError, EmbeddingError, StemsimError
 from stemsim.retrieval.card import LibraryCard
+from stemsim.retrieval.indexing.adding import Extraction
 from stemsim.retrieval.indexing.embedding import EmbeddedFile, embed_files
-from stemsim.retrieval.indexing.engines import Extraction
 from stemsim.retrieval.indexing.finding import Failure, FoundFile
-from stemsim.retrieval.indexing.preparing import PreparedFile, Touched, prepare_files
+from stemsim.retrieval.indexing.preparing import Prepared, PreparedFile, prepare_files
 
 __all__ = ["RayEngine"]
 
@@ -69,47 +69,40 @@ class RayEngine:
         if mine:
             _connect(ray)
         try:
-            yield _RayExtraction(card, listen, self)
+            yield Extraction(partial(_prepare, card, listen), partial(_embed, card, self))
         finally:
             if mine:
                 ray.shutdown()
 
 
-class _RayExtraction:
-    """Prepares and embeds files with Ray Data, some thousand at a time."""
+def _prepare(card: LibraryCard, listen: bool, files: Iterable[FoundFile]) -> Iterator[Prepared]:
+    for chunk in _chunks(files):
+        tasks = [chunk[start : start + _FILES_PER_TASK] for start in range(0, len(chunk), _FILES_PER_TASK)]
+        # All of them first: no other job is running then that could wait for this one and be waited for.
+        yield from list(_run(_Preparation, (card, listen), tasks, num_cpus=1, compute=None))
 
-    def __init__(self, card: LibraryCard, listen: bool, engine: RayEngine) -> None:
-        self._card = card
-        self._listen = listen
-        self._engine = engine
 
-    def prepare(self, files: Sequence[FoundFile]) -> Iterator[PreparedFile | Touched | Failure]:
-        for chunk in _chunks(files):
-            tasks = [chunk[start : start + _FILES_PER_TASK] for start in range(0, len(chunk), _FILES_PER_TASK)]
-            # All of them first: no other job is running then that could wait for this one and be waited for.
-            yield from list(_run(_Preparation, (self._card, self._listen), tasks, num_cpus=1, compute=None))
+def _embed(card: LibraryCard, engine: RayEngine, files: Iterable[PreparedFile]) -> Iterator[EmbeddedFile | Failure]:
+    import ray
 
-    def embed(self, files: Iterable[PreparedFile]) -> Iterator[EmbeddedFile | Failure]:
-        import ray
-
-        on_gpu = torch.device(self._engine.device).type == "cuda"
-        resource = "GPU" if on_gpu else "CPU"
-        for chunk in _chunks(files):
-            available = int(ray.cluster_resources().get(resource, 0))  # type: ignore[no-untyped-call]
-            if available < 1:
-                msg = f"The Ray cluster has no {resource}. Choose another device, or add a node that has one."
-                raise ConfigError(msg)
-            tasks = list(_bundles(chunk))
-            # Without a core of its own, the reader of the blocks waits for ever (ray issue 44687).
-            actors = min(self._engine.actors or (available if on_gpu else max(1, available - 1)), len(tasks))
-            yield from _run(
-                _Embedding,
-                (self._card, self._engine.device, self._engine.batch_size),
-                tasks,
-                num_cpus=0 if on_gpu else 1,
-                num_gpus=1 if on_gpu else None,
-                compute=ray.data.ActorPoolStrategy(size=actors),
-            )
+    on_gpu = torch.device(engine.device).type == "cuda"
+    resource = "GPU" if on_gpu else "CPU"
+    for chunk in _chunks(files):
+        available = int(ray.cluster_resources().get(resource, 0))  # type: ignore[no-untyped-call]
+        if available < 1:
+            msg = f"The Ray cluster has no {resource}. Choose another device, or add a node that has one."
+            raise ConfigError(msg)
+        tasks = list(_bundles(chunk))
+        # Without a core of its own, the reader of the blocks waits for ever (ray issue 44687).
+        actors = min(engine.actors or (available if on_gpu else max(1, available - 1)), len(tasks))
+        yield from _run(
+            _Embedding,
+            (card, engine.device, engine.batch_size),
+            tasks,
+            num_cpus=0 if on_gpu else 1,
+            num_gpus=1 if on_gpu else None,
+            compute=ray.data.ActorPoolStrategy(size=actors),
+        )
 
 
 class _Preparation:
@@ -118,7 +111,7 @@ class _Preparation:
     def __init__(self, card: LibraryCard, listen: bool) -> None:
         self._source, self._windowing, self._listen = card.build_hash_source(), card.windowing, listen
 
-    def __call__(self, files: list[FoundFile]) -> Iterator[PreparedFile | Touched | Failure]:
+    def __call__(self, files: list[FoundFile]) -> Iterator[Prepared]:
         return prepare_files(files, self._source, self._windowing, listen=self._listen, workers=1)
 
 
