@@ -1,29 +1,35 @@
-"""Encoders, separators and weights by the names that one types on the command line."""
+"""Encoders, separators and fusions as they are named on the command line."""
 
-from typing import TYPE_CHECKING
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from stemsim.errors import ConfigError
 
 if TYPE_CHECKING:
     from stemsim.encoders import Encoder
+    from stemsim.fusion import Fusion
     from stemsim.separators import StemSource
 
-__all__ = ["ENCODER_HELP", "SEPARATOR_HELP", "make_encoder", "make_separator"]
+__all__ = ["ENCODER_HELP", "SEPARATOR_HELP", "import_fusion", "make_encoder", "make_separator"]
 
-ENCODER_HELP = "spectral, laion-clap or muq-mulan; laion-clap:WEIGHTS names other weights."
-SEPARATOR_HELP = "bands, demucs (demucs:htdemucs_6s), mix, or multitrack (multitrack:4-stem) for true stems from files."
-_OPTION = {"laion-clap": "weights", "muq-mulan": "weights", "demucs": "model"}
+ENCODER_HELP: Final = "spectral, laion-clap or muq-mulan; laion-clap:WEIGHTS for other weights than the usual ones."
+SEPARATOR_HELP: Final = (
+    "bands, demucs (or demucs:htdemucs_6s), mix, or multitrack (or multitrack:4-stem) to read true stems from files."
+)
+_OPTION: Final = {"laion-clap": "weights", "muq-mulan": "weights", "demucs": "model", "multitrack": "stems"}
 
 
 def make_encoder(text: str) -> "Encoder":
     """Make the encoder that a user names.
 
     Args:
-        text: `spectral`, `laion-clap` or `muq-mulan`, with its weights behind a colon if they are not the usual ones.
+        text: `spectral`, `laion-clap` or `muq-mulan`; or `NAME:WEIGHTS` for other weights than the usual ones.
 
     Raises:
-        ConfigError: If there is none of that name.
-        DataNotFoundError: If its weights are not here.
+        ConfigError: If there is no encoder of that name.
+        DataNotFoundError: If its weights are not on this disk.
     """
     from stemsim.model.parts import Part, build_encoder
 
@@ -35,21 +41,44 @@ def make_separator(text: str) -> "StemSource":
     """Make the separator that a user names.
 
     Args:
-        text: `bands`, `demucs`, `mix` or `multitrack`, with its model or layout behind a colon if it is not the usual.
+        text: `bands`, `demucs`, `mix` or `multitrack`; or `demucs:MODEL`, `multitrack:LAYOUT`.
 
     Raises:
-        ConfigError: If there is none of that name.
-        DataNotFoundError: If its weights are not here.
+        ConfigError: If there is no separator of that name.
+        DataNotFoundError: If its weights are not on this disk.
     """
     from stemsim.model.parts import Part, build_separator
 
-    name, _, option = text.partition(":")
-    if name == "multitrack":
-        from stemsim.separators import Multitrack
-
-        return Multitrack(option or "6-stem")
     name, options = _parsed(text, "--separator")
     return build_separator(Part("separator", name, options))
+
+
+def import_fusion(path: str) -> "type[Fusion]":
+    """Import the class of a user's own fusion, from the working directory or from where Python finds its packages.
+
+    Args:
+        path: Dotted path of the class, such as `my_module.MyFusion`.
+
+    Raises:
+        ConfigError: If there is no such class, or it is not a fusion.
+    """
+    from stemsim.fusion import Fusion
+
+    module, _, name = path.rpartition(".")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        msg = f"--fusion {path!r} cannot be imported ({error}). Expected the path of a class: my_module.MyFusion."
+        raise ConfigError(msg) from error
+    finally:
+        sys.path.pop(0)
+    if not (isinstance(found, type) and issubclass(found, Fusion)):
+        msg = (
+            f"--fusion {path!r} is not a subclass of stemsim.fusion.Fusion, but {found!r}. Name the class of a fusion."
+        )
+        raise ConfigError(msg)
+    return found
 
 
 def _parsed(text: str, flag: str) -> tuple[str, dict[str, str]]:
@@ -58,6 +87,6 @@ def _parsed(text: str, flag: str) -> tuple[str, dict[str, str]]:
     if not colon:
         return name, {}
     if name not in _OPTION or not option:
-        msg = f"{flag} {text!r}: what stands behind a colon is the model of {', '.join(_OPTION)}; leave it out."
+        msg = f"{flag} {text!r}: only {', '.join(_OPTION)} take something after a colon. Write {name!r} alone."
         raise ConfigError(msg)
     return name, {_OPTION[name]: option}

@@ -42,6 +42,8 @@ class LowRankFusion(WeightedFusion):
                 f"negative; got {rank}, {components} and {smoothing}."
             )
             raise ConfigError(msg)
+        self.rank = rank
+        self.components = components
         self.smoothing = smoothing
         count = len(self.stems)
         first = torch.eye(components, rank, dtype=torch.float64)
@@ -54,11 +56,10 @@ class LowRankFusion(WeightedFusion):
     def observe(self, pairs: StemPairs) -> None:
         """Find the directions along which each stem's embeddings are longest, in the mean of squares."""
         vectors = torch.cat([pairs.query.vectors, pairs.candidate.vectors])  # (segment, stem, dim); silent ones are 0
-        components = self.left.shape[1]
         _, directions = torch.linalg.eigh(torch.einsum("nsd,nse->sde", vectors, vectors))  # of ascending length
-        kept = torch.linalg.qr(directions.flip(2)[:, :, :components].double())[0]  # orthonormal in float64 too
-        self.basis = nn.functional.pad(kept, (0, components - kept.shape[2]))
-        self.within = (torch.arange(components) < kept.shape[2]).double()
+        kept = torch.linalg.qr(directions.flip(2)[:, :, : self.components].double())[0]  # orthonormal in float64 too
+        self.basis = nn.functional.pad(kept, (0, self.components - kept.shape[2])).contiguous()
+        self.within = (torch.arange(self.components) < kept.shape[2]).double()
 
     def prepare(self, pairs: StemPairs) -> Tensor:
         """Return the coordinates of both segments in the basis, `(stem, 2, batch, component)`.

@@ -54,6 +54,7 @@ class MonotoneFusion(WeightedFusion):
                 f"{units_per_stem}, {smoothing}."
             )
             raise ConfigError(msg)
+        self.units_per_stem = units_per_stem
         self.smoothing = smoothing
         count = len(self.stems)
         own = _LOG_SHARE_OF_OWN_STEM * torch.eye(count, dtype=torch.float64)

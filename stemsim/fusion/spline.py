@@ -34,6 +34,7 @@ class SplineFusion(WeightedFusion):
         if pieces < 2 or not smoothing >= 0.0:  # noqa: PLR2004
             msg = f"Splines have at least 2 pieces, and a smoothing that is not negative; got {pieces}, {smoothing}."
             raise ConfigError(msg)
+        self.pieces = pieces
         self.smoothing = smoothing
         self.log_slope = nn.Parameter(torch.zeros(len(self.stems), pieces, dtype=torch.float64))
         knots = torch.linspace(-1.0, 1.0, pieces + 1, dtype=torch.float64)[1:-1]
@@ -41,7 +42,7 @@ class SplineFusion(WeightedFusion):
 
     def observe(self, pairs: StemPairs) -> None:
         """Place each stem's knots at the quantiles of its cosines, where it sounds in both segments."""
-        shares = torch.arange(1, self.knots.shape[1] + 1, dtype=torch.float64) / (self.knots.shape[1] + 1)
+        shares = torch.arange(1, self.pieces, dtype=torch.float64) / self.pieces
         for index in range(len(self.stems)):
             cosines = pairs.cosines[pairs.sounding[:, index], index]
             if len(cosines):  # else the stem never sounds, and any knots will do
@@ -66,8 +67,7 @@ class SplineFusion(WeightedFusion):
 
     def _slopes(self) -> Tensor:
         """Return the slope on each piece, `(stem, piece)`."""
-        pieces = self.log_slope.shape[1]
-        return self.weight.unsqueeze(1) * pieces * torch.softmax(self.log_slope, dim=1)
+        return self.weight.unsqueeze(1) * self.pieces * torch.softmax(self.log_slope, dim=1)
 
     def roughness(self) -> Tensor:
         """Return the sum of squared differences between neighbouring pieces, times `smoothing`."""

@@ -1,137 +1,141 @@
-"""The card of a model, and its two files: `card.yaml` for people and `weights.safetensors` for the numbers."""
+"""Model files: `card.yaml` for people, and `weights.safetensors` with the parameters of the fusion."""
 
 import json
-import math
+import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Annotated, Any, Final, cast
 
 import torch
 import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
-from stemsim.model.parts import Part
-from stemsim.pretrained.loading import Checkpoint, read_checkpoint, write_checkpoint
+from stemsim.fusion import Fusion, WeightedFusion
+from stemsim.model.parts import Part, build_fusion, describe, is_same
+from stemsim.pretrained.loading import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
 from stemsim.stems import StemLayout, check_same_layout, stem_layout
 
-__all__ = ["CARD_FILE", "WEIGHTS_FILE", "Agreement", "ModelCard", "read_model", "write_model"]
+__all__ = ["CARD_FILE", "WEIGHTS_FILE", "FusionLike", "ModelCard", "ReportedAgreement", "read_model", "write_model"]
 
 CARD_FILE: Final = "card.yaml"
 WEIGHTS_FILE: Final = "weights.safetensors"
 
-_DIGITS: Final = 6  # significant ones of a weight in a card; the tensor holds them all
-_LONG: Final = 80  # characters of a text that gets a block of its own
-_HEADER: Final = f"""\
+_log = logging.getLogger(__name__)
+
+FusionLike = Fusion | type[Fusion]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Percentage = Annotated[float, Field(strict=True, ge=0.0, le=100.0)]
+
+_DIGITS: Final = 6  # significant digits of a weight in a card; the tensor holds all of them
+_LONG: Final = 80  # characters from which a text gets a block of its own
+_LINEAR: Final = Part("fusion", "linear")
+_LINEAR_HEADER: Final = f"""\
 # A model of stemsim: similarity = sum over the stems of weight x cosine.
 # {WEIGHTS_FILE} holds the same weights and is compared with this card: edit the texts, not the numbers.
 """
+_HEADER: Final = f"""\
+# A model of stemsim: a fusion of the similarities of the stems, whose parameters are in {WEIGHTS_FILE}.
+# That file is compared with this card: edit the texts, not the numbers.
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
+class ReportedAgreement:
     """An agreement with listeners that somebody measured.
 
     Attributes:
-        of: What was measured: stems, fit.
+        of: The stems and the fit that were measured.
         percent: Agreement in %; None if it is not available.
         spread: Its standard deviation over the splits in %; None if none was reported.
     """
 
     of: str
-    percent: float | None = None
-    spread: float | None = None
-
-    def __post_init__(self) -> None:
-        """Verify the numbers."""
-        _check_text("agreement: of", self.of)
-        for key, value in (("percent", self.percent), ("spread", self.spread)):
-            if value is not None and not (_is_number(value) and 0.0 <= value <= 100.0):  # noqa: PLR2004 - per cent
-                msg = f"The {key} of an agreement lies between 0 and 100, or is null; got {value!r} of {self.of!r}."
-                raise ConfigError(msg)
+    percent: Percentage | None = None
+    spread: Percentage | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class ModelCard:
-    """What one has to know of a model before one believes it.
+    """Everything about a model but its parameters: its parts, and the evidence for it.
 
     Attributes:
-        name: Its name.
+        name: Name of the model.
         stems: Stem layout, in order.
-        weights: One weight a stem, in that order; in a card read from a file, to six significant digits.
         encoder: What embeds the stems.
         separator: What separates them.
-        silence: Level in dBFS under which a stem is silent; None embeds every stem whatever its level.
-        summary: What it is for.
-        fitted: How the weights came about: on what, by which method, by whom.
+        silence: Level in dBFS below which a stem is silent; None embeds every stem whatever its level.
+        fusion: What fuses the similarities of the stems.
+        summary: What the model is for.
+        fitted: How the parameters were found: on which votes, by which method, by whom.
         measured_on: What the agreements were measured on.
         agreement: Reported agreements with listeners.
         citation: What to cite.
-        licence: Licences of the parts.
+        license: Licenses of the parts, as their publishers state them.
     """
 
     name: str
     stems: StemLayout
-    weights: tuple[float, ...]
     encoder: Part
     separator: Part
-    silence: float | None
+    silence: Number | None
+    fusion: Part = _LINEAR
     summary: str = ""
     fitted: str = ""
     measured_on: str = ""
-    agreement: tuple[Agreement, ...] = ()
+    agreement: tuple[ReportedAgreement, ...] = ()
     citation: str = ""
-    licence: str = ""
+    license: str = ""
 
     def __post_init__(self) -> None:
-        """Verify every field."""
-        for key in _TEXTS:
-            _check_text(key, getattr(self, key))
+        """Verify the name, the stem layout and the kinds of the parts."""
         if not self.name.strip():
             msg = "A card needs a `name`; got an empty one."
             raise ConfigError(msg)
         stem_layout(self.stems)
-        if len(self.weights) != len(self.stems) or not all(_is_number(weight) for weight in self.weights):
-            msg = f"Expected one finite weight for each of {', '.join(self.stems)}; got {list(self.weights)}."
-            raise ConfigError(msg)
-        if (self.encoder.kind, self.separator.kind) != ("encoder", "separator"):
-            msg = f"A card has an encoder and a separator; got {self.encoder.kind} and {self.separator.kind}."
-            raise ConfigError(msg)
-        if self.silence is not None and not _is_number(self.silence):
-            msg = f"`silence` is a level in dBFS, or null; got {self.silence!r}."
+        kinds = (self.encoder.kind, self.separator.kind, self.fusion.kind)
+        if kinds != ("encoder", "separator", "fusion"):
+            msg = f"A card has an encoder, a separator and a fusion; got {', '.join(kinds)}."
             raise ConfigError(msg)
 
 
-_TEXTS: Final = ("name", "summary", "fitted", "measured_on", "citation", "licence")
-_REQUIRED: Final = ("name", "weights", "encoder", "separator", "silence")
-_KEYS: Final = ("name", "summary", "weights", "encoder", "separator", "silence", *_TEXTS[2:4], "agreement", *_TEXTS[4:])
+_CARD: Final = TypeAdapter(ModelCard)
+_ENTRIES: Final = TypeAdapter(dict[str, Any])
+_STEMS: Final = TypeAdapter(tuple[str, ...])
+_WEIGHTS: Final[TypeAdapter[dict[str, float] | None]] = TypeAdapter(dict[str, Number] | None)
 
 
-def write_model(folder: str | Path, card: ModelCard, weights: Tensor) -> None:
-    """Write a model: card and weights, all or nothing.
+def write_model(folder: str | Path, card: ModelCard, fusion: Fusion) -> None:
+    """Write a model: both files or none.
 
-    Both files are complete before either takes its place, so that a full disk changes nothing. Killing the process
-    between the two replacements leaves an old card beside new weights, which `read_model` notices.
+    Both files are complete before either takes its place, so that a full disk changes nothing. A process killed between
+    the two replacements leaves an old card beside new parameters, which `read_model` notices.
 
     Args:
-        folder: Folder to write to; made if there is none. The two files of a model that is there are replaced.
-        card: The card.
-        weights: `(stem,)` in the order of the card's stems; equal to the card's to six significant digits.
+        folder: Folder to write to; made if needed. A model that is there is replaced, other files stay.
+        card: The card; what it says of the fusion is replaced by what `fusion` is.
+        fusion: The fitted fusion.
 
     Raises:
-        CheckpointError: If the weights are not the card's, or the folder cannot be written.
+        StemMismatchError: If card and fusion do not have the same stems.
+        CheckpointError: If a parameter is not finite, or the folder cannot be written.
     """
     folder = Path(folder)
-    _check_weights(card, weights, str(folder))
-    checkpoint = Checkpoint({"weight": weights.detach().double()}, {"stems": json.dumps(card.stems)})
+    check_same_layout(card.stems, fusion.stems, what="the fusion", remedy="Give the card the stems of the fusion.")
+    state = _state(fusion)
+    if broken := [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]:
+        msg = f"The fusion has parameters that are not finite: {', '.join(broken)}. Fit it again; nothing was written."
+        raise CheckpointError(msg)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
-            write_checkpoint(Path(partial) / WEIGHTS_FILE, checkpoint)
-            (Path(partial) / CARD_FILE).write_text(_card_text(card), encoding="utf-8")
+            write_checkpoint(Path(partial) / WEIGHTS_FILE, Checkpoint(state, {"stems": json.dumps(card.stems)}))
+            (Path(partial) / CARD_FILE).write_text(_card_text(card, fusion), encoding="utf-8")
             for file in (WEIGHTS_FILE, CARD_FILE):
                 os.replace(Path(partial) / file, folder / file)  # noqa: PTH105 - the atomic one, by its usual name
     except OSError as error:
@@ -139,18 +143,21 @@ def write_model(folder: str | Path, card: ModelCard, weights: Tensor) -> None:
         raise CheckpointError(msg) from error
 
 
-def read_model(folder: str | Path) -> tuple[ModelCard, Tensor]:
+def read_model(folder: str | Path, *, fusion: FusionLike | None = None) -> tuple[ModelCard, Fusion]:
     """Read a model and compare its two files.
 
     Args:
         folder: A folder with `card.yaml` and `weights.safetensors`.
+        fusion: Your own fusion, or its class if it needs no other arguments than the stems; None makes the one that
+            the card names. A card cannot make stemsim import a class.
 
     Returns:
-        The card, and the weights `(stem,)` float64 in the order of the card's stems.
+        The card, and the fusion with its fitted parameters.
 
     Raises:
         DataNotFoundError: If the folder or one of its files is missing.
-        CheckpointError: If a file is damaged or of another kind, or the two have different weights.
+        ConfigError: If the fusion is not part of stemsim, and none is passed.
+        CheckpointError: If a file is damaged or of another kind, or the two files contradict each other.
         StemMismatchError: If the two have different stems, or the same in another order.
     """
     folder = Path(folder)
@@ -161,103 +168,133 @@ def read_model(folder: str | Path) -> tuple[ModelCard, Tensor]:
                 "`StemSimilarity.save` writes it."
             )
             raise DataNotFoundError(msg)
-    card = _read_card(folder / CARD_FILE)
+    card, weights = _read_card(folder / CARD_FILE)
     file = folder / WEIGHTS_FILE
     checkpoint = read_checkpoint(file)
-    if set(checkpoint.state) != {"weight"} or checkpoint.state["weight"].dtype != torch.float64:
-        seen = {name: str(tensor.dtype) for name, tensor in checkpoint.state.items()}
-        msg = f"{file} holds no stem weights: expected one float64 tensor `weight`, got {seen}."
-        raise CheckpointError(msg)
     check_same_layout(
         card.stems,
         _stems_of(checkpoint, file),
-        what=f"the tensor in {file}",
-        remedy=f"The weights do not belong to {CARD_FILE} beside them: save or copy the model again.",
+        what=f"the tensors in {file}",
+        remedy=f"They do not belong to {CARD_FILE} beside them: save or copy the model again.",
     )
-    weights = checkpoint.state["weight"]
-    _check_weights(card, weights, str(file))
-    return card, weights
-
-
-def _check_weights(card: ModelCard, weights: Tensor, what: str) -> None:
-    """Verify that a tensor is what the card says, to the digits of the card."""
-    values = weights.tolist()
-    same = weights.shape == (len(card.stems),) and all(map(math.isfinite, values))
-    if not same or list(map(_rounded, values)) != list(map(_rounded, card.weights)):
+    fitted = _made(card, fusion)
+    _load_state_(fitted, checkpoint.state, file)
+    seen = _weights_of(fitted)
+    if seen != (weights and {stem: _rounded(weight) for stem, weight in weights.items()}):
         msg = (
-            f"{what}: the weights {values} are not those of the card of {card.name!r}, {list(card.weights)} for "
-            f"{', '.join(card.stems)}. One of the two was changed: save or copy the model again."
+            f"{file} does not hold the weights of the card of {card.name!r}: it holds {seen}, the card says {weights}. "
+            "One of the two files was changed: save or copy the model again."
         )
+        raise CheckpointError(msg)
+    return card, fitted.requires_grad_(requires_grad=False)
+
+
+def _made(card: ModelCard, fusion: FusionLike | None) -> Fusion:
+    """Return the fusion of a card, with its parameters at their start."""
+    if fusion is None:
+        return build_fusion(card.fusion, card.stems)
+    made = deepcopy(fusion) if isinstance(fusion, Fusion) else fusion(card.stems)
+    check_same_layout(card.stems, made.stems, what="the fusion", remedy=f"Make it for the stems of {card.name!r}.")
+    if not is_same(card.fusion, made):
+        _log.warning("The fusion of %r was fitted as %s, and is loaded as %s.", card.name, card.fusion, describe(made))
+    return made
+
+
+def _state(fusion: Fusion) -> dict[str, Tensor]:
+    """Return the tensors that make a fusion; of a linear one its weights, even if those are squares of others."""
+    if describe(fusion) == _LINEAR:
+        return {"weight": cast("WeightedFusion", fusion).weight.detach().cpu()}
+    return {name: tensor.detach().cpu() for name, tensor in fusion.state_dict().items()}
+
+
+def _load_state_(fusion: Fusion, state: Mapping[str, Tensor], file: Path) -> None:
+    """Copy tensors into a fusion, every one into its place."""
+    load_strictly(fusion, state, str(file))
+    expected = {name: tensor.dtype for name, tensor in fusion.state_dict().items()}
+    if wrong := {name: dtype for name, dtype in expected.items() if state[name].dtype != dtype}:
+        seen = {name: state[name].dtype for name in wrong}
+        msg = f"{file} has tensors of another type: expected {wrong}, got {seen}. Save or copy the model again."
         raise CheckpointError(msg)
 
 
+def _weights_of(fusion: Fusion) -> dict[str, float] | None:
+    """Return the stem weights of a fusion to the digits of a card; None if it has none."""
+    if not isinstance(fusion, WeightedFusion):
+        return None
+    return dict(zip(fusion.stems, map(_rounded, fusion.weight.tolist()), strict=True))
+
+
+def _rounded(weight: float) -> float:
+    return float(f"{weight:.{_DIGITS}g}")
+
+
 def _stems_of(checkpoint: Checkpoint, file: Path) -> tuple[str, ...]:
-    """Return the stems that travel with the tensor."""
+    """Return the stems that are stored with the tensors."""
     try:
-        stems = json.loads(checkpoint.metadata["stems"])
-    except (KeyError, TypeError, ValueError) as error:
-        msg = f"{file} does not say which stems its weights are of ({error!r}). Save the model again."
+        return _STEMS.validate_json(checkpoint.metadata["stems"])
+    except (KeyError, ValidationError) as error:
+        msg = f"{file} does not say which stems its tensors are for ({error!r}). Save the model again."
         raise CheckpointError(msg) from error
-    return tuple(map(str, stems)) if isinstance(stems, list) else (str(stems),)
 
 
-def _read_card(path: Path) -> ModelCard:
-    """Read and verify a card; what is wrong with it is said with its path."""
+def _read_card(path: Path) -> tuple[ModelCard, dict[str, float] | None]:
+    """Return a card, and the stem weights that it states."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return _card_of(content)
+        return _card_of(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        entries = ((".".join(map(str, one["loc"])) or "the card", one) for one in error.errors())
+        reason = "; ".join(f"{place}: {one['msg']}, got {one['input']!r}" for place, one in entries)
+        msg = f"{path} is not the card of a model: {reason}."
+        raise CheckpointError(msg) from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError, ConfigError) as error:
         msg = f"{path} is not the card of a model: {error}"
         raise CheckpointError(msg) from error
 
 
-def _card_of(content: object) -> ModelCard:
-    """Return the card that the content of a YAML file describes."""
-    values = dict(_mapping("the card", content, _KEYS, _REQUIRED))
-    weights = values.pop("weights")
-    if not isinstance(weights, Mapping):
-        msg = f"`weights` are `stem: weight` pairs, in order; got {weights!r}."
+def _card_of(content: object) -> tuple[ModelCard, dict[str, float] | None]:
+    values = _ENTRIES.validate_python(content)
+    if "licence" in values:  # as cards were written at first
+        values["license"] = values.pop("licence")
+    weights = _WEIGHTS.validate_python(values.pop("weights", None))
+    if (weights is None) != ("stems" in values):
+        msg = "A card has `weights`, one `stem: weight` for each stem in order; or, where there are none, `stems`."
         raise ConfigError(msg)
-    part_keys = ("name", "options", "identity")
-    encoder = Part("encoder", **_mapping("encoder", values.pop("encoder"), part_keys))
-    separator = Part("separator", **_mapping("separator", values.pop("separator"), part_keys))
-    listed = values.pop("agreement", None) or []
-    if not isinstance(listed, list):
-        msg = f"`agreement` is a list; got {listed!r}."
-        raise ConfigError(msg)
-    keys = tuple(field.name for field in fields(Agreement))
-    agreement = tuple(Agreement(**_mapping("an agreement", entry, keys, ("of",))) for entry in listed)
-    return ModelCard(
-        stems=tuple(weights),
-        weights=tuple(weights.values()),
-        encoder=encoder,
-        separator=separator,
-        agreement=agreement,
-        **values,
-    )
+    parts = {
+        kind: {**values[kind], "kind": kind}
+        for kind in ("encoder", "separator", "fusion")
+        if isinstance(values.get(kind), dict)
+    }
+    return _CARD.validate_python({"stems": weights and tuple(weights), **values, **parts}), weights
 
 
-def _mapping(what: str, content: object, keys: Sequence[str], required: Sequence[str] = ()) -> dict[str, Any]:
-    """Return a mapping that has no unknown keys and lacks none."""
-    if not isinstance(content, dict) or not set(required) <= set(content) <= set(keys):
-        seen = ", ".join(map(str, content)) if isinstance(content, dict) else repr(content)
-        msg = f"{what} has the keys {', '.join(keys)} (needed: {', '.join(required) or 'none'}); got {seen}."
-        raise ConfigError(msg)
-    return content
-
-
-def _card_text(card: ModelCard) -> str:
+def _card_text(card: ModelCard, fusion: Fusion) -> str:
     """Return a card as YAML, in the order in which one reads it."""
-    content: dict[str, Any] = {key: getattr(card, key) for key in _KEYS}
-    content["weights"] = dict(zip(card.stems, map(_rounded, card.weights), strict=True))
-    for part in (card.encoder, card.separator):
-        entries = {"name": part.name, "options": dict(part.options), "identity": part.identity}
-        content[part.kind] = {key: value for key, value in entries.items() if value}
-    content["agreement"] = [
-        {"of": entry.of, "percent": entry.percent} | ({} if entry.spread is None else {"spread": entry.spread})
-        for entry in card.agreement
-    ]
-    return _HEADER + yaml.dump(content, Dumper=_CardDumper, sort_keys=False, width=110, allow_unicode=True)
+    weights, described = _weights_of(fusion), describe(fusion)
+    linear = described == _LINEAR
+    content: dict[str, Any] = {
+        "name": card.name,
+        "summary": card.summary,
+        **({"stems": list(card.stems)} if weights is None else {"weights": weights}),
+        **({} if linear else {"fusion": _part_entries(described)}),
+        "encoder": _part_entries(card.encoder),
+        "separator": _part_entries(card.separator),
+        "silence": card.silence,
+        "fitted": card.fitted,
+        "measured_on": card.measured_on,
+        "agreement": [
+            {"of": entry.of, "percent": entry.percent} | ({} if entry.spread is None else {"spread": entry.spread})
+            for entry in card.agreement
+        ],
+        "citation": card.citation,
+        "license": card.license,
+    }
+    header = _LINEAR_HEADER if linear else _HEADER
+    return header + yaml.dump(content, Dumper=_CardDumper, sort_keys=False, width=110, allow_unicode=True)
+
+
+def _part_entries(part: Part) -> dict[str, Any]:
+    entries = {"name": part.name, "options": dict(part.options), "identity": part.identity}
+    return {key: value for key, value in entries.items() if value}
 
 
 class _CardDumper(yaml.SafeDumper):
@@ -270,17 +307,3 @@ class _CardDumper(yaml.SafeDumper):
 
 
 _CardDumper.add_representer(str, _CardDumper.represent_str)
-
-
-def _rounded(weight: float) -> float:
-    return float(f"{weight:.{_DIGITS}g}")
-
-
-def _check_text(key: str, value: object) -> None:
-    if not isinstance(value, str):
-        msg = f"`{key}` of a card is a text; got {value!r}."
-        raise ConfigError(msg)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -9,13 +9,14 @@ from pathlib import Path
 from stemsim.embedding import StemEmbedder
 from stemsim.encoders import Encoder
 from stemsim.errors import ConfigError, DataNotFoundError
-from stemsim.model.card import CARD_FILE, read_model
+from stemsim.fusion import Fusion
+from stemsim.model.card import CARD_FILE, FusionLike, read_model
 from stemsim.model.parts import build_encoder, build_separator, is_same
 from stemsim.model.stem_similarity import StemSimilarity
 from stemsim.separators import StemSource
 from stemsim.stems import check_same_layout
 
-__all__ = ["available_models", "load"]
+__all__ = ["available_models", "load", "load_fusion"]
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ def load(
     *,
     encoder: Encoder | None = None,
     separator: StemSource | None = None,
+    fusion: FusionLike | None = None,
     store: str | Path | None = None,
     device: str = "cpu",
     batch_size: int | None = None,
@@ -33,26 +35,28 @@ def load(
     """Load a model.
 
     Args:
-        name_or_path: Name of a ready-made model, such as `muq-6stem`, or a folder that `StemSimilarity.save` wrote. A
-            folder of the same name as a ready-made model is meant by `./muq-6stem`.
-        encoder: Encoder to use; None makes the one that the card names. The weights were fitted with that one.
+        name_or_path: Name of a ready-made model, such as `muq-6stem`, or a folder that `StemSimilarity.save` or a fit
+            has written. A folder of the same name as a ready-made model is meant by `./muq-6stem`.
+        encoder: Encoder to use; None makes the one that the card names, with which the weights were fitted.
         separator: Separator, or other source of stems, with the stem layout of the card; None makes the one that the
             card names.
-        store: Folder of the embedding store, which spares what was embedded before; None computes everything anew.
+        fusion: Your own fusion, or its class, where the model was fitted with one; None makes the one that the card
+            names, which is one of stemsim's.
+        store: Folder of the embedding store, so that nothing is embedded twice; None computes everything anew.
         device: Where separator and encoder compute, e.g. `cpu` or `cuda:0`.
-        batch_size: Most inputs separated and encoded at once; None: 16 on a CPU, as many as fit on a GPU.
+        batch_size: Largest number of inputs separated and encoded at once; None: 16 on a CPU, as many as fit on a GPU.
         progress: Show a progress bar on standard error.
 
     Returns:
         The model.
 
     Raises:
-        ConfigError: If there is no ready-made model of that name, or the card leaves encoder or separator to you.
-        DataNotFoundError: If the folder, or the weights of encoder or separator, are not there.
+        ConfigError: If there is no ready-made model of that name, or encoder, separator or fusion have to be passed.
+        DataNotFoundError: If the folder, or the pretrained weights of encoder or separator, are missing.
         CheckpointError: If the model is damaged.
         StemMismatchError: If the separator has other stems than the model.
     """
-    card, weights = read_model(_folder(name_or_path))
+    card, fitted = read_model(_folder(name_or_path), fusion=fusion)
     source = build_separator(card.separator) if separator is None else separator
     check_same_layout(
         card.stems,
@@ -77,7 +81,23 @@ def load(
         device=device,
         progress=progress,
     )
-    return StemSimilarity(embedder, dict(zip(card.stems, weights.tolist(), strict=True)), card=card)
+    return StemSimilarity(embedder, fitted, card=card)
+
+
+def load_fusion(name_or_path: str | Path, *, fusion: FusionLike | None = None) -> Fusion:
+    """Load the fitted fusion of a model alone: no encoder or separator is made.
+
+    Args:
+        name_or_path: As for `load`.
+        fusion: As for `load`.
+
+    Returns:
+        The fusion with its fitted parameters, on the CPU.
+
+    Raises:
+        StemsimError: As for `load`.
+    """
+    return read_model(_folder(name_or_path), fusion=fusion)[1]
 
 
 def available_models() -> list[str]:
@@ -91,7 +111,7 @@ def _folder(name_or_path: str | Path) -> Path:
     names = available_models()
     if isinstance(name_or_path, str) and name_or_path in names:
         return _checkpoints() / name_or_path
-    # A text without separators that is no folder either was meant as a name.
+    # A text without a path separator that is not a folder either was meant as a name.
     if isinstance(name_or_path, Path) or path.exists() or os.sep in name_or_path or "/" in name_or_path:
         return path
     names.sort(key=lambda name: -SequenceMatcher(None, name, name_or_path).ratio())
@@ -103,7 +123,7 @@ def _folder(name_or_path: str | Path) -> Path:
 
 
 def _checkpoints() -> Path:
-    """Return the folder of the ready-made models: the checkout's, else where pip put it."""
+    """Return the folder of the ready-made models: that of the checkout, else where pip has put it."""
     root = Path(__file__).resolve().parents[2]
     installed = Path("share") / "stemsim" / "checkpoints"
     candidates = [

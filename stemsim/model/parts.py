@@ -1,20 +1,26 @@
-"""What a card may call an encoder or a separator: a closed table, so that a card from elsewhere can run no code."""
+"""Parts of a model as its card names them: a closed table, so that no card can make stemsim import other code."""
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, Literal
+
+from pydantic import ConfigDict, SkipValidation
+from pydantic.dataclasses import dataclass
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from stemsim.encoders import Encoder
 from stemsim.errors import ConfigError
+from stemsim.fusion import Fusion
 from stemsim.separators import StemSource
+from stemsim.stems import LAYOUTS, StemLayout
 
-__all__ = ["Option", "Part", "build_encoder", "build_separator", "describe", "is_same"]
+__all__ = ["Kind", "Option", "Part", "build_encoder", "build_fusion", "build_separator", "describe", "is_same"]
 
-Option = str | int | float | bool | None
-Kind = Literal["encoder", "separator"]
+Kind = Literal["encoder", "separator", "fusion"]
+Option = str | int | float | bool | list[str] | None
 
-_PACKAGES: Final = {"encoder": "stemsim.encoders", "separator": "stemsim.separators"}
+_PACKAGES: Final = {"encoder": "stemsim.encoders", "separator": "stemsim.separators", "fusion": "stemsim.fusion"}
 # Name in a card -> class of the package above, and those of its options that a card may set.
 _TABLE: Final[dict[Kind, dict[str, tuple[str, tuple[str, ...]]]]] = {
     "encoder": {
@@ -26,29 +32,36 @@ _TABLE: Final[dict[Kind, dict[str, tuple[str, tuple[str, ...]]]]] = {
         "demucs": ("Demucs", ("model", "context", "precision")),
         "bands": ("Bands", ("crossover",)),
         "mix": ("MixOnly", ()),
+        "multitrack": ("Multitrack", ("stems",)),
+    },
+    "fusion": {
+        "linear": ("LinearFusion", ()),  # fitted weights are stored as they are, nonnegative or not
+        "spline": ("SplineFusion", ("pieces", "smoothing")),
+        "monotone": ("MonotoneFusion", ("units_per_stem", "smoothing")),
+        "attention": ("AttentionFusion", ("smoothing",)),
+        "low-rank": ("LowRankFusion", ("rank", "components", "smoothing")),
     },
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class Part:
-    """The encoder or separator of a model, as its card names it.
+    """The encoder, separator or fusion of a model, as its card names it.
 
     Attributes:
-        kind: `encoder` or `separator`.
-        name: Its name in the table; None for one that stemsim does not know and a user has to pass.
+        kind: `encoder`, `separator` or `fusion`.
+        name: Its name in the table; None for an object of your own, which has to be passed to `load`.
         options: Arguments of its class.
-        identity: The identity that it had when the card was written; None if that is not known.
+        identity: Its identity when the card was written (of your own fusion: the path of its class); None if unknown.
     """
 
     kind: Kind
     name: str | None = None
-    options: Mapping[str, Option] = field(default_factory=dict)
+    options: Mapping[str, SkipValidation[Option]] = field(default_factory=dict)
     identity: str | None = None
 
     def __post_init__(self) -> None:
         """Verify that the part is in the table, or else has an identity."""
-        _check_texts(self)
         table = _TABLE[self.kind]
         if self.name is None:
             if not self.identity or self.options:
@@ -65,11 +78,10 @@ class Part:
             )
             raise ConfigError(msg)
         known = table[self.name][1]
-        wrong = [key for key, value in self.options.items() if key not in known or not _is_option(value)]
-        if wrong:
+        if wrong := {key: value for key, value in self.options.items() if key not in known or not _is_option(value)}:
             msg = (
                 f"A card may set these options of the {self.kind} {self.name!r}: {', '.join(known) or 'none'}, to "
-                f"texts, numbers, booleans or null; got { ({key: self.options[key] for key in wrong})!r}."
+                f"texts, numbers, booleans, lists of texts or null; got {wrong!r}."
             )
             raise ConfigError(msg)
 
@@ -86,11 +98,11 @@ def build_encoder(part: Part) -> Encoder:
         part: The card's encoder.
 
     Returns:
-        The encoder; its weights must lie on this machine.
+        The encoder.
 
     Raises:
         ConfigError: If the card carries an identity alone, or an option has an impossible value.
-        DataNotFoundError: If the weights are not here.
+        DataNotFoundError: If its pretrained weights are not on this machine.
     """
     encoder: Encoder = _build(part)
     return encoder
@@ -103,84 +115,102 @@ def build_separator(part: Part) -> StemSource:
         part: The card's separator.
 
     Returns:
-        The separator; its weights must lie on this machine.
+        The separator.
 
     Raises:
         ConfigError: If the card carries an identity alone, or an option has an impossible value.
-        DataNotFoundError: If the weights are not here.
+        DataNotFoundError: If its pretrained weights are not on this machine.
     """
     separator: StemSource = _build(part)
     return separator
 
 
-def describe(thing: Encoder | StemSource, like: Part | None = None) -> Part:
-    """Describe an encoder or a separator for a card.
+def build_fusion(part: Part, stems: StemLayout) -> Fusion:
+    """Make the fusion that a card names, with its parameters at their start.
 
     Args:
-        thing: An encoder or a separator.
-        like: What a card calls it; kept, but for the identity, if it is of that class.
+        part: The card's fusion.
+        stems: Stem layout, in order.
 
     Returns:
-        Its part, with its identity; with a name where the table has its class and its options can be read off it.
+        The fusion.
+
+    Raises:
+        ConfigError: If the card carries an identity alone, or an option has an impossible value.
     """
-    kind: Kind = "encoder" if isinstance(thing, Encoder) else "separator"
+    try:
+        fusion: Fusion = _build(part, stems)
+    except RuntimeError as error:  # of torch: negative sizes, or more than the memory holds
+        msg = f"The fusion {part} of the card cannot be made: {error}. Correct its options in card.yaml."
+        raise ConfigError(msg) from error
+    return fusion
+
+
+def describe(thing: Encoder | StemSource | Fusion, like: Part | None = None) -> Part:
+    """Describe an encoder, a separator or a fusion for a card.
+
+    Args:
+        thing: The object.
+        like: Its description in an earlier card; kept, but for the identity, if it is of that class.
+
+    Returns:
+        Its part: by name if its class is in the table, otherwise by its identity alone.
+    """
+    kind: Kind = "encoder" if isinstance(thing, Encoder) else "fusion" if isinstance(thing, Fusion) else "separator"
+    identity = None if isinstance(thing, Fusion) else thing.identity
     if like is not None and _is_of_class(like, thing):
-        return Part(kind, like.name, like.options, thing.identity)
+        return Part(kind, like.name, like.options, identity)
     for name, (_, options) in _TABLE[kind].items():
-        if _is_of_class(Part(kind, name), thing) and all(hasattr(thing, option) for option in options):
-            return Part(kind, name, {option: getattr(thing, option) for option in options}, thing.identity)
-    return Part(kind, identity=thing.identity)
+        if _is_of_class(Part(kind, name), thing):
+            return Part(kind, name, {option: _plain(getattr(thing, option)) for option in options}, identity)
+    return Part(kind, identity=_identity(thing))
 
 
-def is_same(part: Part, thing: Encoder | StemSource) -> bool:
-    """Tell whether an encoder or a separator is, as far as a card can say, the one that the card names."""
-    if part.identity is not None:
-        return part.identity == thing.identity
-    return _is_of_class(part, thing)
+def is_same(part: Part, thing: Encoder | StemSource | Fusion) -> bool:
+    """Tell whether an object is, as far as the card can say, the one that the card names."""
+    return _is_of_class(part, thing) if part.identity is None else part.identity == _identity(thing)
 
 
-def _is_of_class(part: Part, thing: Encoder | StemSource) -> bool:
-    if part.name is None or type(thing).__name__ != _TABLE[part.kind][part.name][0]:
+def _identity(thing: Encoder | StemSource | Fusion) -> str:
+    if isinstance(thing, Fusion):
+        own = type_before_parametrizations(thing)
+        return f"{own.__module__}.{own.__qualname__}"
+    return thing.identity
+
+
+def _is_of_class(part: Part, thing: Encoder | StemSource | Fusion) -> bool:
+    own = type_before_parametrizations(thing) if isinstance(thing, Fusion) else type(thing)
+    if part.name is None or own.__name__ != _TABLE[part.kind][part.name][0]:
         return False  # without importing a large model's module
-    return type(thing) is _class_of(part.kind, part.name)
+    return own is _class_of(part)
 
 
-def _build(part: Part) -> Any:
+def _build(part: Part, *arguments: Any) -> Any:
     if part.name is None:
         msg = (
-            f"This model was fitted with the {part.kind} {part.identity!r}, which stemsim does not ship. Pass such an "
-            f"object: load(..., {part.kind}=...)."
+            f"This model was fitted with the {part.kind} {part.identity!r}, which is not part of stemsim. Pass that "
+            f"{part.kind} yourself: load(..., {part.kind}=...)."
         )
         raise ConfigError(msg)
     try:
-        return _class_of(part.kind, part.name)(**part.options)
+        return _class_of(part)(*arguments, **part.options)
     except TypeError as error:  # the names of the options are known, so a value must be of a wrong type
         msg = f"The {part.kind} {part} of the card cannot be made: {error}. Correct the options in card.yaml."
         raise ConfigError(msg) from error
 
 
-def _class_of(kind: Kind, name: str) -> Any:
-    return getattr(importlib.import_module(_PACKAGES[kind]), _TABLE[kind][name][0])
+def _class_of(part: Part) -> Any:
+    assert part.name is not None  # noqa: S101 - for mypy
+    return getattr(importlib.import_module(_PACKAGES[part.kind]), _TABLE[part.kind][part.name][0])
 
 
-def _check_texts(part: Part) -> None:
-    """Verify what a card read from a file may have wrong in spite of the annotations."""
-    for key, value in (("name", part.name), ("identity", part.identity)):
-        if not _is_text_or_none(value):
-            msg = f"The {key} of the {part.kind} is a text or null; got {value!r}."
-            raise ConfigError(msg)
-    if not _is_mapping(part.options):
-        msg = f"The options of the {part.kind} are `option: value` pairs; got {part.options!r}."
-        raise ConfigError(msg)
-
-
-def _is_text_or_none(value: object) -> bool:
-    return value is None or isinstance(value, str)
-
-
-def _is_mapping(value: object) -> bool:
-    return isinstance(value, Mapping)
+def _plain(value: Option | StemLayout) -> Option:
+    """Return an option as a card writes it: a stem layout by its name if it has one."""
+    if not isinstance(value, tuple):
+        return value
+    return next((name for name, layout in LAYOUTS.items() if layout == value), list(value))
 
 
 def _is_option(value: object) -> bool:
-    return value is None or isinstance(value, str | int | float)
+    texts = isinstance(value, list) and all(isinstance(text, str) for text in value)
+    return value is None or texts or isinstance(value, str | int | float)

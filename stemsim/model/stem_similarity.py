@@ -1,26 +1,27 @@
-"""The model without Lightning: what `stemsim.load` returns."""
+"""The similarity of two pieces of music, and what each stem contributes to it."""
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
 
 from stemsim.embedding import StemEmbedder
 from stemsim.errors import ConfigError
-from stemsim.fusion import LinearFusion
+from stemsim.fusion import Fusion, LinearFusion, WeightedFusion
 from stemsim.model.card import ModelCard, write_model
-from stemsim.model.explanation import Explanation, SilentIn
 from stemsim.model.inputs import Inputs, ParsedInputs, parse_inputs
 from stemsim.model.parts import describe
 from stemsim.similarity import StemEmbeddings, stem_cosines
 from stemsim.stems import StemLayout, check_same_layout
 
-__all__ = ["StemSimilarity"]
+__all__ = ["Explanation", "StemSimilarity"]
 
+SilentIn = Literal["a", "b", "both"]
 _SILENT_IN: Final[dict[tuple[bool, bool], SilentIn]] = {
     (False, True): "a",
     (True, False): "b",
@@ -28,8 +29,43 @@ _SILENT_IN: Final[dict[tuple[bool, bool], SilentIn]] = {
 }  # by whether the stem is present in A and in B
 
 
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The similarity of two inputs A and B, stem by stem (paper, section 3.4: similarity = sum_i w_i cos_i).
+
+    Attributes:
+        stems: Stem layout, in order.
+        similarity: Sum of the contributions; higher is closer.
+        weights: Weight of each stem; None if the fusion has no stem weights.
+        cosines: Cosine similarity of each stem, in [-1, 1]; 0 where it is silent in either input.
+        contributions: Contribution of each stem; with the linear fusion weight times cosine.
+        silent: The stems that are silent, and in which of the two inputs.
+    """
+
+    stems: StemLayout
+    similarity: float
+    weights: Mapping[str, float] | None
+    cosines: Mapping[str, float]
+    contributions: Mapping[str, float]
+    silent: Mapping[str, SilentIn]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the explanation as plain lists and dictionaries, for JSON for instance."""
+        return {**asdict(self), "stems": list(self.stems)}
+
+    def __str__(self) -> str:
+        lines = [f"similarity {self.similarity:.3f}", f"{'stem':<10}{'weight':>8}{'cosine':>8}{'contribution':>14}"]
+        for stem in self.stems:
+            weight = "-" if self.weights is None else f"{self.weights[stem]:.3f}"
+            cosine = "-" if stem in self.silent else f"{self.cosines[stem]:.3f}"
+            lines.append(f"{stem:<10}{weight:>8}{cosine:>8}{self.contributions[stem]:>14.3f}")
+            if stem in self.silent:
+                lines[-1] += f"   silent in {self.silent[stem]}"
+        return "\n".join(lines)
+
+
 class StemSimilarity:
-    """How similar two pieces sound: the weighted sum of the cosines of their stems (paper, section 3.4).
+    """Similarity of two pieces as a fusion of the similarities of their stems (paper, section 3.4).
 
     An input is the path of an audio file (all of it), a `Segment`, `(waveform, sample_rate)` with floats `(time,)` or
     `(channel, time)`, or `StemEmbeddings` that `embed` gave. A list of paths and segments, or one of waveforms, is a
@@ -37,11 +73,11 @@ class StemSimilarity:
 
     Args:
         embedder: Separates and embeds the inputs.
-        weights: One weight for each stem of the embedder, by name.
-        card: What is known of the model. Its parts are replaced by those of the embedder where they differ.
+        weights_or_fusion: One weight for each stem of the embedder, by name, for a weighted sum; or a fitted fusion.
+        card: What is known of the model. Its parts are replaced by those in use where they differ.
 
     Raises:
-        StemMismatchError: If weights, card and embedder do not have the same stems.
+        StemMismatchError: If weights or fusion, card and embedder do not have the same stems.
         ConfigError: If a weight is not finite.
 
     Example:
@@ -55,19 +91,21 @@ class StemSimilarity:
         (2.0, 0.0)
     """
 
-    def __init__(self, embedder: StemEmbedder, weights: Mapping[str, float], *, card: ModelCard | None = None) -> None:
-        stems = embedder.stems
-        named = tuple(stem for stem in stems if stem in weights)  # names travel with the weights: their order is ours
-        check_same_layout(
-            stems,
-            named if len(named) == len(stems) == len(weights) else tuple(weights),
-            what="the set of weights",
-            remedy="Give one weight for each stem of the embedder's separator.",
-        )
+    def __init__(
+        self,
+        embedder: StemEmbedder,
+        weights_or_fusion: Mapping[str, float] | Fusion,
+        *,
+        card: ModelCard | None = None,
+    ) -> None:
         self.embedder = embedder
-        self._fusion = LinearFusion(stems)
-        self._fusion.set_weights(torch.tensor([float(weights[stem]) for stem in stems], dtype=torch.float64))
-        self._fusion.requires_grad_(requires_grad=False)
+        if isinstance(weights_or_fusion, Fusion):
+            remedy = "Give the embedder a separator with the stems of the fusion."
+            check_same_layout(embedder.stems, weights_or_fusion.stems, what="the fusion", remedy=remedy)
+            fusion = deepcopy(weights_or_fusion).cpu()
+        else:
+            fusion = _weighted_sum(embedder.stems, weights_or_fusion)
+        self._fusion = fusion.eval().requires_grad_(requires_grad=False)
         self._card = self._described(card)
 
     @property
@@ -76,8 +114,23 @@ class StemSimilarity:
         return self.embedder.stems
 
     @property
+    def fusion(self) -> Fusion:
+        """The frozen fusion of the stems' similarities."""
+        return self._fusion
+
+    @property
     def weights(self) -> dict[str, float]:
-        """Weight of each stem, in order."""
+        """Weight of each stem, in order.
+
+        Raises:
+            ConfigError: If the fusion has no stem weights.
+        """
+        if not isinstance(self._fusion, WeightedFusion):
+            msg = (
+                f"{type(self._fusion).__name__} has no stem weights: expected a WeightedFusion. `explain` tells what "
+                "each stem contributes to a similarity; `fusion` has all parameters."
+            )
+            raise ConfigError(msg)
         return dict(zip(self.stems, self._fusion.weight.tolist(), strict=True))
 
     @property
@@ -93,17 +146,17 @@ class StemSimilarity:
             b: One input or a batch.
 
         Returns:
-            The similarity; higher is closer, and equal inputs have the sum of the weights of the stems that sound. For
-            batches `(n,)` float64.
+            The similarity; higher is closer. In a weighted sum, equal inputs have the sum of the weights of the stems
+            that sound. For batches `(n,)` float64.
 
         Raises:
-            StemsimError: If an input is none, cannot be read or embedded, or the batches are not equally long.
+            StemsimError: If an input is not one, cannot be read or embedded, or the batches are not equally long.
         """
         (query, candidate), single = self._matched(a, b)
         return _result(self._similarity(query, candidate), single=single)
 
     def prefer(self, x: Inputs, a: Inputs, b: Inputs) -> float | Tensor:
-        """Return which of A and B is closer to X: sum_i w_i (cos(X_i, A_i) - cos(X_i, B_i)) (paper, section 3.4).
+        """Return the preference for A or B: similarity(X, A) - similarity(X, B) (paper, section 3.4).
 
         Args:
             x: The reference, or a batch.
@@ -123,14 +176,14 @@ class StemSimilarity:
         return _result(preference, single=single)
 
     def explain(self, a: Inputs, b: Inputs) -> Explanation | list[Explanation]:
-        """Return what each stem adds to the similarity of two inputs.
+        """Return the contribution of each stem to the similarity of two inputs.
 
         Args:
             a: One input or a batch.
             b: One input or a batch.
 
         Returns:
-            An explanation, whose contributions sum to the similarity; for batches one for each pair.
+            An explanation whose contributions sum to the similarity; for batches one explanation for each pair.
 
         Raises:
             StemsimError: As for a similarity.
@@ -150,7 +203,7 @@ class StemSimilarity:
         return explanations[0] if single else explanations
 
     def embed(self, inputs: Inputs) -> StemEmbeddings:
-        """Embed inputs once, to compare them often.
+        """Embed inputs once, to compare them many times.
 
         Args:
             inputs: One input or a batch.
@@ -159,35 +212,40 @@ class StemSimilarity:
             Stem embeddings `(n, stem, dim)` on the CPU, an input of every other method.
 
         Raises:
-            StemsimError: If an input is none, or cannot be read or embedded.
+            StemsimError: If an input is not one, or cannot be read or embedded.
         """
         return self._embedded([self._parsed(inputs)])[0]
 
     def save(self, folder: str | Path) -> None:
-        """Write weights and card, from which `load` makes this model again.
+        """Write the fitted fusion and the card, from which `load` makes this model again.
 
         Args:
-            folder: Folder to write to; made if there is none.
+            folder: Folder to write to; made if needed.
 
         Raises:
             CheckpointError: If it cannot be written.
         """
-        write_model(folder, self._card, self._fusion.weight)
+        write_model(folder, self._card, self._fusion)
 
     def _described(self, card: ModelCard | None) -> ModelCard:
         """Return the card of the model as it is."""
-        weights = tuple(self.weights.values())
-        encoder = describe(self.embedder.encoder, None if card is None else card.encoder)
-        separator = describe(self.embedder.source, None if card is None else card.separator)
         if card is None:
-            return ModelCard("custom", self.stems, weights, encoder, separator, self.embedder.silence)
+            encoder, separator = describe(self.embedder.encoder), describe(self.embedder.source)
+            silence = self.embedder.silence
+            return ModelCard("custom", self.stems, encoder, separator, silence, describe(self._fusion))
         check_same_layout(
             self.stems,
             card.stems,
             what=f"the card of {card.name!r}",
             remedy="Give the embedder a separator with the stems of the card.",
         )
-        return replace(card, weights=weights, encoder=encoder, separator=separator, silence=self.embedder.silence)
+        return replace(
+            card,
+            encoder=describe(self.embedder.encoder, card.encoder),
+            separator=describe(self.embedder.source, card.separator),
+            silence=self.embedder.silence,
+            fusion=describe(self._fusion),
+        )
 
     def _similarity(self, query: StemEmbeddings, candidate: StemEmbeddings) -> Tensor:
         with torch.no_grad():
@@ -214,22 +272,21 @@ class StemSimilarity:
         return [one.take(rows) if batch.single else one for one, batch in zip(embedded, parsed, strict=True)], False
 
     def _embedded(self, parsed: list[ParsedInputs]) -> list[StemEmbeddings]:
-        """Embed all arguments at once, so that what occurs in several is embedded once."""
+        """Embed all arguments at once, so that an input that occurs in several is embedded once."""
         segments = [segment for batch in parsed for segment in batch.segments]
         waveforms = [waveform for batch in parsed for waveform in batch.waveforms]
-        files = self.embedder.embed(segments) if segments else self._empty()
-        clips = self._embed_waveforms(waveforms) if waveforms else self._empty()
-        first_file, first_clip = 0, 0
+        files = _parts(self.embedder.embed(segments), [len(batch.segments) for batch in parsed]) if segments else []
+        clips = (
+            _parts(self._embed_waveforms(waveforms), [len(batch.waveforms) for batch in parsed]) if waveforms else []
+        )
         results = []
-        for batch in parsed:
+        for index, batch in enumerate(parsed):
             if batch.embeddings is not None:
                 results.append(StemEmbeddings(*(tensor.detach().cpu() for tensor in batch.embeddings)))
-                continue
-            files_here = torch.arange(first_file, first_file + len(batch.segments))
-            clips_here = torch.arange(first_clip, first_clip + len(batch.waveforms))
-            results.append(files.take(files_here) if len(files_here) else clips.take(clips_here))
-            first_file += len(files_here)
-            first_clip += len(clips_here)
+            elif batch.segments or batch.waveforms:
+                results.append((files if batch.segments else clips)[index])
+            else:
+                results.append(self._empty())
         return results
 
     def _embed_waveforms(self, waveforms: list[tuple[Tensor, int]]) -> StemEmbeddings:
@@ -246,18 +303,38 @@ class StemSimilarity:
     def _explanation(
         self, similarity: float, cosines: list[float], contributions: list[float], in_a: list[bool], in_b: list[bool]
     ) -> Explanation:
-        silent = {
-            stem: _SILENT_IN[present]
-            for stem, present in zip(self.stems, zip(in_a, in_b, strict=True), strict=True)
-            if not all(present)
-        }
-        cosine = dict(zip(self.stems, cosines, strict=True))
-        contribution = dict(zip(self.stems, contributions, strict=True))
-        return Explanation(self.stems, similarity, self.weights, cosine, contribution, silent)
+        present = dict(zip(self.stems, zip(in_a, in_b, strict=True), strict=True))
+        return Explanation(
+            self.stems,
+            similarity,
+            self.weights if isinstance(self._fusion, WeightedFusion) else None,
+            dict(zip(self.stems, cosines, strict=True)),
+            dict(zip(self.stems, contributions, strict=True)),
+            {stem: _SILENT_IN[sides] for stem, sides in present.items() if not all(sides)},
+        )
+
+
+def _weighted_sum(stems: StemLayout, weights: Mapping[str, float]) -> LinearFusion:
+    """Return the linear fusion with some weights; names travel with them, so that their order is that of the stems."""
+    named = tuple(stem for stem in stems if stem in weights)
+    check_same_layout(
+        stems,
+        named if len(named) == len(stems) == len(weights) else tuple(weights),
+        what="the set of weights",
+        remedy="Give one weight for each stem of the embedder's separator.",
+    )
+    fusion = LinearFusion(stems)
+    fusion.set_weights(torch.tensor([float(weights[stem]) for stem in stems], dtype=torch.float64))
+    return fusion
+
+
+def _parts(embeddings: StemEmbeddings, lengths: list[int]) -> list[StemEmbeddings]:
+    """Cut a batch into consecutive parts."""
+    return [StemEmbeddings(*part) for part in zip(*(tensor.split(lengths) for tensor in embeddings), strict=True)]
 
 
 def _content(waveform: Tensor, rate: int) -> tuple[int, tuple[int, ...], bytes]:
-    """Return what two waveforms share only if they are equal."""
+    """Return a key that two waveforms share only if they are equal."""
     samples = waveform.contiguous().numpy()
     return rate, tuple(waveform.shape), hashlib.blake2b(samples.data, digest_size=16).digest()
 

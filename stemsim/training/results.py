@@ -27,7 +27,7 @@ from stemsim.evaluation.plots import (
 from stemsim.evaluation.weight_report import WeightReport
 from stemsim.fusion import LinearFusion
 from stemsim.losses import SquaredError
-from stemsim.model import Agreement, StemSimilarity, write_model
+from stemsim.model import ReportedAgreement, StemSimilarity, write_model
 from stemsim.training.closed_form import ClosedFormCheck
 from stemsim.training.data import Part, TripletDataModule
 from stemsim.training.leakage import LeakageReport
@@ -227,12 +227,12 @@ def _save_model(folder: Path, weight: torch.Tensor, data: TripletDataModule, res
         fitted=f"{results['method']} on {results['source']}, {data.split} split ({sizes})",
         measured_on=f"{results['source']}, {data.split} split",
         agreement=tuple(
-            Agreement(f"{part} part", round(100 * results["metrics"][f"{part}/agreement"], 2))
+            ReportedAgreement(f"{part} part", round(100 * results["metrics"][f"{part}/agreement"], 2))
             for part in ("train", "val")
             if f"{part}/agreement" in results["metrics"]
         ),
     )
-    write_model(folder, card, weight)
+    write_model(folder, card, model.fusion)
     Console().print(f'Load it: stemsim.load("{folder}")', soft_wrap=True, highlight=False)
 
 
