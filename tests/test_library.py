@@ -22,7 +22,7 @@ from stemsim.audio import Segment, level_dbfs, read_audio
 from stemsim.embedding import StemEmbedder
 from stemsim.encoders import Spectral
 from stemsim.errors import ConfigError, DataNotFoundError, StemMismatchError, StemsimError, StoreError
-from stemsim.fusion import AttentionFusion, LinearFusion, WeightedFusion
+from stemsim.fusion import AttentionFusion, WeightedFusion
 from stemsim.retrieval import ItemFilter, Library, Routing
 from stemsim.retrieval.card import LibraryCard
 from stemsim.retrieval.catalogue import Catalogue
@@ -390,11 +390,9 @@ def test_another_encoder_or_stem_order_is_refused_with_both_names(library, tmp_p
         Library(tmp_path / "file", embedder())
 
 
-def test_a_library_is_opened_by_its_folder_alone(tmp_path, shared_data, monkeypatch):
-    monkeypatch.setattr("stemsim.model.load_fusion", lambda _: LinearFusion(("mix",)), raising=False)
-    made = stemsim.Library(
-        tmp_path / "L", StemEmbedder(MixOnly(), Spectral(), progress=False), window=3.0, weights={"mix": 2.0}, model="x"
-    )
+def test_a_library_is_opened_by_its_folder_alone(tmp_path, shared_data):
+    embedder = StemEmbedder(MixOnly(), Spectral(), progress=False)
+    made = stemsim.Library(tmp_path / "L", embedder, window=3.0, weights={"mix": 2.0}, model="muq-mix")
     made.add([shared_data / "samples/uzu-drumkit/bd", shared_data / "samples/uzu-drumkit/hh"], listen=False)
     opened = stemsim.Library(tmp_path / "L")
     assert opened.card == made.card
@@ -487,7 +485,7 @@ def fused(tmp_path, monkeypatch):
     def make(fusion):
         with torch.no_grad():
             fusion.weight.copy_(torch.tensor([0.5, 1.0, 0.25]))
-        monkeypatch.setattr("stemsim.model.load_fusion", lambda _: fusion, raising=False)
+        monkeypatch.setattr("stemsim.model.load_fusion", lambda _: fusion)
         weights = dict(zip(Halves.stems, fusion.weight.tolist(), strict=True))
         library = Library(tmp_path / "fused", embedder(), weights=weights, model=str(tmp_path))
         library.add(tmp_path / "random", listen=False)

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from stemsim.cli import app
 from stemsim.embedding import StemEmbedder
 from stemsim.encoders import Spectral
-from stemsim.fusion import AttentionFusion
-from stemsim.retrieval import Library
+from stemsim.fusion import AttentionFusion, MonotoneFusion
+from stemsim.model import StemSimilarity
 from stemsim.separators import Bands
 
 RATE = 44_100
@@ -152,20 +152,21 @@ def test_hits_are_exported(root, tmp_path):
         assert np.abs(samples - original).max() < 1e-4
 
 
-def test_a_search_says_that_a_nonlinear_fusion_ranks(root, tmp_path, monkeypatch):
-    fusion = AttentionFusion(Bands.stems)
-    monkeypatch.setattr("stemsim.model.load_fusion", lambda _: fusion, raising=False)
-    weights = dict.fromkeys(Bands.stems, 1.0)
+@pytest.mark.parametrize("fusion", [AttentionFusion, MonotoneFusion])
+def test_a_search_says_that_the_fusion_of_the_model_ranks(root, tmp_path, fusion):
+    name = fusion.__name__
     embedder = StemEmbedder(Bands(), Spectral(), progress=False)
-    library = Library(tmp_path / "L", embedder, weights=weights, model=str(tmp_path))
-    library.add(root / "sounds/Kicks", listen=False)
-    arguments = "search", root / "sounds/song.wav", "--library", library.root
+    StemSimilarity(embedder, fusion(Bands.stems)).save(tmp_path / "model")
+    run("index", root / "sounds/Kicks", "-l", tmp_path / "L", "--model", tmp_path / "model", "--no-measure")
+    arguments = "search", root / "sounds/song.wav", "--library", tmp_path / "L"
     found = run(*arguments, "--json")
-    assert found["fusion"] == found["hits"][0]["fusion"] == "AttentionFusion"
-    assert f"ranked again by the AttentionFusion of {tmp_path}" in run(*arguments)
-    assert "AttentionFusion ranks the best again" in run("index", "stats", "--library", library.root)
+    assert found["fusion"] == found["hits"][0]["fusion"] == name
+    assert f"ranked again by the {name} of {tmp_path}" in run(*arguments, "--weights", "learned")
+    assert f"{name} ranks the best again" in run("index", "stats", "--library", tmp_path / "L")
     assert run(*arguments, "--json", "--weights", "equal")["fusion"] is None
-    assert "AttentionFusion" not in run(*arguments, "--weights", "drums=1")
+    assert name not in run(*arguments, "--weights", "drums=1")
+    (tmp_path / "model").rename(tmp_path / "elsewhere")
+    assert "Put the model back" in run(*arguments, code=2)
 
 
 def test_another_encoder_separator_or_window_is_refused(root):

@@ -72,7 +72,7 @@ def compare_command(
         typer.echo(f"Wrote {plot}")
 
 
-def _similarity(  # noqa: PLR0913, PLR0917 - each is an option
+def _similarity(
     model: str | None,
     fusion: str | None,
     encoder: str | None,

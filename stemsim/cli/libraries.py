@@ -61,10 +61,11 @@ def open_or_make(
     weights: dict[str, float] | None = None
     embedder: StemEmbedder | None = None
     if model is not None:
+        from stemsim.fusion import WeightedFusion
         from stemsim.model import load
 
         loaded = load(model)
-        weights, made = loaded.weights, loaded.embedder
+        weights, made = loaded.weights if isinstance(loaded.fusion, WeightedFusion) else None, loaded.embedder
         embedder = StemEmbedder(made.source, made.encoder, silence=made.silence, progress=False, **computing)
     elif card is None:
         source, chosen = make_separator(separator or "bands"), make_encoder(encoder or "spectral")

@@ -97,7 +97,7 @@ class EmbeddingSpec:
         seen = {"preprocessing": self.preprocessing, **seen}
         if different := [name for name in mine if seen.get(name) != mine[name]]:
             theirs, ours = (", ".join(f"{name} {of.get(name)!r}" for name in different) for of in (seen, mine))
-            msg = f"{what} has {theirs}, expected {ours}: their vectors cannot be compared. {remedy}"
+            msg = f"Embeddings differ: {what} has {theirs}, expected {ours}. They cannot be compared. {remedy}"
             raise ConfigError(msg)
 
     def key(self, content_hash: str, segment: Segment) -> str:

@@ -71,9 +71,7 @@ class LibraryCard:
     @property
     def is_multitrack(self) -> bool:
         """Whether stems come from files beside a song's mix."""
-        # Older cards say so by the identity alone.
-        identity = Multitrack(list(self.stems)).identity
-        return self.separator.name == "multitrack" or self.separator.identity == identity
+        return self.separator.name == "multitrack"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the card as plain dictionaries and lists."""
@@ -102,11 +100,7 @@ class LibraryCard:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Self:
-        """Read a card.
-
-        Args:
-            text: The card as JSON.
-            where: The library, for errors.
+        """Read a card; `where` is the library, for errors.
 
         Raises:
             StoreError: If it is not a card, or of another version.
@@ -116,10 +110,12 @@ class LibraryCard:
             if content["version"] != _VERSION:
                 msg = f"The library {where} is of version {content['version']}, expected {_VERSION}. Make it again."
                 raise StoreError(msg)
-            stems = tuple(content["stems"])
+            stems, separator = tuple(content["stems"]), content["separator"]
+            if separator["identity"] == Multitrack(list(stems)).identity:  # older cards do not name it
+                separator |= {"name": "multitrack", "options": {"stems": list(stems)}}
             return cls(
                 encoder=Part("encoder", **content["encoder"]),
-                separator=Part("separator", **content["separator"]),
+                separator=Part("separator", **separator),
                 silence=content["silence"],
                 preprocessing=content["preprocessing"],
                 stems=stems,
@@ -150,7 +146,7 @@ class LibraryCard:
             DataNotFoundError: If weights are missing.
         """
         embedder = StemEmbedder(
-            self._build_separator() if separator is None else separator,
+            build_separator(self.separator) if separator is None else separator,
             build_encoder(self.encoder) if encoder is None else encoder,
             silence=self.silence,
             progress=False,
@@ -160,13 +156,9 @@ class LibraryCard:
         return embedder
 
     def check_buildable(self) -> None:
-        """Raise unless encoder and separator can be built from the card alone, such as on another machine.
-
-        Raises:
-            ConfigError: If stemsim does not ship one of them.
-        """
+        """Raise a `ConfigError` unless stemsim ships encoder and separator, so that other machines can build them."""
         for part in (self.encoder, self.separator):
-            if part.name is None and not (part is self.separator and self.is_multitrack):
+            if part.name is None:
                 msg = (
                     f"The library was made with the {part.kind} {part.identity!r}, which stemsim does not ship, so "
                     "that no other machine can build it. Add files in this process (without an engine)."
@@ -175,10 +167,7 @@ class LibraryCard:
 
     def build_hash_source(self) -> StemSource:
         """Build a source that hashes files as the library's own does, and needs no weights."""
-        return self._build_separator() if self.is_multitrack else MixOnly()
-
-    def _build_separator(self) -> StemSource:
-        return Multitrack(list(self.stems)) if self.is_multitrack else build_separator(self.separator)
+        return build_separator(self.separator) if self.is_multitrack else MixOnly()
 
     def check_embedder(self, embedder: StemEmbedder) -> None:
         """Raise, naming both, unless an embedder makes vectors of the kind that the library holds.
@@ -191,4 +180,4 @@ class LibraryCard:
             f"The library was made with {self.separator} x {self.encoder}: leave the options out, or make another "
             "library."
         )
-        self.spec.check(embedder.spec.text, f"the separator {embedder.spec.separator!r}", remedy=remedy)
+        self.spec.check(embedder.spec.text, "this embedder", remedy=remedy)

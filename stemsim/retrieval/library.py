@@ -367,15 +367,14 @@ class Library:
             remedy = "Make a routing between the stems of the library."
             check_same_layout(self.stems, routing.stems, what="the routing", remedy=remedy)
             return routing
-        if isinstance(routing, str):
-            parsed = Routing.parse(routing, self.stems, self.card.weights or None)
-            return replace(parsed, fusion=self.fusion) if routing.strip() == "learned" else parsed
-        if routing is not None:
-            return Routing.sliders(self.stems, routing)
-        if words_only and "mix" in self.stems:
+        if routing is None and words_only and "mix" in self.stems:
             return Routing.sliders(self.stems, {"mix": 1.0})
-        own = Routing.sliders(self.stems, self.card.weights) if self.card.weights else Routing.equal(self.stems)
-        return replace(own, fusion=self.fusion)
+        if routing is None or (routing == "learned" and self.card.fusion is not None):
+            own = Routing.sliders(self.stems, self.card.weights) if self.card.weights else Routing.equal(self.stems)
+            return replace(own, fusion=self.fusion)
+        if isinstance(routing, str):
+            return Routing.parse(routing, self.stems, self.card.weights or None)
+        return Routing.sliders(self.stems, routing)
 
     def stats(self) -> "LibraryStats":
         """Count the files and items of the library."""
