@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 import stemsim.encoders
 import stemsim.fusion
 import stemsim.separators
+from stemsim.cli import app
 from stemsim.embedding import StemEmbedder
 from stemsim.encoders import Spectral
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError, StemMismatchError
@@ -420,6 +422,33 @@ def test_a_fusion_of_ones_own_is_loaded_only_if_it_is_passed(songs, tmp_path, ca
     caplog.clear()
     load(tmp_path, fusion=Renamed)
     assert "was fitted as test_checkpoints.CubicFusion, and is loaded as" in caplog.text
+
+
+def test_a_model_of_any_fusion_is_compared_with_on_the_command_line(songs, tmp_path):
+    def compare(*arguments, code=0):
+        done = CliRunner().invoke(app, ["compare", *map(str, songs[:2]), "--model", str(tmp_path), *arguments])
+        assert done.exit_code == code, done.output
+        return done.output
+
+    for name in ("spline", "low-rank"):
+        sim = make_sim(songs, name)
+        sim.save(tmp_path)
+        told = json.loads(compare("--json"))
+        assert told["similarity"] == sim(*songs[:2])
+        assert sum(told["contributions"].values()) == pytest.approx(told["similarity"], abs=1e-9)
+        assert told["fusion"] == str(sim.card.fusion)
+        assert f"fusion {name}(" in compare("--plot", str(tmp_path / "x.png"))
+    own = make_sim(songs, "own")
+    own.save(tmp_path)
+    assert "which is not part of stemsim" in compare(code=2)
+    assert "weight " not in compare("--fusion", "test_checkpoints.CubicFusion")
+    assert json.loads(compare("--fusion", "test_checkpoints.CubicFusion", "--json"))["weights"] is None
+    assert "cannot be imported" in compare("--fusion", "no_module.Fusion", code=2)
+    assert "not a subclass of stemsim.fusion.Fusion" in compare("--fusion", "pathlib.Path", code=2)
+    alone = CliRunner().invoke(app, ["compare", *map(str, songs[:2]), "--fusion", "test_checkpoints.CubicFusion"])
+    assert "--fusion is for a --model" in alone.output
+    weighted = json.loads(compare("--fusion", "test_checkpoints.CubicFusion", "--weights", "mix=1", "--json"))
+    assert weighted["similarity"] == pytest.approx(weighted["cosines"]["mix"])
 
 
 def test_a_nonlinear_card_says_so_and_names_its_options(songs, tmp_path):

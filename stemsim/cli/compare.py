@@ -49,8 +49,8 @@ def compare_command(
 ) -> None:
     """Compare two pieces: their similarity as a sum over their stems, and the contribution of each stem.
 
-    Without --model, --encoder and --separator the stems are frequency bands, embedded by classical audio features. This
-    works without downloaded weights, but agrees far less with listeners than the ready-made models.
+    Without --model, --encoder and --separator the stems are frequency bands, embedded by classical audio features: this
+    needs no downloaded weights, but is far behind the ready-made models.
     """
     with readable_errors():
         from stemsim.audio import Segment
@@ -118,8 +118,8 @@ def _weights(text: str, stems: "StemLayout", learned: "Mapping[str, float] | Non
     for query, library, weight in Routing.parse(text, stems, learned).pairs:
         if query != library:
             msg = (
-                f"`compare` compares each stem with the same stem, but --weights pairs {query} with {library}, as only "
-                f"`search` can. Write {query}={weight:g}."
+                f"Two pieces are compared stem by stem, so --weights cannot pair {query} with {library} as in a "
+                f"search. Write {query}={weight:g}."
             )
             raise ConfigError(msg)
         weights[query] = weight
