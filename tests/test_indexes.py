@@ -10,13 +10,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from exact_index import ExactIndex
 from items import DIM, STEMS, make_items
 
 from stemsim.embedding import EmbeddingSpec
 from stemsim.errors import ConfigError, EmbeddingError, StemMismatchError, StoreError
 from stemsim.retrieval.filter import ItemFilter
 from stemsim.retrieval.held_query import HeldQuery
-from stemsim.retrieval.indexes.exact import ExactIndex
 from stemsim.retrieval.indexes.lance import LanceIndex
 from stemsim.retrieval.indexes.milvus import MilvusIndex
 from stemsim.retrieval.recall import recall_check

@@ -177,7 +177,7 @@ def test_another_encoder_separator_or_window_is_refused(root):
         (["--window", "3"], "windows of (s) 5.0; got 3.0"),
         (["--hop", "2.5"], "a hop of (s) 5.0; got 2.5"),
         (["--model", "clap-mix", "--encoder", "spectral"], "--model names an encoder"),
-        (["--encoder", "spectral:large"], "behind a colon"),
+        (["--encoder", "spectral:large"], "after a colon"),
     ):
         assert message in run("index", root / "sounds", "--library", root / "L", *arguments, code=2)
     assert "8 unchanged" in run(

@@ -330,7 +330,9 @@ def _weighted_sum(stems: StemLayout, weights: Mapping[str, float]) -> LinearFusi
 
 def _parts(embeddings: StemEmbeddings, lengths: list[int]) -> list[StemEmbeddings]:
     """Cut a batch into consecutive parts."""
-    return [StemEmbeddings(*part) for part in zip(*(torch.split(tensor, lengths) for tensor in embeddings), strict=True)]
+    return [
+        StemEmbeddings(*part) for part in zip(*(torch.split(tensor, lengths) for tensor in embeddings), strict=True)
+    ]
 
 
 def _content(waveform: Tensor, rate: int) -> tuple[int, tuple[int, ...], bytes]:

@@ -65,16 +65,9 @@ class CostPerItem:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """Needs of a library of some size, at the measured cost per item.
+    """Needs of a library of some number of items: disk (codes: memory too), hours of adding and of writing, a search.
 
-    Attributes:
-        items: Number of items.
-        row_gigabytes: Disk for vectors and metadata.
-        code_gigabytes: Disk for codes; and memory, unless searches are to read them from the disk.
-        machine_hours: Time of adding all of them with one machine (one GPU, if it was measured on one).
-        core_hours: The same in processor time.
-        index_hours: Time of writing them and computing codes.
-        search_seconds: A search by one process.
+    `machine_hours` are of one machine like the one measured on (one GPU, if it has one).
     """
 
     items: int
@@ -156,17 +149,10 @@ def measure_cost(library: Library, *, items: int = 32, made: int = 20_000, seed:
 
 
 def _add_again(library: Library, files: list[Path], folder: Path) -> tuple[int, float, float]:
-    """Add files to another library of the same kind, after one file that warms everything up.
-
-    Returns:
-        Number of items, and wall clock and processor seconds for one of them.
-    """
-    windowing = library.card.windowing
-    warm, measured = (
-        Library(folder / name, library.embedder, window=windowing.length, hop=windowing.hop)
-        for name in ("warm", "measured")
-    )
-    warm.add(files[:1])
+    """Add files to another library of the same kind; return the number of items, and wall and CPU seconds of one."""
+    windows = {"window": library.card.windowing.length, "hop": library.card.windowing.hop}
+    Library(folder / "warm", library.embedder, **windows).add(files[:1])  # warms everything up
+    measured = Library(folder / "measured", library.embedder, **windows)
     wall, cpu = time.perf_counter(), time.process_time()
     added = measured.add(files).items
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

@@ -1,9 +1,8 @@
 """Tempo and key measured in the audio."""
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,26 +33,15 @@ _MINOR: Final = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.3
 FloatArray = npt.NDArray[np.floating[Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Measurements of a file.
-
-    Attributes:
-        bpm: Tempo in BPM; None if the file is too short or has no beat.
-        musical_key: One of `KEYS`; None if it is too short or no key fits.
-    """
+class Measured(NamedTuple):
+    """Tempo in BPM and one of `KEYS`; None if the file is too short, has no beat, or no key fits."""
 
     bpm: float | None = None
     musical_key: str | None = None
 
 
 def measure(path: Path, *, tempo: bool = True, key: bool = True) -> Measured:
-    """Measure tempo and key of an audio file: of 20 s from its middle, if it is longer.
-
-    Args:
-        path: The file.
-        tempo: Whether to measure the tempo.
-        key: Whether to measure the key.
+    """Measure tempo and key, or one of them, of an audio file: of 20 s from its middle, if it is longer.
 
     Raises:
         AudioError: If the file cannot be decoded.
@@ -70,10 +58,7 @@ def measure(path: Path, *, tempo: bool = True, key: bool = True) -> Measured:
     if not np.any(np.abs(samples) > 1e-4):  # noqa: PLR2004 - -80 dBFS
         return Measured()
     whole = info.duration if info.duration <= _LONGEST else None
-    return Measured(
-        _tempo(samples, whole) if tempo else None,
-        key_of_chroma(_chroma(samples)) if key else None,
-    )
+    return Measured(_tempo(samples, whole) if tempo else None, key_of_chroma(_chroma(samples)) if key else None)
 
 
 def _tempo(samples: FloatArray, duration: float | None) -> float | None:
@@ -93,22 +78,19 @@ def _tempo(samples: FloatArray, duration: float | None) -> float | None:
     heard = float(librosa.feature.tempo(onset_envelope=onsets, sr=_RATE, hop_length=_HOP, max_tempo=_FASTEST)[0])
     repetition = librosa.autocorrelate(onsets - onsets.mean())
     heard = _refined(repetition, heard)
-    candidates = [heard]
+    clarity = {heard: _clarity(repetition, heard)}
     if duration is not None:
-        exact = _tempo_of_bars(max(1, round(duration * heard / _BAR)), duration)
-        usual = _tempo_of_bars(2 ** max(0, round(math.log2(duration * _USUAL / _BAR))), duration)
-        if abs(exact / heard - 1.0) <= _TEMPO_TOLERANCE and _clarity(repetition, exact) >= _ALIKE * _clarity(
-            repetition, heard
-        ):
-            heard = exact
-        candidates = [heard, usual]
-    clarity = {bpm: _clarity(repetition, bpm) for bpm in candidates}
+        exact = _BAR * max(1, round(duration * heard / _BAR)) / duration
+        usual = _BAR * 2 ** max(0, round(math.log2(duration * _USUAL / _BAR))) / duration
+        if abs(exact / heard - 1.0) <= _TEMPO_TOLERANCE and _clarity(repetition, exact) >= _ALIKE * clarity[heard]:
+            clarity = {exact: _clarity(repetition, exact)}
+        clarity[usual] = _clarity(repetition, usual)
     best = max(clarity, key=lambda bpm: clarity[bpm])
     return round(best, 2) if clarity[best] >= _LEAST_CLARITY and _SLOWEST <= best <= _FASTEST else None
 
 
 def _refined(repetition: FloatArray, heard: float) -> float:
-    """Refine an estimate, as librosa's bins are 5 % wide: return the tempo near it whose beats repeat best.
+    """Return the tempo near an estimate whose beats repeat best, as librosa's bins are 5 % wide.
 
     Args:
         repetition: Autocorrelation of the onset strength, `(lag,)` in frames.
@@ -124,17 +106,8 @@ def _refined(repetition: FloatArray, heard: float) -> float:
     return float(tempi[np.sum([np.interp(lag, frames, repetition) for lag in usable], axis=0).argmax()])
 
 
-def _tempo_of_bars(bars: int, duration: float) -> float:
-    return _BAR * bars / duration
-
-
 def _clarity(repetition: FloatArray, bpm: float) -> float:
-    """Return the mean correlation of the onsets with themselves one, two and four beats later, at most about 1.
-
-    Args:
-        repetition: Autocorrelation of the onset strength, `(lag,)` in frames.
-        bpm: A tempo.
-    """
+    """Return the mean correlation of the onsets with themselves one, two and four beats later, at most about 1."""
     frames = len(repetition)
     beat = 60.0 / bpm * _RATE / _HOP  # frames
     lags = [round(beats * beat) for beats in (1, 2, 4)]

@@ -124,13 +124,7 @@ def keys_named(text: str) -> tuple[str, ...]:
 
 
 def _rank(match: re.Match[str], before: list[str], *, tonal: bool) -> int | None:
-    """Return how clearly a match of `_KEY` states a key, 0 being the clearest; None if it does not.
-
-    Args:
-        match: The match.
-        before: The words before it.
-        tonal: Whether the sound is pitched.
-    """
+    """Return how clearly a match after some words states a key, 0 being the clearest; None if it does not."""
     capital = match["note"].isupper()
     # A lower-case letter with a lower-case b is rather a word, such as `ab` and `bb`.
     altered = match["accidental"] is not None and (capital or match["accidental"].lower() != "b")
