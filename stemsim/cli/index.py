@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from stemsim.cli.errors import readable_errors
-from stemsim.cli.libraries import DeviceOption, JsonOption, LibraryOption, open_or_make, print_json
+from stemsim.cli.libraries import DeviceOption, JsonOption, LibraryOption, open_library, open_or_make, print_json
 from stemsim.cli.parts import ENCODER_HELP, SEPARATOR_HELP
 
 if TYPE_CHECKING:
@@ -133,10 +133,9 @@ def check_command(
 ) -> None:
     """Compare the answers of the index with exact ones, for random, single-stem, negative and cross-stem weights."""
     with readable_errors():
-        from stemsim.retrieval import Library
         from stemsim.retrieval.recall import recall_check
 
-        check = recall_check(Library(library).index, k=k, queries=queries, seed=seed)
+        check = recall_check(open_library(library).index, k=k, queries=queries, seed=seed)
     if as_json:
         rows = json.loads(check.frame.to_json(orient="records"))
         print_json({"items": check.items, "k": check.k, "index": check.answer, "weights": rows})
@@ -148,9 +147,7 @@ def check_command(
 def stats_command(library: LibraryOption, as_json: JsonOption = False) -> None:
     """Show the content of a library, and how it was made."""
     with readable_errors():
-        from stemsim.retrieval import Library
-
-        opened = Library(library)
+        opened = open_library(library)
         stats, card = opened.stats(), opened.card
     if as_json:
         print_json({"library": opened.root, **stats.to_dict(), "made_with": card.to_dict()})
@@ -184,10 +181,9 @@ def plan_command(
 ) -> None:
     """Measure the cost of an item on this machine, and compute the needs of a larger library; takes minutes."""
     with readable_errors():
-        from stemsim.retrieval import Library
         from stemsim.retrieval.growth import measure_cost, needs
 
-        cost = measure_cost(Library(library, device=device), items=sample, made=made)
+        cost = measure_cost(open_library(library, device), items=sample, made=made)
         needed = needs(cost, items)
     if as_json:
         print_json({"measured": asdict(cost), "needs": asdict(needed)})
@@ -205,18 +201,14 @@ def prune_command(
 ) -> None:
     """Remove the files that no longer exist on the disk."""
     with readable_errors():
-        from stemsim.retrieval import Library
-
-        _show_dropped(Library(library).prune(even_all=even_all), as_json=as_json)
+        _show_dropped(open_library(library).prune(even_all=even_all), as_json=as_json)
 
 
 @index_app.command("remove")
 def remove_command(paths: _Paths, library: LibraryOption, as_json: JsonOption = False) -> None:
     """Remove files and folders from a library, not from the disk."""
     with readable_errors():
-        from stemsim.retrieval import Library
-
-        _show_dropped(Library(library).remove(paths), as_json=as_json)
+        _show_dropped(open_library(library).remove(paths), as_json=as_json)
 
 
 def _show_report(report: "AddReport", library: "Library") -> None:

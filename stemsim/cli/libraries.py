@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from stemsim.model import Part
     from stemsim.retrieval.library import Library
 
-__all__ = ["DeviceOption", "JsonOption", "LibraryOption", "open_or_make", "print_json"]
+__all__ = ["DeviceOption", "JsonOption", "LibraryOption", "open_library", "open_or_make", "print_json"]
 
 LibraryOption = Annotated[str, typer.Option("--library", "-l", help="Folder of the library, or s3://...")]
 DeviceOption = Annotated[str, typer.Option(help="Where the models compute: cpu, cuda:0, ...")]
@@ -21,6 +21,13 @@ _SILENCE: Final = -60.0  # dBFS, as everywhere but in the paper's models
 def print_json(document: dict[str, Any]) -> None:
     """Print one JSON document."""
     typer.echo(json.dumps(document, indent=2))
+
+
+def open_library(root: str, device: str = "cpu") -> "Library":
+    """Open an existing library, whose models would compute on a device."""
+    from stemsim.retrieval import Library
+
+    return Library(root, device=device)
 
 
 def open_or_make(

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stemsim.cli.errors import readable_errors
-from stemsim.cli.libraries import DeviceOption, JsonOption, LibraryOption, print_json
+from stemsim.cli.libraries import DeviceOption, JsonOption, LibraryOption, open_library, print_json
 
 if TYPE_CHECKING:
-    from stemsim.retrieval import Hit, ItemFilter
+    from stemsim.retrieval import Hit
 
 __all__ = ["search_command"]
 
@@ -62,10 +62,19 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
     """
     with readable_errors():
         from stemsim.audio import Segment
-        from stemsim.retrieval import Library
+        from stemsim.retrieval import ItemFilter
+        from stemsim.retrieval.catalogue import absolute
 
-        opened = Library(library, device=device)
-        where = _conditions(category, bpm, key, (duration, loudness), stems, folder)
+        opened = open_library(library, device)
+        where = ItemFilter(
+            category=None if category is None else _categories(category),
+            bpm=_span("--bpm", bpm, around=0.5),
+            musical_key=None if key is None else _keys(key),
+            duration=_span("--duration", duration),
+            loudness=_span("--loudness", loudness),
+            stems=None if stems is None else _names(stems),
+            path_prefix=None if folder is None else f"{absolute(folder)}/",
+        )
         routing = opened.routing(weights, words_only=query is None)
         hits = opened.search(
             None if query is None else Segment.between(query, start, end),
@@ -90,28 +99,6 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
         typer.echo(f"The best items by these weights were ranked again by the {fusion} of {opened.card.model}.")
     if export is not None:
         typer.echo(f"Wrote {len(written)} files to {export}.")
-
-
-def _conditions(
-    category: str | None,
-    bpm: str | None,
-    key: str | None,
-    spans: tuple[str | None, str | None],
-    stems: str | None,
-    folder: Path | None,
-) -> "ItemFilter":
-    from stemsim.retrieval import ItemFilter
-    from stemsim.retrieval.catalogue import absolute
-
-    return ItemFilter(
-        category=None if category is None else _categories(category),
-        bpm=_span("--bpm", bpm, around=0.5),
-        musical_key=None if key is None else _keys(key),
-        duration=_span("--duration", spans[0]),
-        loudness=_span("--loudness", spans[1]),
-        stems=None if stems is None else _names(stems),
-        path_prefix=None if folder is None else f"{absolute(folder)}/",
-    )
 
 
 def _categories(text: str) -> tuple[str, ...]:

@@ -86,19 +86,11 @@ class Catalogue:
         )
 
     def read_card(self) -> LibraryCard | None:
-        """Return the card of the library, or None if there is no library yet.
-
-        Raises:
-            StoreError: If the folder cannot be opened, or holds something else.
-        """
+        """Return the card of the library, or None if there is no library yet."""
         return LibraryCard.from_json(self._table.card, self.root) if self._table.exists() else None
 
     def create(self, card: LibraryCard) -> LibraryCard:
-        """Make an empty library, unless there is one: of two processes that try at once, one makes it.
-
-        Returns:
-            The card of the library that exists now.
-        """
+        """Make an empty library unless there is one; return the card of the library that exists now."""
         self._table.create(_SCHEMA, card.to_json())
         return LibraryCard.from_json(self._table.card, self.root)
 

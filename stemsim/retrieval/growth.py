@@ -150,9 +150,9 @@ def measure_cost(library: Library, *, items: int = 32, made: int = 20_000, seed:
 
 def _add_again(library: Library, files: list[Path], folder: Path) -> tuple[int, float, float]:
     """Add files to another library of the same kind; return the number of items, and wall and CPU seconds of one."""
-    windows = {"window": library.card.windowing.length, "hop": library.card.windowing.hop}
-    Library(folder / "warm", library.embedder, **windows).add(files[:1])  # warms everything up
-    measured = Library(folder / "measured", library.embedder, **windows)
+    window, hop = library.card.windowing.length, library.card.windowing.hop
+    Library(folder / "warm", library.embedder, window=window, hop=hop).add(files[:1])  # warms everything up
+    measured = Library(folder / "measured", library.embedder, window=window, hop=hop)
     wall, cpu = time.perf_counter(), time.process_time()
     added = measured.add(files).items
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

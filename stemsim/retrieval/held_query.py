@@ -45,16 +45,9 @@ class HeldQuery:
         return len(self._items)
 
     def search(self, routing: Routing, k: int = 10, *, where: ItemFilter | None = None) -> RankedItems:
-        """Return the most similar items for other weights.
+        """Return the `k` most similar items for other weights, among those that meet the conditions.
 
-        Args:
-            routing: The weights.
-            k: Number of items.
-            where: Conditions.
-
-        Returns:
-            Up to `k` items as `Index.search` finds them, to single precision, and without their vectors, which
-            `Index.items` reads.
+        Similarities are of single precision, and items come without their vectors, which `Index.items` reads.
         """
         similarity = self._cosines @ routing.matrix.flatten().float()
         if where is not None and not where.empty:

@@ -87,13 +87,8 @@ class Hit:
 def rerank(found: RankedItems, query: Query, fusion: "Fusion") -> RankedItems:
     """Rank the candidates of a search again, by a fusion instead of the weighted sum.
 
-    Args:
-        found: The candidates.
-        query: The query; it has levels.
-        fusion: The fusion.
-
     Raises:
-        ConfigError: If the fusion needs the levels of candidates, which a library does not keep.
+        ConfigError: If the fusion needs the levels of candidates' stems, which a library does not keep.
     """
     similarity = _fused(found.items, query, fusion).sum(dim=1)
     return RankedItems.best(found.items, similarity, len(found))

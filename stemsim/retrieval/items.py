@@ -132,7 +132,7 @@ class Items:
 
     @classmethod
     def from_arrow(cls, table: pa.Table, stems: StemLayout, dim: int) -> Self:
-        """Return the items of a table with the columns of `item_schema`, in any order, and possibly others."""
+        """Return the items of a table that has the columns of `item_schema`."""
         rows = table.combine_chunks()
         values: dict[str, Any] = {name: tuple(rows[name].to_pylist()) for name in _TEXTS}
         values |= {name: np.asarray(rows[name].to_numpy(zero_copy_only=False), np.float64) for name in _NUMBERS}

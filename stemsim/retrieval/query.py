@@ -76,9 +76,6 @@ def audio_query(audio: Input, embedder: StemEmbedder, windowing: Windowing) -> Q
         audio: A path, a `Segment`, `(waveform, sample_rate)`, or `StemEmbeddings` of windows.
         embedder: The library's.
         windowing: How its files are cut.
-
-    Raises:
-        StemsimError: If it is none of these, or cannot be read or embedded.
     """
     parsed = parse_inputs(audio, embedder.stems, embedder.spec.dim)
     if parsed.embeddings is not None:
@@ -124,12 +121,7 @@ def _embed_waveform(waveform: Tensor, rate: int, embedder: StemEmbedder, windowi
 
 
 def text_query(text: str, encoder: Encoder, stems: StemLayout) -> Query:
-    """Return the query for a description in words: the same vector for every stem of a layout.
-
-    Raises:
-        ConfigError: If the encoder does not encode text, or the text is empty.
-        DataNotFoundError: If its tokenizer is not on this machine.
-    """
+    """Return the query for a description in words: the same vector for every stem of a layout."""
     return Query(stems, _encode(text, encoder).expand(len(stems), -1))
 
 
@@ -144,9 +136,6 @@ def with_text(
         encoder: Encodes it.
         weight: Share of the words, from 0 to 1.
         stems: The stems that the words describe; None: all. The others stay as they are.
-
-    Raises:
-        ConfigError: If the weight is out of range, a stem is unknown, or the encoder does not encode text.
     """
     if not 0.0 <= weight <= 1.0:
         msg = f"The weight of the text lies between 0 (audio alone) and 1 (words alone); got {weight}."

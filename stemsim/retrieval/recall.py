@@ -21,14 +21,11 @@ _SAME: Final = 1e-6  # similarities that differ by less are equal: either item i
 
 @dataclass(frozen=True, slots=True)
 class RecallCheck:
-    """Recall of an index by kind of weights.
+    """Recall of an index of some `items`, asked for `k` of them; `answer` describes the index.
 
     Attributes:
-        frame: One row for each kind: `weights`, `queries`, `recall` (mean), `worst` (query), `p50 ms` and `p99 ms`
-            (time of a search).
-        k: Number of items asked for.
-        items: Number of items in the index.
-        answer: How the index answers.
+        frame: One row for each kind of weights: `weights`, `queries`, `recall` (mean), `worst` (query), `p50 ms` and
+            `p99 ms` (time of a search).
     """
 
     frame: pd.DataFrame

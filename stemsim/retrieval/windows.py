@@ -53,16 +53,13 @@ class Windowing:
         return self.length if self.hop is None else self.hop
 
     def spans(self, duration: float) -> list[tuple[float, float]]:
-        """Cut a duration into windows.
+        """Cut a duration in seconds into windows; one shorter than a window is a single span.
 
         A rest at the end of a quarter of a window or more is covered by one more window, which ends where the file does
         and so overlaps the one before it.
 
-        Args:
-            duration: In seconds.
-
         Returns:
-            Start and length of each window in seconds, in order; one span if the duration is less than a window.
+            Start and length of each window in seconds, in order.
         """
         if duration <= self.length * (1.0 + _TAIL):
             return [(0.0, min(duration, self.length))]
@@ -73,23 +70,14 @@ class Windowing:
         return [(start, self.length) for start in starts]
 
     def cut(self, path: Path) -> list[Segment]:
-        """Cut an audio file into windows, in order.
-
-        Raises:
-            AudioError: If the file cannot be read.
-            DataNotFoundError: If it does not exist.
-        """
+        """Cut an audio file into windows, in order."""
         return [Segment(path, start, length) for start, length in self.spans(audio_info(path).duration)]
 
     def padded(self, duration: float, shortest: float) -> float:
         """Return the duration to which a clip shorter than a window is padded with silence before it is embedded.
 
-        Encoders need a shortest duration, and clips of equal duration can be embedded in one batch, for which at most a
-        tenth of a second is added. A full window is never padded.
-
-        Args:
-            duration: Of the clip, in seconds.
-            shortest: Shortest duration that the encoder takes, in seconds.
+        That is at least the shortest duration that the encoder takes, and otherwise at most a tenth of a second longer,
+        so that clips of equal duration can be embedded in one batch. A full window is never padded.
         """
         if duration >= self.length and duration >= shortest:
             return duration
@@ -110,16 +98,8 @@ def padding_group(segment: Segment, embedder: StemEmbedder, windowing: Windowing
 def embed_windows(segments: Sequence[Segment], embedder: StemEmbedder, windowing: Windowing) -> StemEmbeddings:
     """Embed windows of one `padding_group` in one batch.
 
-    Args:
-        segments: The windows.
-        embedder: Separates and embeds them.
-        windowing: How they were cut.
-
     Returns:
         Stem embeddings `(window, stem, dim)`; the levels are those of the windows without padding.
-
-    Raises:
-        StemsimError: If one of them cannot be read or embedded.
     """
     padded, is_padded = padding_group(segments[0], embedder, windowing)
     if not is_padded:

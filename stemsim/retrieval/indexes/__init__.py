@@ -16,26 +16,19 @@ _TOKEN: Final = "MILVUS_TOKEN"  # noqa: S105 - the name of an environment variab
 
 
 def milvus_address(uri: str | Path) -> tuple[str, str]:
-    """Split the address of a Milvus into its URI, a local file by its absolute path, and its collection.
+    """Split the address of a Milvus, `URI` or `URI#collection`, into its URI and its collection, which may be empty.
 
-    Args:
-        uri: `http://host:19530`, or a file of milvus-lite; `#name` at its end names a collection.
-
-    Returns:
-        The URI, and the name of the collection or an empty text.
+    A file of milvus-lite is returned by its absolute path.
     """
     text, _, collection = str(uri).partition("#")
     return text if "://" in text else os.path.abspath(Path(text).expanduser()), collection  # noqa: PTH100 - without ..
 
 
 def new_collection(root: str) -> str:
-    """Return a name for the Milvus collection of a new library: its folder's name, and a number of its own.
+    """Return a name for the Milvus collection of a new library: its folder's name, and a random number.
 
-    The number is random, as two machines may have libraries of the same path in one server. The library's card keeps
-    the name, so that it stays when the library is opened again or moved.
-
-    Args:
-        root: Folder or URI of the library.
+    Random, as two machines may have libraries of the same path in one server; the library's card keeps the name, so
+    that it stays when the library is opened again or moved.
     """
     folder = re.sub(r"\W", "_", PurePath(root).name, flags=re.ASCII)[:40]
     return f"stemsim_{folder}_{secrets.token_hex(8)}"
@@ -44,14 +37,9 @@ def new_collection(root: str) -> str:
 def open_index(
     root: str, spec: EmbeddingSpec, *, address: str | None = None, storage_options: dict[str, str] | None = None
 ) -> Index:
-    """Open the index of a library.
+    """Open the index of a library: in the library itself, or in the Milvus whose address its card has.
 
-    Args:
-        root: Folder or URI of the library.
-        spec: How its vectors were made.
-        address: Address of the Milvus that holds the items, as in the library's card; None: the library itself. The
-            environment variable `MILVUS_TOKEN` is its `user:password`.
-        storage_options: Endpoint, credentials and so on of an object storage.
+    The environment variable `MILVUS_TOKEN` is the `user:password` of that Milvus.
 
     Raises:
         StoreError: If it cannot be opened.

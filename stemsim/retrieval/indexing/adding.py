@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor
 
 from stemsim.audio import Segment
 from stemsim.embedding import StemEmbedder
@@ -20,7 +19,7 @@ from stemsim.retrieval.indexes.base import Index
 from stemsim.retrieval.indexing.embedding import EmbeddedFile, embed_files
 from stemsim.retrieval.indexing.finding import Failure, FoundFile
 from stemsim.retrieval.indexing.preparing import Prepared, PreparedFile, prepare_files
-from stemsim.retrieval.items import FloatArray, Items, item_key
+from stemsim.retrieval.items import Items, item_key
 from stemsim.retrieval.windows import Windowing
 from stemsim.stems import StemLayout
 
@@ -251,7 +250,15 @@ def _items_of(embedded: EmbeddedFile, stems: StemLayout) -> Items:
     else:  # of uncorrelated stems together
         loudness = 10.0 * torch.log10(torch.pow(10.0, levels / 10.0).sum(dim=1))
     windows = [embedded.prepared.windows[row] for row in sounding.tolist()]
-    return _items(embedded.prepared, windows, stems, loudness.double().numpy(), present, vectors)
+    return Items(
+        stems=stems,
+        start=np.array([window.start for window in windows], np.float64),
+        duration=np.array([window.duration for window in windows], np.float64),
+        loudness=loudness.double().numpy(),
+        present=present.numpy(),
+        vectors=vectors.float(),
+        **_columns_of(embedded.prepared, windows),
+    )
 
 
 def _copied(found: Items, prepared: PreparedFile) -> Items:
@@ -261,32 +268,18 @@ def _copied(found: Items, prepared: PreparedFile) -> Items:
     places = {round(float(found.start[row]), 6): row for row in reversed(original)}
     windows = [window for window in prepared.windows if round(window.start, 6) in places]
     rows = found.take([places[round(window.start, 6)] for window in windows])
-    return _items(prepared, windows, found.stems, rows.loudness, torch.from_numpy(rows.present), rows.vectors)
+    return replace(rows, **_columns_of(prepared, windows))
 
 
-def _items(
-    prepared: PreparedFile,
-    windows: list[Segment],
-    stems: StemLayout,
-    loudness: FloatArray,
-    present: Tensor,
-    vectors: Tensor,
-) -> Items:
-    """Return items of windows `(window,)` with the tags of their file."""
-    path, content, tags = str(prepared.file.path), prepared.content, prepared.tags
-    count = len(windows)
-    return Items(
-        stems=stems,
-        key=tuple(item_key(path, content, window.start, window.duration) for window in windows),
-        content=(content,) * count,
-        path=(path,) * count,
-        start=np.array([window.start for window in windows], np.float64),
-        duration=np.array([window.duration for window in windows], np.float64),
-        file_duration=np.full(count, tags.duration),
-        category=(tags.category or "",) * count,
-        bpm=np.full(count, np.nan if tags.bpm is None else tags.bpm),
-        musical_key=(tags.musical_key or "",) * count,
-        loudness=loudness,
-        present=present.numpy(),
-        vectors=vectors.float(),
-    )
+def _columns_of(prepared: PreparedFile, windows: Sequence[Segment]) -> dict[str, Any]:
+    """Return the columns that windows of a file have from its path, its content and its tags."""
+    path, content, tags, count = str(prepared.file.path), prepared.content, prepared.tags, len(windows)
+    return {
+        "key": tuple(item_key(path, content, window.start, window.duration) for window in windows),
+        "content": (content,) * count,
+        "path": (path,) * count,
+        "file_duration": np.full(count, tags.duration),
+        "category": (tags.category or "",) * count,
+        "bpm": np.full(count, np.nan if tags.bpm is None else tags.bpm),
+        "musical_key": (tags.musical_key or "",) * count,
+    }
