@@ -27,7 +27,7 @@ _KEYS_PER_QUERY: Final = 2048
 _KEEP_VERSIONS: Final = timedelta(hours=1)  # nobody reads one version for longer
 _ATTEMPTS: Final = 5
 _PAUSE: Final = 0.2  # seconds before the second attempt, doubled for each further one
-_CARD: Final = b"stemsim"  # key of the table's own description in the metadata of its schema
+_CARD: Final = b"stemsim"  # key of the card in the metadata of the schema
 
 Result = TypeVar("Result")
 
@@ -64,7 +64,7 @@ class LanceTable:
 
     @property
     def is_local(self) -> bool:
-        """Whether the table is in a folder of this machine."""
+        """True if the table is in a folder of this machine."""
         return "://" not in self.root
 
     @cached_property
@@ -94,7 +94,7 @@ class LanceTable:
 
         Args:
             schema: Columns.
-            card: What the table says of itself, see `card`.
+            card: Description of its content, kept in the metadata of the schema.
         """
         if not self.exists():
             self._opened = self.do("opened", partial(self._create, schema.with_metadata({_CARD: card})))
@@ -124,7 +124,7 @@ class LanceTable:
 
     @property
     def card(self) -> str:
-        """What the table says of itself: the text that it was created with."""
+        """The description that the table was created with."""
         return str((self.raw.schema.metadata or {}).get(_CARD, b"").decode())
 
     def count(self, where: str | None = None) -> int:
@@ -210,7 +210,7 @@ class LanceTable:
         """Run something that LanceDB does; after a conflict with another writer, run it again.
 
         Args:
-            verb: What is done to the table, for the error: `read`, `written`.
+            verb: Past participle for the error: `read`, `written`.
             action: Does it.
             attempts: How many times it is tried in case of conflicts.
 

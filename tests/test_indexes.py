@@ -10,7 +10,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from exact_index import ExactIndex
 from items import DIM, STEMS, make_items
 
 from stemsim.embedding import EmbeddingSpec
@@ -23,7 +22,7 @@ from stemsim.retrieval.recall import recall_check
 from stemsim.retrieval.routing import Routing
 
 SPEC = EmbeddingSpec("bands", "encoder-1", "v1;silence=-60.0", STEMS, DIM)
-ENGINES = ("exact", "lance", "lance approximate", "milvus")
+ENGINES = ("lance", "lance approximate", "milvus")
 ROUTINGS = ("equal", "drums=1", "drums:mix=1", "bass=-2,mix=0.5,mix:bass=1")
 FILTERS = {
     "none": None,
@@ -42,9 +41,7 @@ FILTERS = {
 
 
 def make_index(engine, folder, items=None):
-    if engine == "exact":
-        index = ExactIndex(SPEC)
-    elif engine == "milvus":
+    if engine == "milvus":
         index = MilvusIndex(str(folder / "items.db"), SPEC, collection="items")
     else:
         index = LanceIndex(folder / "lance", SPEC)
@@ -127,7 +124,7 @@ def test_recall_is_checked_for_weights_of_every_kind(index):
     assert check.sentence.startswith("300 items; ")
 
 
-class Forgetful(ExactIndex):
+class Forgetful(LanceIndex):
     """Finds every second item only."""
 
     def _candidates(self, vector, k, where):
@@ -135,8 +132,8 @@ class Forgetful(ExactIndex):
         return found.take(range(1, len(found), 2))
 
 
-def test_a_lossy_index_is_found_out(items):
-    lossy = Forgetful(SPEC)
+def test_a_lossy_index_is_found_out(items, tmp_path):
+    lossy = Forgetful(tmp_path, SPEC)
     lossy.upsert(items)
     assert recall_check(lossy, k=10, queries=5).frame["recall"].max() < 0.7
 
@@ -172,7 +169,7 @@ def test_another_encoder_or_stem_order_is_refused_with_both_names(engine, tmp_pa
     assert make(where, SPEC).count() == 300
 
 
-@pytest.mark.parametrize("engine", ["exact", "lance", "milvus"])
+@pytest.mark.parametrize("engine", ["lance", "milvus"])
 def test_of_items_with_one_key_the_last_one_counts(engine, tmp_path, items):
     index = make_index(engine, tmp_path)
     index.upsert(replace(items, key=items.key[:150] * 2))

@@ -29,7 +29,7 @@ _NO_MODEL = (
 
 
 class _Engine(StrEnum):
-    """Where files are embedded."""
+    """Place where files are embedded."""
 
     LOCAL = "local"
     RAY = "ray"

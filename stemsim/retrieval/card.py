@@ -20,7 +20,7 @@ _VERSION: Final = 1  # raise it whenever older libraries cannot be read any more
 
 @dataclass(frozen=True, slots=True)
 class LibraryCard:
-    """How a library was made.
+    """The models and settings that a library was made with.
 
     Attributes:
         encoder: What embedded its items.
@@ -64,13 +64,13 @@ class LibraryCard:
 
     @property
     def spec(self) -> EmbeddingSpec:
-        """How the vectors of the library were made."""
+        """Specification of the library's embeddings."""
         separator, encoder = str(self.separator.identity), str(self.encoder.identity)
         return EmbeddingSpec(separator, encoder, self.preprocessing, self.stems, self.dim)
 
     @property
     def is_multitrack(self) -> bool:
-        """Whether stems come from files beside a song's mix."""
+        """True if stems come from files beside a song's mix."""
         return self.separator.name == "multitrack"
 
     def to_dict(self) -> dict[str, Any]:

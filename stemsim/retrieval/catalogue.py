@@ -51,7 +51,7 @@ class FileRecord:
 
     @property
     def measured(self) -> frozenset[str]:
-        """Which of `bpm` and `musical_key` were measured."""
+        """Those of `bpm` and `musical_key` that were measured."""
         flags = {"bpm": self.bpm_measured, "musical_key": self.key_measured}
         return frozenset(name for name, measured in flags.items() if measured)
 

@@ -62,7 +62,7 @@ class ItemFilter:
 
     @property
     def empty(self) -> bool:
-        """Whether there is no condition."""
+        """True if there is no condition."""
         return all(getattr(self, field.name) is None for field in fields(self))
 
     def mask(self, items: Items) -> BoolArray:

@@ -68,7 +68,7 @@ class Hit:
 
     @property
     def end(self) -> float:
-        """Where it ends in the file, in seconds."""
+        """End of the item in its file, in seconds."""
         return self.start + self.duration
 
     def to_dict(self) -> dict[str, Any]:

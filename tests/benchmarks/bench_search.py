@@ -4,10 +4,10 @@
 
 Items are clustered unit vectors, a fifth of the stems of each silent, the mix a blend of the stems; queries are new
 draws from the same clusters, each with weights of its own. Recall@50 is beside a float64 scan of the same float16
-numbers; items whose similarity equals that of the 50th count as found. Times are of a whole search: with LanceDB and
-the index in memory that includes the metadata of the items and their exact similarities, with NumPy and faiss neither.
-All run in one process, one after the other, with as many threads as there are cores. `faiss` is skipped where it is not
-installed (pip install faiss-cpu).
+numbers; items whose similarity equals that of the 50th count as found. Times are of a whole search: with LanceDB that
+includes the metadata of the items and their exact similarities, with NumPy and faiss neither. All run in one process,
+one after the other, with as many threads as there are cores. `faiss` is skipped where it is not installed (pip install
+faiss-cpu).
 """
 
 import argparse
@@ -302,13 +302,6 @@ def run(folder, arguments):
     report["hold s"] = time.perf_counter() - start
     report["slider move"] = measure_sliders(held, by_kind)
     del held
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from exact_index import ExactIndex
-
-    memory = ExactIndex(spec)
-    memory.upsert(Items.concatenate(list(index.scan())))
-    report["engines"]["stemsim in memory"] = measure_index(memory, folded, least)
-    del memory
     measure_others(matrix, folded, least, report)
     report["load after"] = os.getloadavg()[0]
     return report

@@ -108,7 +108,7 @@ class MilvusIndex(Index):
 
     @property
     def _has_codes(self) -> bool:
-        """Whether the server can search codes; milvus-lite, whose versions are its own, cannot."""
+        """True if the server can search codes; milvus-lite, which has version numbers of its own, cannot."""
         found = re.match(r"v?(\d+)\.(\d+)", self._version)
         return found is not None and tuple(map(int, found.groups())) >= _RABITQ
 
