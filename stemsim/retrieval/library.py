@@ -100,12 +100,13 @@ class Library:
                     "Library(root, embedder)."
                 )
                 raise DataNotFoundError(msg)
+            model, fusion = (None, None) if model is None else _model_of(model)
             new = LibraryCard.of(
                 embedder,
                 windowing=Windowing(_WINDOW if window is None else window, hop),
                 weights=dict(weights or {}),
-                model=model if model is None or not Path(model).is_dir() else str(absolute(model)),
-                fusion=None if model is None else _nonlinear(model),
+                model=model,
+                fusion=fusion,
                 index=f"{uri}#{collection or new_collection(self.root)}" if uri else None,
             )
             card = self._catalogue.create(new)
@@ -393,10 +394,11 @@ class Library:
         return [replace(hit, measured=measured.get(str(hit.path), hit.measured)) for hit in hits]
 
 
-def _nonlinear(model: str) -> str | None:
-    """Return the class of a model's fusion if it is more than a weighted sum."""
+def _model_of(name: str) -> tuple[str, str | None]:
+    """Return a ready-made model's name or the absolute path of a folder, and the class of a nonlinear fusion."""
     from stemsim.fusion import LinearFusion
-    from stemsim.model import load_fusion
+    from stemsim.model import available_models, load_fusion
 
-    fusion = load_fusion(model)
-    return None if isinstance(fusion, LinearFusion) else type(fusion).__name__
+    fusion = load_fusion(name)
+    place = name if name in available_models() else str(absolute(name))
+    return place, None if isinstance(fusion, LinearFusion) else type(fusion).__name__
