@@ -1,29 +1,37 @@
-# `make demo` and `make test` do all of their own set-up in .venv, and are quick when repeated.
+# `make demo` and `make test` do all of their own set-up, each in an environment of its own, and are quick when repeated.
 PYTHON ?= python3
+DEMO := .venv-demo/bin
 BIN := .venv/bin
-READY := .venv/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
-demo: $(READY) ## Synthetic songs, simulated listeners: fit, test, cross-validate (results in runs/demo)
-	$(BIN)/python train.py fit -c configs/demo.yaml
-	$(BIN)/python train.py test -c configs/demo.yaml --ckpt_path runs/demo/checkpoints/last.ckpt
-	$(BIN)/python train.py crossval -c configs/demo.yaml
+demo: .venv-demo/.ready ## Synthetic songs, simulated listeners: fit, test, cross-validate (results in runs/demo)
+	$(DEMO)/python train.py fit -c configs/demo.yaml
+	$(DEMO)/python train.py test -c configs/demo.yaml --ckpt_path last
+	$(DEMO)/python train.py crossval -c configs/demo.yaml
 
 # Two processes of one thread each are done sooner than one process of two threads.
 test: lint ## Everything that a change must pass
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-lint: $(READY) ## Style, types and the direction of imports
+lint: .venv/.ready docs ## Style, types, the direction of imports, the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-$(READY): pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[models,train,milvus,ray,dev]'
+docs: .venv/.ready ## The documentation, into build/docs
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/docs
+
+.venv-demo/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-demo
+	$(DEMO)/python -m pip install --quiet --constraint constraints.txt --editable '.[train]'
 	touch $@
 
-clean: ## Remove the environment and all runs
-	rm -rf .venv runs
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[models,train,milvus,ray,dev,docs]'
+	touch $@
+
+clean: ## Remove the environments, all runs and all builds
+	rm -rf .venv .venv-demo build runs

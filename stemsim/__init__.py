@@ -1,7 +1,7 @@
 """Music similarity as a weighted sum of stem similarities, with weights learned from listeners (arXiv:2601.19109).
 
-`stemsim.load("muq-6stem")` is the way in; see `stemsim.model`. `stemsim.Library` searches folders of audio; see
-`stemsim.retrieval`.
+Start with `stemsim.load("muq-6stem")`, see `stemsim.model`; or with `stemsim.Library`, which searches folders of
+audio, see `stemsim.retrieval`.
 """
 
 import importlib
@@ -16,7 +16,7 @@ __all__ = ["Library", "StemSimilarity", "__version__", "available_models", "load
 
 __version__ = version("stemsim")
 
-# Imported on first use, so that `import stemsim` and `stemsim --help` need no torch.
+# Imported on first use, so that `import stemsim` and `stemsim --help` do not import torch.
 _LAZY: Final = {
     "Library": "stemsim.retrieval",
     "StemSimilarity": "stemsim.model",

@@ -26,11 +26,11 @@ class StemsimError(Exception):
 
 
 class AudioError(StemsimError):
-    """An audio file cannot be read, or does not hold the segment asked for."""
+    """An audio file cannot be read, or does not contain the requested segment."""
 
 
 class DataNotFoundError(StemsimError):
-    """A folder or file that the user has to supply is not there."""
+    """A folder or file that the user has to supply is missing."""
 
 
 class ConfigError(StemsimError):
@@ -50,12 +50,12 @@ class StemMismatchError(StemsimError):
         self._words = {"what": what, "remedy": remedy}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let it pass from process to process."""
+        """Make the error picklable, for worker processes."""
         return partial(StemMismatchError, self.expected, self.seen, **self._words), ()
 
 
 class EmbeddingError(StemsimError):
-    """An encoder or separator returned something that cannot be an embedding or a stem."""
+    """An encoder or separator returned something that is not an embedding or a stem."""
 
 
 class StoreError(StemsimError):
@@ -67,7 +67,7 @@ class TripletError(StemsimError):
 
 
 class SplitError(StemsimError):
-    """A split of the triplets has nothing in it."""
+    """A split of the triplets has an empty part."""
 
 
 class CheckpointError(StemsimError):

@@ -1,15 +1,15 @@
-"""What a fit makes small: how far predicted preferences are from what listeners said.
+"""Losses of a fit: the distance of predicted preferences from the answers of the listeners.
 
-A target t in [-1, 1] says how listeners answered (`Triplets.target`); a preference p is what the model predicts.
-With q = (1 + t) / 2 as the share of votes for A, the last two losses are those of hard votes, averaged over the votes.
+A target t in [-1, 1] summarises the answers (`Triplets.target`); a preference p is the prediction of the model. With
+q = (1 + t) / 2 as the share of votes for A, the last two losses are those of single votes, averaged over the votes.
 
-| loss | of one triplet | p says |
+| loss | of one triplet | p estimates |
 |---|---|---|
 | `SquaredError` | (p - t)^2 | the target itself (the paper) |
 | `Logistic` | -q log sigmoid(p) - (1 - q) log sigmoid(-p) | the log odds of a vote for A (Bradley and Terry) |
-| `SquaredHinge` | q max(0, 1 - p)^2 + (1 - q) max(0, 1 + p)^2 | the target, or more where listeners are of one mind |
+| `SquaredHinge` | q max(0, 1 - p)^2 + (1 - q) max(0, 1 + p)^2 | the target, or more where listeners are unanimous |
 
-All are convex, and swapping A and B, which flips p and t, changes no bit of them.
+All are convex. Swapping A and B flips p and t and leaves the loss bitwise equal.
 """
 
 from abc import ABC, abstractmethod
@@ -25,12 +25,12 @@ __all__ = ["Logistic", "Loss", "LossTerms", "SquaredError", "SquaredHinge"]
 
 
 class LossTerms(NamedTuple):
-    """A loss and its derivatives with respect to the preference, one entry a triplet.
+    """A loss and its derivatives with respect to the preference, one entry for each triplet.
 
     Attributes:
         value: The loss.
         slope: First derivative.
-        curvature: Second derivative, which is not negative.
+        curvature: Second derivative, at least 0.
     """
 
     value: Tensor
@@ -39,15 +39,15 @@ class LossTerms(NamedTuple):
 
 
 class Loss(nn.Module, ABC):
-    """Compares predicted preferences with what listeners said; subclasses implement `terms`."""
+    """Base class of losses that compare preferences with answers; subclasses implement `terms`."""
 
     @abstractmethod
     def terms(self, preference: Tensor, target: Tensor) -> LossTerms:
-        """Return the loss of each triplet and its derivatives, which exact fits need.
+        """Return the loss of each triplet and its derivatives, which second-order fits need.
 
         Args:
             preference: `(...)` predicted preferences.
-            target: What listeners said, in [-1, 1]; of the same shape, or one that broadcasts to it.
+            target: Answers of the listeners, in [-1, 1]; of the same shape, or one that broadcasts to it.
 
         Returns:
             Loss, slope and curvature, each of the shape of `preference`.
@@ -58,8 +58,8 @@ class Loss(nn.Module, ABC):
 
         Args:
             preference: `(batch,)` predicted preferences.
-            target: `(batch,)` what listeners said, in [-1, 1].
-            weight: `(batch,)` what each triplet counts; at least 0.
+            target: `(batch,)` answers of the listeners, in [-1, 1].
+            weight: `(batch,)` weight of each triplet; at least 0.
 
         Returns:
             Sum of weighted losses over sum of weights, a scalar.
@@ -89,14 +89,14 @@ class Logistic(Loss):
     """Cross entropy of P(A is closer) = sigmoid(p) against the share of votes for A, (1 + t) / 2.
 
     This is the model of paired comparisons of Bradley and Terry ("Rank analysis of incomplete block designs: I",
-    Biometrika 39, 1952), the strength of a candidate being its similarity to X. Where some weights put every triplet
-    right, the minimum without an L2 penalty lies at infinity.
+    Biometrika 39, 1952) with the similarity to X as the strength of a candidate. If some weights predict every triplet
+    correctly, the minimum without an L2 penalty lies at infinity.
     """
 
     def terms(self, preference: Tensor, target: Tensor) -> LossTerms:
         """Return the loss of each triplet and its derivatives."""
         distance = preference.abs()
-        # log(1 + e^p) - q p, written so that a swap changes no bit and nothing overflows.
+        # log(1 + e^p) - q p, written so that it is bitwise equal after a swap and nothing overflows.
         value = softplus(-distance) + 0.5 * (distance - target * preference)
         closer = torch.tanh(0.5 * preference)  # 2 sigmoid(p) - 1
         return LossTerms(value, 0.5 * (closer - target), 0.25 * (1.0 - closer.square()))
@@ -105,9 +105,9 @@ class Logistic(Loss):
 class SquaredHinge(Loss):
     """Squared hinge, max(0, 1 - p)^2 for a vote for A and max(0, 1 + p)^2 for one for B, averaged over the votes.
 
-    Within [-1, 1] it is the squared error up to a constant, so that the best preference is the target itself; beyond,
-    a preference that is on the side of all votes costs nothing, where the squared error would pull it back to 1. The
-    hinge max(0, 1 - t p) would do the opposite: the less sure the listeners, the larger the preference it asks for.
+    Within [-1, 1] it is the squared error up to a constant, so that the best preference is the target itself. Beyond, a
+    preference on the side of all votes costs nothing, whereas the squared error would pull it back to 1. The hinge
+    max(0, 1 - t p) is unsuitable: the less the listeners agree, the larger the preference that it demands.
     """
 
     def terms(self, preference: Tensor, target: Tensor) -> LossTerms:

@@ -1,20 +1,18 @@
-"""Exact least squares for stem weights: what every fit is checked against (paper, section 3.4).
+"""Exact least squares for stem weights, on any number of subsets of the triplets at once (paper, section 3.4).
 
-With stem features D `(triplet, stem)` and preferences y `(triplet,)`, the weights minimise
+With stem features D `(triplet, stem)`, preferences y `(triplet,)` and counts s of the triplets in a subset, the weights
+minimise
 
-    |D w - y|^2 + alpha |w|^2,      w = (D^T D + alpha I)^-1 D^T y
+    sum_i s_i (d_i . w - y_i)^2 + alpha w^T R w,      w = (G + alpha R)^-1 D^T S y,      G = D^T S D
 
-without an intercept, so that swapping A and B flips the prediction exactly. `alpha = 0` is ordinary least squares;
-where the features leave a direction open (a stem that is silent everywhere), the shortest solution is taken.
-
-With prior weights p, such as those of another listening test, the penalty shrinks towards them instead of towards 0:
-
-    |D w - y|^2 + alpha |w - p|^2,      w = p + (D^T D + alpha I)^-1 D^T (y - D p)
-
-and a direction that the features leave open keeps the prior's value.
+without an intercept, so that swapping A and B flips the prediction exactly. R is the identity: ridge regression, or
+ordinary least squares where alpha is 0. Where the features leave a direction undetermined (a stem that is silent
+everywhere), the shortest solution is taken.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -23,18 +21,61 @@ from torch import Tensor
 
 from stemsim.errors import ConfigError
 
-__all__ = ["NormalEquations", "normal_equations", "ridge_weights", "solve_ridge"]
+__all__ = [
+    "NormalEquations",
+    "RidgeFit",
+    "RowProducts",
+    "fit_ridge",
+    "least",
+    "normal_equations",
+    "ridge_weights",
+    "subset_slices",
+]
+
+_ELEMENTS_AT_ONCE: Final = 2_000_000  # of float64: 16 MB, which is faster than more
+_ROUNDING: Final = 1e-9  # of the squared share of a weight in the undetermined directions
+
+
+class RowProducts:
+    """Stem features with the products of the entries of each row.
+
+    Gram matrices and quadratic forms of any number of subsets are then single matrix products.
+
+    Args:
+        rows: `(..., triplet, stem)` float64.
+        more: `(..., triplet, column)` further columns to sum over subsets.
+    """
+
+    def __init__(self, rows: Tensor, more: Tensor | None = None) -> None:
+        self.rows = rows
+        self.upper, self.lower = torch.triu_indices(rows.shape[-1], rows.shape[-1])  # symmetric: half suffices
+        products = rows[..., self.upper] * rows[..., self.lower]  # (..., triplet, pair)
+        self.columns = products if more is None else torch.cat([products, more], dim=-1)
+
+    def sums(self, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return sum_i s_i d_i d_i^T `(..., stem, stem)` and those of `more` `(..., column)`, of `(..., triplet)`."""
+        stems, pairs = self.rows.shape[-1], len(self.upper)
+        sums = (counts.unsqueeze(-2) @ self.columns).squeeze(-2)
+        matrix = sums.new_empty(*sums.shape[:-1], stems, stems)
+        matrix[..., self.upper, self.lower] = sums[..., :pairs]
+        matrix[..., self.lower, self.upper] = sums[..., :pairs]
+        return matrix, sums[..., pairs:]
+
+    def forms(self, matrix: Tensor) -> Tensor:
+        """Return d_i^T M d_i, `(..., triplet)`, of symmetric matrices `(..., stem, stem)`."""
+        twice = torch.where(self.upper == self.lower, 1.0, 2.0)
+        return (matrix[..., self.upper, self.lower] * twice) @ self.columns[..., : len(self.upper)].mT
 
 
 class NormalEquations(NamedTuple):
-    """Sufficient statistics of least squares, for any number of subsets of the triplets at once.
+    """Sufficient statistics of least squares on subsets of the triplets.
 
     Attributes:
-        gram: `(..., stem, stem)` D^T D.
-        moment: `(..., stem)` D^T y.
-        size: `(...)` number of triplets.
-        square: `(...)` y^T y.
-        total: `(...)` sum of y.
+        gram: `(..., stem, stem)` D^T S D.
+        moment: `(..., stem)` D^T S y.
+        size: `(...)` sum of the counts.
+        square: `(...)` y^T S y.
+        total: `(...)` sum of s y.
     """
 
     gram: Tensor
@@ -44,117 +85,196 @@ class NormalEquations(NamedTuple):
     total: Tensor
 
 
-def ridge_weights(
-    deltas: Tensor,
-    preference: Tensor,
-    alpha: float = 0.0,
+@dataclass(frozen=True, slots=True, eq=False)
+class RidgeFit:
+    """Ridge regressions on subsets of the triplets, for every penalty.
+
+    Attributes:
+        features: Stem features `(..., triplet, stem)` with their products.
+        target: `(..., triplet)` preferences.
+        counts: `(subset..., triplet)` weight of each triplet in each subset, or True where it belongs to it.
+        alphas: `(alpha,)` penalties.
+        weights: `(subset..., alpha, stem)` fitted weights.
+        inverse: `(subset..., alpha, stem, stem)` (G + alpha R)^-1, without undetermined directions.
+        undetermined: `(subset..., stem)` True where the features of the subset do not determine the weight.
+    """
+
+    features: RowProducts
+    target: Tensor
+    counts: Tensor
+    alphas: Tensor
+    weights: Tensor
+    inverse: Tensor
+    undetermined: Tensor
+
+    @property
+    def deltas(self) -> Tensor:
+        """`(..., triplet, stem)` stem features."""
+        return self.features.rows
+
+    @property
+    def residual(self) -> Tensor:
+        """`(subset..., alpha, triplet)` target minus prediction, for all triplets."""
+        return self.target.unsqueeze(-2) - self.weights @ self.deltas.mT
+
+    @property
+    def leverage(self) -> Tensor:
+        """`(subset..., alpha, triplet)` s_i d_i^T (G + alpha R)^-1 d_i: the share of its target in its prediction."""
+        return self.features.forms(self.inverse) * self.counts.unsqueeze(-2)
+
+    def left_out_error(self) -> Tensor:
+        """Return the squared error of every triplet predicted from the others of its subset, summed.
+
+        The error of a left-out triplet is its residual over 1 - leverage, so nothing is fitted again (Golub, Heath and
+        Wahba, "Generalized cross-validation as a method for choosing a good ridge parameter", Technometrics 21, 1979).
+        Equal to the criterion of scikit-learn's `RidgeCV(alphas, fit_intercept=False)`.
+
+        Returns:
+            `(subset..., alpha)` sums weighted by the counts.
+        """
+        if self.counts.dim() > 1:
+            pieces = subset_slices(self.counts, len(self.alphas))
+            return torch.cat([_left_out_error(self._subsets(rows)) for rows in pieces])
+        return _left_out_error(self)
+
+    def best(self, first: int = 0) -> tuple[Tensor, Tensor]:
+        """Return weights `(subset..., stem)` and penalty `(subset...)` of the least left-out error, from `first` on."""
+        return least(self.left_out_error()[..., first:], self.weights[..., first:, :], self.alphas[first:])
+
+    def _subsets(self, rows: slice) -> "RidgeFit":
+        """Return the fits to some subsets."""
+        shared_features, shared_target = self.deltas.dim() == 2, self.target.dim() == 1  # noqa: PLR2004
+        return replace(
+            self,
+            features=self.features if shared_features else RowProducts(self.deltas[rows]),
+            target=self.target if shared_target else self.target[rows],
+            **{name: getattr(self, name)[rows] for name in ("counts", "weights", "inverse", "undetermined")},
+        )
+
+
+def _left_out_error(fit: RidgeFit) -> Tensor:
+    left_out = fit.residual / (1.0 - fit.leverage).clamp(min=1e-12)
+    return (left_out.square() @ fit.counts.double().unsqueeze(-1)).squeeze(-1)
+
+
+def subset_slices(counts: Tensor, penalties: int) -> Iterator[slice]:
+    """Yield slices of subsets `(subset..., triplet)`, which bound the memory of predictions with every penalty."""
+    size = max(1, _ELEMENTS_AT_ONCE // (counts[0].numel() * penalties))
+    for start in range(0, len(counts), size):
+        yield slice(start, start + size)
+
+
+def least(error: Tensor, weights: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weights `(subset..., stem)` and penalty `(subset...)` of the least error `(subset..., alpha)`."""
+    chosen = error.argmin(dim=-1, keepdim=True)
+    return weights.take_along_dim(chosen.unsqueeze(-1), dim=-2).squeeze(-2), alphas[chosen.squeeze(-1)]
+
+
+def normal_equations(deltas: Tensor | RowProducts, target: Tensor, counts: Tensor) -> NormalEquations:
+    """Gather the sufficient statistics of many subsets of the triplets with one matrix product.
+
+    Args:
+        deltas: `(..., triplet, stem)` stem features, or those of a fit with the same target.
+        target: `(..., triplet)` preferences.
+        counts: `(..., triplet)` weight of each triplet in a subset, or True where it belongs to it.
+
+    Returns:
+        Statistics with the leading axes of `counts`.
+    """
+    weighted = counts.double()
+    gram, more = _features(deltas, target.double()).sums(weighted)
+    return NormalEquations(gram, more[..., :-2], weighted.sum(dim=-1), more[..., -2], more[..., -1])
+
+
+def _features(deltas: Tensor | RowProducts, target: Tensor) -> RowProducts:
+    if isinstance(deltas, RowProducts):
+        return deltas
+    rows, wanted = deltas.double().expand(*target.shape, -1), target.unsqueeze(-1)
+    return RowProducts(rows, torch.cat([rows * wanted, wanted.square(), wanted], dim=-1))
+
+
+def fit_ridge(
+    deltas: Tensor | RowProducts,
+    target: Tensor,
+    alphas: Sequence[float] | Tensor = (0.0,),
     *,
-    nonnegative: bool = False,
-    prior: Tensor | None = None,
-) -> Tensor:
-    """Fit stem weights to triplets, exactly.
+    counts: Tensor | None = None,
+    penalty: Tensor | None = None,
+) -> RidgeFit:
+    """Fit ridge regression to every subset of the triplets with every penalty.
+
+    Args:
+        deltas: `(triplet, stem)` stem features, or those of a fit with the same target; with leading axes, each subset
+            has its own triplets.
+        target: `(triplet,)` preferences, with the leading axes of the features or of the subsets.
+        alphas: `(alpha,)` penalties; 0 is ordinary least squares.
+        counts: `(subset..., triplet)` weight of each triplet in each subset, or True where it belongs to it; default:
+            one subset of all triplets, without a subset axis.
+        penalty: `(stem, stem)` the matrix R, symmetric and positive semidefinite; default: the identity.
+
+    Returns:
+        The fits.
+
+    Raises:
+        ConfigError: If there is no penalty, or one is negative or not finite.
+    """
+    penalties = torch.as_tensor(alphas, dtype=torch.float64)
+    if not len(penalties) or not (torch.isfinite(penalties) & (penalties >= 0.0)).all():
+        msg = f"Expected one or more ridge penalties, finite and at least 0; got {penalties.tolist()}."
+        raise ConfigError(msg)
+    wanted = target.double()
+    features = _features(deltas, wanted)
+    counted = torch.ones_like(features.rows[..., 0]) if counts is None else counts
+    equations = normal_equations(features, wanted, counted)
+    values, vectors = torch.linalg.eigh(equations.gram)  # (..., stem), (..., stem, stem)
+    # An undetermined direction has eigenvalue 0 up to rounding. Each entry of the Gram matrix is a sum over triplets,
+    # so its rounding grows with their number (Higham, Accuracy and stability of numerical algorithms, 2002, sec. 3.1).
+    stems = values.shape[-1]
+    rounding = stems * equations.size.clamp(min=stems) * torch.finfo(torch.float64).eps
+    tolerance = (rounding * values[..., -1]).clamp(min=1e-300).unsqueeze(-1)
+    unknown = values <= tolerance
+    if penalty is None:
+        shrunk = values.unsqueeze(-2) + penalties.unsqueeze(-1)  # (..., alpha, stem)
+        gain = torch.where(shrunk > tolerance.unsqueeze(-2), 1.0 / shrunk, 0.0)
+        basis = vectors.unsqueeze(-3)
+        inverse = (basis * gain.unsqueeze(-2)) @ basis.mT
+        rotated = (vectors.mT @ equations.moment.unsqueeze(-1)).squeeze(-1)
+        weights = (gain * rotated.unsqueeze(-2)) @ vectors.mT
+    else:
+        shrunk = equations.gram.unsqueeze(-3) + penalties[:, None, None] * penalty.double()
+        inverse = torch.linalg.pinv(shrunk, rtol=1e-12, hermitian=True)
+        weights = (inverse @ equations.moment[..., None, :, None]).squeeze(-1)
+    return RidgeFit(
+        features=features,
+        target=wanted,
+        counts=counted,
+        alphas=penalties,
+        weights=weights,
+        inverse=inverse,
+        undetermined=(vectors.square() * unknown.unsqueeze(-2)).sum(dim=-1) > _ROUNDING,
+    )
+
+
+def ridge_weights(deltas: Tensor, target: Tensor, alpha: float = 0.0, *, nonnegative: bool = False) -> Tensor:
+    """Fit stem weights by an orthogonal factorisation: the reference for all other fits.
 
     Args:
         deltas: `(triplet, stem)` stem features.
-        preference: `(triplet,)` what listeners preferred, +1 = A and -1 = B.
+        target: `(triplet,)` preferences, +1 = A and -1 = B.
         alpha: Ridge penalty; 0 is ordinary least squares. The module's `l2` is `alpha / n`.
-        nonnegative: Admit no negative weights (Lawson and Hanson's active set method).
-        prior: `(stem,)` weights to shrink towards; default 0.
+        nonnegative: Exclude negative weights (active set method of Lawson and Hanson).
 
     Returns:
         Weights `(stem,)`, float64.
 
     Raises:
-        ConfigError: If the penalty is negative or the prior is not one finite weight a stem.
+        ConfigError: If the penalty is negative or not finite.
     """
-    _check_penalty(torch.tensor(alpha))
+    if not np.isfinite(alpha) or alpha < 0.0:
+        msg = f"Expected a ridge penalty that is finite and at least 0; got {alpha}."
+        raise ConfigError(msg)
     stems = deltas.shape[1]
-    centre = torch.zeros(stems, dtype=torch.float64) if prior is None else _checked_prior(prior, stems, single=True)
-    # Ridge is least squares with one more row a stem. Better conditioned than the normal equations.
-    matrix = torch.cat([deltas.double(), alpha**0.5 * torch.eye(stems, dtype=torch.float64)])
-    target = torch.cat([preference.double(), alpha**0.5 * centre])
-    if nonnegative:
-        return torch.from_numpy(nnls(matrix.numpy(), target.numpy())[0])
-    # Fitting the step away from the prior makes the shortest solution the one closest to the prior.
-    step = np.linalg.lstsq(matrix.numpy(), (target - matrix @ centre).numpy(), rcond=None)[0]
-    return centre + torch.from_numpy(step)
-
-
-def normal_equations(deltas: Tensor, preference: Tensor, subsets: Tensor) -> NormalEquations:
-    """Gather the sufficient statistics of many subsets of the triplets with one matrix product.
-
-    Args:
-        deltas: `(triplet, stem)` stem features.
-        preference: `(triplet,)` what listeners preferred.
-        subsets: `(..., triplet)` True where a triplet belongs to a subset, e.g. the train part of each split.
-
-    Returns:
-        Statistics with the leading axes of `subsets`.
-    """
-    rows, target = deltas.double(), preference.double()
-    stems = rows.shape[1]
-    upper, lower = torch.triu_indices(stems, stems)  # the Gram matrix is symmetric: half of it suffices
-    products = torch.cat(
-        [
-            rows[:, upper] * rows[:, lower],
-            rows * target.unsqueeze(1),
-            torch.stack([torch.ones_like(target), target.square(), target], dim=1),
-        ],
-        dim=1,
-    )
-    sums = subsets.double() @ products
-    triangle, moment, rest = torch.split(sums, [len(upper), stems, 3], dim=-1)
-    gram = sums.new_empty(*sums.shape[:-1], stems, stems)
-    gram[..., upper, lower] = triangle
-    gram[..., lower, upper] = triangle
-    size, square, total = rest.unbind(-1)
-    return NormalEquations(gram, moment, size, square, total)
-
-
-def solve_ridge(equations: NormalEquations, alphas: Tensor, *, prior: Tensor | None = None) -> Tensor:
-    """Solve every subset for every penalty at once, by one eigendecomposition a subset.
-
-    Args:
-        equations: Statistics of subsets `(...)`.
-        alphas: `(alpha,)` ridge penalties; 0 is ordinary least squares.
-        prior: `(..., stem)` weights to shrink towards, one vector for all subsets or one each; default 0.
-
-    Returns:
-        Weights `(..., alpha, stem)`, float64.
-
-    Raises:
-        ConfigError: If a penalty is negative or the prior is not one finite weight a stem.
-    """
-    _check_penalty(alphas)
-    moment = equations.moment
-    if prior is not None:
-        prior = _checked_prior(prior, moment.shape[-1])
-        moment = moment - (equations.gram @ prior.unsqueeze(-1)).squeeze(-1)
-    values, vectors = torch.linalg.eigh(equations.gram)  # (..., stem), (..., stem, stem)
-    shrunk = values.unsqueeze(-2) + alphas.double().unsqueeze(-1)  # (..., alpha, stem)
-    # An open direction has eigenvalue 0 up to rounding: leave it out, so that the shortest solution is taken. Each
-    # entry of the Gram matrix is a sum over triplets, so its rounding grows with their number (Higham 2002, sec. 3.1).
-    stems = values.shape[-1]
-    rounding = stems * equations.size.clamp(min=stems) * torch.finfo(torch.float64).eps  # (...)
-    tolerance = (rounding * values[..., -1]).clamp(min=1e-300)[..., None, None]
-    gain = torch.where(shrunk > tolerance, 1.0 / shrunk, 0.0)
-    rotated = (vectors.mT @ moment.unsqueeze(-1)).squeeze(-1)  # (..., stem)
-    step = torch.matmul(gain * rotated.unsqueeze(-2), vectors.mT)
-    return step if prior is None else prior.unsqueeze(-2) + step
-
-
-def _checked_prior(prior: Tensor, stems: int, *, single: bool = False) -> Tensor:
-    """Return the prior weights in float64, once they are known to be one finite weight a stem."""
-    if prior.shape[-1:] != (stems,) or (single and prior.dim() != 1) or not torch.isfinite(prior).all():
-        msg = (
-            f"Prior weights are one finite number for each of the {stems} stems, in the order of the stem layout; "
-            f"got shape {tuple(prior.shape)}: {prior.tolist()}."
-        )
-        raise ConfigError(msg)
-    return prior.double()
-
-
-def _check_penalty(alphas: Tensor) -> None:
-    if not (torch.isfinite(alphas) & (alphas >= 0.0)).all():
-        msg = f"A ridge penalty is a finite number of at least 0; got {alphas.tolist()}."
-        raise ConfigError(msg)
+    # Ridge is least squares with one more row for each stem, which is better conditioned than the normal equations.
+    matrix = np.concatenate([deltas.double().numpy(), alpha**0.5 * np.eye(stems)])
+    wanted = np.concatenate([target.double().numpy(), np.zeros(stems)])
+    return torch.from_numpy(nnls(matrix, wanted)[0] if nonnegative else np.linalg.lstsq(matrix, wanted, rcond=None)[0])

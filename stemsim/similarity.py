@@ -22,7 +22,7 @@ class StemEmbeddings(NamedTuple):
     present: Tensor
 
     def take(self, rows: Tensor) -> "StemEmbeddings":
-        """Return the embeddings of some segments, `rows` being indices `(n,)`."""
+        """Return the embeddings of the segments with indices `rows` `(n,)`."""
         return StemEmbeddings(self.vectors[rows], self.levels[rows], self.present[rows])
 
 
@@ -31,7 +31,7 @@ def stem_cosines(query: StemEmbeddings, candidate: StemEmbeddings) -> Tensor:
 
     Args:
         query: Embeddings of `batch` segments.
-        candidate: Embeddings of as many segments, in the same stem layout.
+        candidate: Embeddings of equally many segments, in the same stem layout.
 
     Returns:
         `(batch, stem)` float64 in [-1, 1]; 0 where the stem is silent in either segment.

@@ -1,7 +1,7 @@
-"""Stems and their order.
+"""Stems and stem layouts.
 
-A stem layout is an ordered tuple of stems. It is data: it travels with every weight vector, store and checkpoint, and
-two things meet only when their layouts are equal, order included.
+A stem layout is an ordered tuple of stems. It is stored with every weight vector, store and checkpoint, and two things
+can be combined only if their layouts are equal, including the order.
 """
 
 from collections.abc import Sequence
@@ -28,13 +28,13 @@ def stem_layout(layout: str | Sequence[str]) -> StemLayout:
     """Return a verified stem layout from its name or from a list of stems.
 
     Args:
-        layout: `4-stem`, `6-stem`, `mix`, or the stems themselves in the order wanted.
+        layout: `4-stem`, `6-stem`, `mix`, or the stems themselves, in order.
 
     Returns:
         The stems, in order.
 
     Raises:
-        ConfigError: If the name or a stem is unknown, a stem is repeated, or there is none.
+        ConfigError: If the name or a stem is unknown, a stem is repeated, or there are none.
     """
     if isinstance(layout, str):
         if layout not in LAYOUTS:
@@ -54,9 +54,9 @@ def check_same_layout(expected: Sequence[str], seen: Sequence[str], *, what: str
 
     Args:
         expected: The layout that must hold.
-        seen: The layout that was met.
-        what: Where `seen` comes from, as the subject of the message.
-        remedy: A sentence that says what to do.
+        seen: The layout that was found.
+        what: Source of `seen`, as the subject of the message.
+        remedy: A sentence on what to do.
     """
     if tuple(expected) != tuple(seen):
         raise StemMismatchError(tuple(expected), tuple(seen), what=what, remedy=remedy)

@@ -13,7 +13,7 @@ from stemsim.triplets.inst_sim_abx_answers import read_answers
 LONGEST_FIRST = (
     "test_ray_engine",
     "test_training",
-    "test_laion_clap",
+    "test_audio_text_encoders",
     "test_paper_models",
     "test_paper_tables",
     "test_store",

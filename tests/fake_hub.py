@@ -1,6 +1,6 @@
 """A Hugging Face hub on loopback that holds a few files, and can misbehave.
 
-As the real one does, it sends who wants a large file on to another server, whose own ETag is not the hub's hash.
+As the real one does, it redirects requests for a large file to another server.
 """
 
 import hashlib
@@ -18,7 +18,9 @@ class Hub:
     """Files by repository and name, what is wrong with it, and what it was asked.
 
     Attributes:
-        files: `(repo, name)` to content.
+        files: `(repo, name)` to content, and whether it is large.
+        licenses: What the model card of a repository says.
+        sizes: Whether it states sizes and hashes.
         cut_after: Bytes of a body after which the connection breaks; None for never.
         stall_after: Bytes of a body after which nothing comes until `go_on` is set; None for never.
         stalled: Set while a body waits.
@@ -34,6 +36,8 @@ class Hub:
 
     def __init__(self):
         self.files = {}
+        self.licenses = {}
+        self.sizes = True
         self.cut_after = None
         self.stall_after = None
         self.stalled = threading.Event()
@@ -52,8 +56,26 @@ class Hub:
     def add(self, repo, name, content, *, large=True):
         self.files[repo, name] = (content, large)
 
+    def describe(self, repo):
+        """Return what the hub says of a repository."""
+        siblings = []
+        for (owner, name), (content, large) in self.files.items():
+            if owner == repo:
+                sibling = {"rfilename": name}
+                if self.sizes:
+                    sibling |= {"size": len(content), "blobId": stated_hash(content, large=False)}
+                if self.sizes and large:
+                    sibling["lfs"] = {
+                        "size": len(content),
+                        "sha256": stated_hash(content, large=True),
+                        "pointerSize": 1,
+                    }
+                siblings.append(sibling)
+        card = {"license": self.licenses[repo]} if repo in self.licenses else {}
+        return {"id": repo, "sha": COMMIT, "siblings": siblings, "cardData": card}
 
-def etag(content, *, large):
+
+def stated_hash(content, *, large):
     """Return SHA-256 of a large file, and git's SHA-1 of a small one, as the hub does."""
     if large:
         return hashlib.sha256(content).hexdigest()
@@ -68,43 +90,32 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    def do_HEAD(self):
-        self.answer(body=False)
-
     def do_GET(self):
-        self.answer(body=True)
-
-    def answer(self, *, body):
         hub = self.server.hub
         hub.requests.append((self.command, self.path, self.headers.get("Authorization")))
         time.sleep(hub.delay)
+        path = self.path.partition("?")[0]
         if hub.status is not None:
             self.fail(hub.status)
         elif hub.page is not None:
-            self.send(hub.page, "text/html", body=body)
-        elif listed := re.fullmatch(r"/api/models/([^/]+/[^/]+)", self.path):
-            names = [name for repo, name in hub.files if repo == listed[1]]
-            info = {"id": listed[1], "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
-            if names:
-                self.send(json.dumps(info).encode(), "application/json", body=body)
+            self.send(hub.page, "text/html")
+        elif listed := re.fullmatch(r"/api/models/([^/]+/[^/]+)", path):
+            if any(repo == listed[1] for repo, _ in hub.files):
+                self.send(json.dumps(hub.describe(listed[1])).encode(), "application/json")
             else:
                 self.fail(404, "RepoNotFound")
         else:
-            self.answer_for_file(hub, body=body)
-
-    def answer_for_file(self, hub, *, body):
-        found = re.fullmatch(r"/([^/]+/[^/]+)/(resolve/main|store)/(.+)", self.path)
-        if found is None or (found[1], found[3]) not in hub.files:
-            known = found is not None and any(repo == found[1] for repo, _ in hub.files)
-            self.fail(404, "EntryNotFound" if known else "RepoNotFound")
-            return
-        content, large = hub.files[found[1], found[3]]
-        if large and found[2] != "store":
-            self.send_on(f"{hub.store}/{found[1]}/store/{found[3]}", content)
-            return
-        if body and large:
-            hub.bodies.append((found[3], self.headers.get("Range")))
-        self.send_file(content, large, body=body)
+            repo, place, name = re.fullmatch(r"/([^/]+/[^/]+)/(resolve/[0-9a-f]+|store)/(.+)", path).groups()
+            content, large = hub.files[repo, name]
+            if large and place != "store":
+                self.send_response(302)
+                self.send_header("Location", f"{hub.store}/{repo}/store/{name}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            if large:
+                hub.bodies.append((name, self.headers.get("Range")))
+            self.send_file(content)
 
     def fail(self, status, code=""):
         self.send_response(status)
@@ -112,40 +123,24 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def send(self, content, kind, *, body):
+    def send(self, content, kind):
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if body:
-            self.wfile.write(content)
+        self.wfile.write(content)
 
-    def send_on(self, url, content):
-        self.send_response(302)
-        self.send_header("Location", url)
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("X-Linked-Size", str(len(content)))
-        self.send_header("X-Linked-Etag", f'"{etag(content, large=True)}"')
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def send_file(self, content, large, *, body):
+    def send_file(self, content):
         begin = 0
-        if body and self.server.hub.ranges and (wanted := self.headers.get("Range")):
+        if self.server.hub.ranges and (wanted := self.headers.get("Range")):
             begin = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
         self.send_response(206 if begin else 200)
         if begin:
             self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
         self.send_header("Accept-Ranges", "bytes")
-        if large:
-            self.send_header("ETag", '"of-the-store-2"')
-        else:
-            self.send_header("ETag", f'"{etag(content, large=False)}"')
-            self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("Content-Length", str(len(content) - begin))
         self.end_headers()
-        if body:
-            self.send_body(self.server.hub, content[begin:])
+        self.send_body(self.server.hub, content[begin:])
 
     def send_body(self, hub, rest):
         if hub.corrupt is not None and self.path.endswith(hub.corrupt):

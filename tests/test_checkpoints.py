@@ -37,6 +37,7 @@ from stemsim.model import (
 )
 from stemsim.model.loading import _checkpoints
 from stemsim.model.parts import _PACKAGES, _TABLE
+from stemsim.pretrained import PRETRAINED
 from stemsim.separators import Bands, MixOnly, Multitrack
 from stemsim.stems import LAYOUTS, STEMS
 
@@ -118,7 +119,9 @@ def test_a_ready_made_card_tells_what_the_paper_reports_and_no_more(name):
     assert [(entry.percent, entry.spread) for entry in card.agreement] == REPORTED[name]
     assert card.silence is None
     assert "2601.19109" in card.citation
-    assert ("CC BY-NC 4.0" in card.license) == name.startswith("muq")
+    pretrained = [value for part in (card.encoder, card.separator) for value in part.options.values()]
+    assert all(PRETRAINED[model].terms in card.license for model in pretrained)
+    assert all(PRETRAINED[model].license_source in card.license for model in pretrained)
     assert ("Table 4 does not say" in card.fitted) == (not name.endswith("mix"))
     assert ("not available" in card.agreement[0].of) == ("4stem" in name)
 
@@ -321,11 +324,17 @@ def test_any_card_survives_its_file(tmp_path_factory, weights, silence, text):
         agreement=(ReportedAgreement(text, 90.0, 1.5), ReportedAgreement("b")),
     )
     fusion = LinearFusion(card.stems)
-    fusion.set_weights(torch.tensor(weights, dtype=torch.float64))
+    fusion.start_from(torch.tensor(weights, dtype=torch.float64))
     write_model(folder, card, fusion)
     seen, again = read_model(folder)
     assert seen == card
     assert again.weight.tolist() == weights
+
+
+def test_a_card_of_the_first_version_is_read(saved):
+    text = (saved / "card.yaml").read_text()
+    (saved / "card.yaml").write_text(text.replace("license: ''", "licence: mine"))
+    assert read_model(saved)[0].license == "mine"
 
 
 # ---------------------------------------------------------------- fusions
@@ -384,7 +393,7 @@ def test_a_model_of_any_fusion_is_saved_loaded_and_used(name, songs, tmp_path, c
     for explanation in again.explain(songs[0], songs):
         assert sum(explanation.contributions.values()) == pytest.approx(explanation.similarity, abs=1e-9)
         assert all(explanation.contributions[stem] == 0.0 for stem in explanation.silent)
-        assert f"similarity {explanation.similarity:.3f}" in str(explanation)
+        assert f"{explanation.similarity:.3f}  similarity; higher is closer" in str(explanation)
     only = load_fusion(tmp_path, **given_class)
     assert all(torch.equal(one, other) for one, other in zip(only.parameters(), sim.fusion.parameters(), strict=True))
     again.save(tmp_path / "copy")
@@ -441,7 +450,7 @@ def test_a_model_of_any_fusion_is_compared_with_on_the_command_line(songs, tmp_p
     own = make_sim(songs, "own")
     own.save(tmp_path)
     assert "which is not part of stemsim" in compare(code=2)
-    assert "weight " not in compare("--fusion", "test_checkpoints.CubicFusion")
+    assert "fusion test_checkpoints.CubicFusion" in compare("--fusion", "test_checkpoints.CubicFusion")
     assert json.loads(compare("--fusion", "test_checkpoints.CubicFusion", "--json"))["weights"] is None
     assert "cannot be imported" in compare("--fusion", "no_module.Fusion", code=2)
     assert "not a subclass of stemsim.fusion.Fusion" in compare("--fusion", "pathlib.Path", code=2)
@@ -465,7 +474,7 @@ def test_a_nonlinear_card_says_so_and_names_its_options(songs, tmp_path):
 def test_a_nonnegative_linear_fusion_is_a_weighted_sum_once_it_is_fitted(saved, tmp_path):
     card, _ = read_model(saved)
     fusion = LinearFusion(card.stems, nonnegative=True)
-    fusion.set_weights(torch.tensor([0.0, 0.3, 1 / 3, 2.0], dtype=torch.float64))
+    fusion.start_from(torch.tensor([0.0, 0.3, 1 / 3, 2.0], dtype=torch.float64))
     write_model(tmp_path, card, fusion)
     assert torch.equal(load_fusion(tmp_path).weight, fusion.weight)
 

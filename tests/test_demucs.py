@@ -12,7 +12,7 @@ from signals import CLIPS, make_signal
 
 from stemsim.audio import Segment, level_dbfs
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
-from stemsim.pretrained.importing import import_checkpoint
+from stemsim.pretrained.loading import import_checkpoint
 from stemsim.separators import Demucs
 from stemsim.stems import LAYOUTS
 
@@ -219,7 +219,7 @@ def test_models_that_do_not_fit_are_refused(folder, tmp_path):
     with pytest.raises(ConfigError, match="bag of 4 models"):
         Demucs(str(bag))
     (bag / "htdemucs.yaml").write_text("nothing")
-    with pytest.raises(CheckpointError, match="no description of a Demucs model"):
+    with pytest.raises(CheckpointError, match="does not describe a Demucs model"):
         Demucs(str(bag))
     gone, weights = copy("gone")
     weights.unlink()

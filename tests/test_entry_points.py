@@ -1,4 +1,4 @@
-"""What a newcomer types first: imports, help texts, and errors without tracebacks."""
+"""The first steps of a newcomer: imports, help texts, and errors without tracebacks."""
 
 import json
 import subprocess
@@ -45,12 +45,14 @@ def test_nothing_below_the_training_floor_imports_heavy_packages(imported, modul
     assert imported[module] == []
 
 
-def test_the_command_line_needs_not_even_torch_to_show_its_help():
-    show = "import sys; from stemsim.cli import app; app(['--help'], standalone_mode=False)"
-    result = python("-c", f"{show}; print('torch' in sys.modules)")
-    assert "embed" in result.stdout
-    assert "votes" in result.stdout
-    assert result.stdout.strip().endswith("False"), result.stderr
+@pytest.mark.parametrize("command", ["--help", "compare --help", "models", "models --json", "models download --help"])
+def test_help_texts_and_the_list_of_models_need_no_heavy_package(command):
+    show = f"import sys; from stemsim.cli import app; app({command.split()}, standalone_mode=False)"
+    result = python(
+        "-c", f"{show}; print({{'torch', 'numpy', 'lancedb', 'pandas', 'transformers'}} & set(sys.modules))"
+    )
+    assert result.stdout.strip().endswith("set()"), result.stderr
+    assert "models" in result.stdout or "--model" in result.stdout
 
 
 def test_train_help_names_the_five_jobs_and_their_settings_teach(capsys):

@@ -163,15 +163,13 @@ def test_an_explanation_names_the_silent_stems_and_reads_as_a_table(sim, songs):
     assert sim.explain(songs[0], songs[0]).silent == {"bass": "both"}
     assert json.loads(json.dumps(explanation.to_dict())) == explanation.to_dict()
     assert explanation.to_dict()["silent"] == explanation.silent
-    lines = str(explanation).splitlines()
-    assert lines[0] == f"similarity {explanation.similarity:.3f}"
-    assert [line.split()[0] for line in lines[2:]] == list(STEMS)
-    assert lines[2].split() == ["bass", "0.320", "-", "0.000", "silent", "in", "a"]
-    assert lines[-1].split() == ["mix", "1.640", *(f"{value['mix']:.3f}" for value in _figures(explanation))]
-
-
-def _figures(explanation):
-    return explanation.cosines, explanation.contributions
+    header, *rows, total = str(explanation).splitlines()
+    assert header.split() == ["stem", "weight", "cosine", "contribution"]
+    assert [line.split()[0] for line in rows] == list(STEMS)
+    assert rows[0].split() == ["bass", "0.320", "-", "0.000", "silent", "in", "A"]
+    mix = explanation.cosines["mix"], explanation.contributions["mix"]
+    assert rows[-1].split() == ["mix", "1.640", *(f"{value:.3f}" for value in mix)]
+    assert total.split()[:2] == ["sum", f"{explanation.similarity:.3f}"]
 
 
 # ---------------------------------------------------------------- preference

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from stemsim.cli import app
 from stemsim.errors import DataNotFoundError
-from stemsim.evaluation.paper_tables import Study, paper_tables, published
+from stemsim.paper.tables import Reproduction, paper_tables, published
 from stemsim.separators import Separator
 from stemsim.stems import LAYOUTS
 from stemsim.triplets import TEST_TYPES
@@ -64,7 +64,7 @@ def few(inst_sim_abx, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def study(few, tmp_path_factory):
-    return Study(
+    return Reproduction(
         abx=few[0],
         slakh=few[1],
         encoders={"CLAP": CountingEncoder, "MuQ-MuLan": missing},
@@ -111,7 +111,7 @@ def test_what_is_missing_is_named_and_never_made_up(tables):
 
 def test_counts_and_ceilings_are_those_of_the_answers(inst_sim_abx, tmp_path):
     tables = paper_tables(
-        Study(inst_sim_abx, None, {"CLAP": CountingEncoder}, {}, tmp_path, instruments=("mix",), progress=False)
+        Reproduction(inst_sim_abx, None, {"CLAP": CountingEncoder}, {}, tmp_path, instruments=("mix",), progress=False)
     )
     (xab,) = cells(tables, "1", row="CLAP-cosine, XAB, ≥ 80", column="mix")
     (xyc,) = cells(tables, "1", row="CLAP-cosine, XYC, ≥ 80", column="mix")

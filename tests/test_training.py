@@ -4,6 +4,9 @@ import functools
 import json
 import logging
 import pickle
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import lancedb
@@ -11,10 +14,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-import soundfile
 import torch
 import yaml
+from jobs import ROOT, models, read, run, same_song_config, write_tones
 
+import stemsim
 from stemsim.errors import (
     AudioError,
     CheckpointError,
@@ -25,36 +29,25 @@ from stemsim.errors import (
     StemMismatchError,
     TripletError,
 )
+from stemsim.evaluation import Splits
 from stemsim.regression import ridge_weights
 from stemsim.training.cli import main
+from stemsim.triplets import SimulatedListeners
 from stemsim.triplets.inst_sim_abx_answers import read_answers
 
-ROOT = Path(__file__).resolve().parents[1]
-CSV = ["-c", str(ROOT / "configs/logger/csv.yaml")]
 JOBS = ("fit", "validate", "test", "predict", "crossval")
-
-
-def run(job, config, folder, *arguments):
-    """Run one job of `train.py` in this process, writing under `folder`."""
-    logger = [] if "wandb" in arguments else CSV
-    given = [argument for argument in arguments if argument != "wandb"]
-    root = ["--trainer.default_root_dir", str(folder)]
-    return main([job, "-c", str(ROOT / "configs" / config), *logger, *root, "--data.progress", "false", *given])
-
-
-def read(path):
-    return json.loads(path.read_text(encoding="utf-8"))
+READER = "--data.triplets.init_args"
+LISTENED = {"bass": 0.2, "drums": 1.4, "guitar": 0.8, "piano": 0.4, "vocals": 0.2, "residuals": 0.6, "mix": 1.0}
 
 
 @pytest.fixture(scope="session")
 def small_demo(tmp_path_factory):
     """Arguments that make the demo small, and share its songs and embeddings among the tests."""
     folder = tmp_path_factory.mktemp("demo")
-    songs = "--data.triplets.init_args.songs.init_args"
+    songs = f"{READER}.songs.init_args"
     return [
         *(f"{songs}.root", str(folder / "songs"), f"{songs}.count", "8", f"{songs}.seconds", "15"),
-        *("--data.triplets.init_args.triplets", "400", "--data.triplets.init_args.min_agreement", "0"),
-        *("--data.store", str(folder / "store")),
+        *(f"{READER}.triplets", "400", f"{READER}.min_agreement", "0", "--data.store", str(folder / "store")),
     ]
 
 
@@ -76,348 +69,463 @@ def checkpoint(fitted):
     return str(fitted[0] / "checkpoints/last.ckpt")
 
 
-def write_tones(folder, count=4, seconds=12, rate=8000):
-    """Write plain songs, each with a tone and a tremolo of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    time = np.arange(seconds * rate) / rate
-    for song in range(count):
-        tone = np.sin(2 * np.pi * 200 * 1.4**song * time) * (1.2 + np.sin(2 * np.pi * (song + 1) * time))
-        soundfile.write(folder / f"song{song}.wav", 0.3 * tone, rate)
-    return folder
+def same_song(small_demo, **arguments):
+    """Return same-song triplets of the songs of the demo, for the command line."""
+    songs = {"class_path": "stemsim.audio.SongFolder", "init_args": {"root": small_demo[1]}}
+    return json.dumps({"class_path": "stemsim.triplets.SameSong", "init_args": {"songs": songs, **arguments}})
 
 
-def same_song_config(path, songs, **data):
-    """Write a configuration for same-song triplets of a folder, with the mix alone; return its path."""
-    reader = {
-        "class_path": "stemsim.triplets.SameSong",
-        "init_args": {
-            "songs": {"class_path": "stemsim.audio.SongFolder", "init_args": {"root": str(songs)}},
-            "triplets": 60,
-            "duration": 3.0,
-        },
-    }
-    separator = {"class_path": "stemsim.separators.MixOnly"}
-    folder = path.parent / "run"
-    config = {
-        "trainer": {"default_root_dir": str(folder), "logger": False},
-        "data": {"triplets": reader, "separator": separator, "store": str(folder / "store"), "progress": False} | data,
-    }
-    path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    return str(path)
+class TestFit:
+    def test_it_reaches_the_closed_form_and_recovers_simulated_weights(self, fitted):
+        folder, cli = fitted
+        results = read(folder / "fit.json")
+        assert results["max_abs_weight_gap"] <= 1e-5
+        assert results["simulated"] is True
+        assert "simulated" in results["source"]
+        assert results["cosine_to_true_weights"] > 0.8
+        assert results["true_weights"] == LISTENED
+        assert list(results["weights"]) == list(LISTENED)
+        assert (folder / "fit.png").stat().st_size > 5000
+        rows = cli.datamodule.rows("train")
+        features = cli.datamodule.embedded.deltas[rows].numpy()
+        target = cli.datamodule.embedded.triplets.preference[rows.numpy()]
+        expected = np.linalg.solve(features.T @ features, features.T @ target)
+        np.testing.assert_allclose(list(results["weights"].values()), expected, atol=1e-6)
+
+    def test_l2_is_ridge_with_alpha_n_times_l2(self, small_demo, tmp_path):
+        cli = run("fit", "demo.yaml", tmp_path, *small_demo, "--model.l2", "0.05")
+        rows, embedded = cli.datamodule.rows("train"), cli.datamodule.embedded
+        expected = ridge_weights(embedded.deltas[rows], embedded.target()[rows], alpha=0.05 * len(rows))
+        torch.testing.assert_close(cli.model.fusion.weight.detach(), expected, atol=1e-6, rtol=0)
+        assert read(tmp_path / "fit.json")["max_abs_weight_gap"] <= 1e-5
+
+    def test_nonnegative_weights_reach_the_nonnegative_closed_form(self, small_demo, tmp_path):
+        fusion = str(ROOT / "configs/fusions/linear_nonnegative.yaml")
+        cli = run("fit", "demo.yaml", tmp_path, *small_demo, "--model.fusion", fusion)
+        assert (cli.model.fusion.weight >= 0).all()
+        assert read(tmp_path / "fit.json")["max_abs_weight_gap"] <= 1e-4
+
+    def test_mini_batch_adam_warns_that_it_has_not_converged_and_keeps_the_best_epoch(self, small_demo, tmp_path):
+        optimizer = json.dumps({"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01}})
+        arguments = ("--model.optimizer", optimizer, "--data.batch_size", "32", "--trainer.max_epochs", "2")
+        with pytest.warns(UserWarning, match="has not converged"):
+            run("fit", "demo.yaml", tmp_path, *small_demo, *arguments, "--checkpoint.monitor", "val/loss")
+        assert read(tmp_path / "fit.json")["metrics"]["train/agreement"] > 0.5
+        cli = run("test", "demo.yaml", tmp_path, *small_demo, "--ckpt_path", "best")
+        assert Path(cli.trainer.ckpt_path) == tmp_path / "checkpoints/best.ckpt"
+        run("fit", "demo.yaml", tmp_path, *small_demo)
+        assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"], "of an earlier fit"
+
+    def test_a_nonlinear_fusion_is_written_as_a_model_that_explains_its_similarity(self, small_demo, tmp_path):
+        spline = str(ROOT / "configs/fusions/spline.yaml")
+        cli = run("fit", "demo.yaml", tmp_path, *small_demo, "--model.fusion", spline, "--model.l2", "0.001")
+        results = read(tmp_path / "fit.json")
+        assert (results["fusion"], results["closed_form"], results["max_abs_weight_gap"]) == ("SplineFusion", {}, None)
+        sim = stemsim.load(tmp_path / "model")
+        batch = cli.datamodule.batch(cli.datamodule.rows("test"))
+        with torch.no_grad():
+            torch.testing.assert_close(sim(batch.x, batch.a), cli.model.fusion(batch.x, batch.a))
+        for explanation in sim.explain(batch.x, batch.a):
+            assert sum(explanation.contributions.values()) == pytest.approx(explanation.similarity, abs=1e-9)
+        assert sim.card.agreement[0].percent == pytest.approx(100 * results["metrics"]["train/agreement"], abs=0.01)
+        assert "ridge, L2 0.001" in sim.card.fitted
+
+    def test_without_a_validation_part_it_runs(self, tmp_path):
+        config = same_song_config(tmp_path / "songs.yaml", write_tones(tmp_path / "songs"))
+        cli = main(["fit", "-c", config, "--data.val_fraction", "0"])
+        assert "val/agreement" not in cli.trainer.callback_metrics
+
+    def test_two_fits_into_one_folder_leave_one_checkpoint_and_the_same_weights(self, tmp_path):
+        config = same_song_config(tmp_path / "songs.yaml", write_tones(tmp_path / "songs"))
+        first = main(["fit", "-c", config]).model.fusion.weight.detach().clone()
+        second = main(["fit", "-c", config]).model.fusion.weight.detach()
+        assert torch.equal(first, second)
+        assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["last.ckpt"]
+
+    def test_grouped_split_has_no_track_on_both_sides(self, small_demo, tmp_path):
+        settings = ("--data.split", "grouped", "--data.val_fraction", "0", "--data.test_fraction", "0.5")
+        data = run("fit", "demo.yaml", tmp_path, *small_demo, *settings).datamodule
+        tracks = {part: set(data.embedded.triplets.track_ids[data.rows(part)].flat) for part in ("train", "test")}
+        assert not tracks["train"] & tracks["test"]
 
 
-def test_fit_reaches_the_closed_form_and_recovers_simulated_weights(fitted):
-    folder, _ = fitted
-    results = read(folder / "fit.json")
-    assert results["closed_form/max_abs_weight_gap"] <= 1e-5
-    assert results["simulated"] is True
-    assert "simulated" in results["source"]
-    assert results["cosine_to_true_weights"] > 0.8
-    assert list(results["weights"]) == ["bass", "drums", "guitar", "piano", "vocals", "residuals", "mix"]
-    assert (folder / "fit.png").stat().st_size > 5000
+class TestTestAndPredict:
+    def test_agreement_stands_beside_ceiling_and_baselines(self, fitted, checkpoint, small_demo, tmp_path):
+        _, fit = fitted
+        data = run("test", "demo.yaml", tmp_path, *small_demo, "--ckpt_path", checkpoint).datamodule
+        results = read(tmp_path / "test.json")
+        rows = data.rows("test")
+        deltas, truth = data.embedded.deltas[rows], data.embedded.triplets.preference[rows.numpy()]
+        for name, score in (("agreement", deltas @ fit.model.fusion.weight.detach()), ("mix_cosine", deltas[:, -1])):
+            assert results["metrics"][f"test/{name}"] == pytest.approx((score.sign().numpy() == truth).mean())
+        assert results["checkpoint"] == checkpoint
+        assert len(pd.read_csv(tmp_path / "test_worst_triplets.csv")) == 20
+
+    def test_untrained_weights_are_neutral_and_warned_of(self, small_demo, tmp_path):
+        with pytest.warns(UserWarning, match="never trained"):
+            run("test", "demo.yaml", tmp_path, *small_demo)
+        results = read(tmp_path / "test.json")
+        assert (results["metrics"]["test/agreement"], results["checkpoint"]) == (0.5, "")
+
+    def test_the_logged_metrics_do_not_depend_on_the_data(self, fitted, checkpoint, small_demo, tmp_path):
+        folder, _ = fitted
+        xyc = ("--data.triplets", same_song(small_demo, triplets=80))  # one vote each, and no XAB triplet
+        run("fit", "demo.yaml", tmp_path, *small_demo[-2:], *xyc)
+        assert set(read(tmp_path / "fit.json")["metrics"]) == set(read(folder / "fit.json")["metrics"])
+        assert read(tmp_path / "fit.json")["metrics"]["train/agreement_xab"] is None
+        metrics = []
+        for arguments in (small_demo, (*small_demo[-2:], *xyc)):
+            run("test", "demo.yaml", tmp_path, *arguments, "--ckpt_path", checkpoint)
+            metrics.append(read(tmp_path / "test.json")["metrics"])
+        assert set(metrics[0]) == set(metrics[1])
+        assert metrics[0]["test/human_ceiling"] > 0.5
+        assert metrics[1]["test/human_ceiling"] is None
+
+    def test_predicted_contributions_sum_to_the_preference(self, checkpoint, small_demo, tmp_path):
+        data = run("predict", "demo.yaml", tmp_path, *small_demo, "--ckpt_path", checkpoint).datamodule
+        table = pd.read_csv(tmp_path / "predictions.csv")
+        contributions = table[[f"contribution_{stem}" for stem in data.stems]].sum(axis=1)
+        np.testing.assert_allclose(contributions, table["preference"], atol=1e-12)
+        assert len(table) == len(data.embedded) == read(tmp_path / "predictions.json")["triplets"]
+        assert set(table["part"]) == {"train", "val", "test"}
+        majority = np.sign(table["votes_a"] - table["votes_b"])
+        np.testing.assert_array_equal(table["credit"], 0.5 * (1 + np.sign(table["preference"]) * majority))
+
+    def test_swapping_a_and_b_in_a_batch_flips_the_preference_exactly(self, fitted):
+        _, cli = fitted
+        batch = cli.datamodule.batch(torch.arange(len(cli.datamodule.embedded)))
+        with torch.no_grad():
+            forward, backward = cli.model(batch.x, batch.a, batch.b), cli.model(batch.x, batch.b, batch.a)
+        assert torch.equal(forward, -backward)
 
 
-def test_cross_validation_says_in_words_what_it_found(small_demo, tmp_path):
-    run("crossval", "demo.yaml", tmp_path, *small_demo, "--splits", "20")
-    results = read(tmp_path / "crossval.json")
-    compared, alike, of_ceiling, told_apart, penalty = results["verdicts"]
-    assert alike.startswith("No difference from ridge can be told: ridge, vote shares")
-    assert {"logistic", "squared hinge", "ridge, graded"} <= set(results["models"])
-    assert "shared tracks" in results["leakage"]["sentences"][0] or "same test" in results["leakage"]["sentences"][0]
-    assert "ridge" in compared
-    assert "mix cosine" in compared
-    assert "95 % interval" in compared
-    assert "% of the simulated ceiling of" in of_ceiling
-    assert "told apart" in told_apart
-    assert penalty.startswith("Penalty within the train parts: median alpha")
-    for picture in ("crossval", "crossval_intervals", "crossval_ridge_path"):
-        assert (tmp_path / f"{picture}.png").stat().st_size > 10_000
+class TestCheckpoints:
+    def test_last_is_that_of_the_runs_folder_in_a_fresh_process(self, fitted, small_demo, tmp_path):
+        folder, fit = fitted
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints/last.ckpt").write_bytes((folder / "checkpoints/last.ckpt").read_bytes())
+        for job in ("test", "predict", "fit"):
+            cli = run(job, "demo.yaml", tmp_path, *small_demo, "--ckpt_path", "last")
+            torch.testing.assert_close(cli.model.fusion.weight, fit.model.fusion.weight, atol=1e-6, rtol=1e-6)
+            assert cli.model.trained
+        for name in ("last", "best"):
+            with pytest.raises(CheckpointError, match=rf"expects .*elsewhere.checkpoints.{name}.ckpt, .*Run `python"):
+                run("test", "demo.yaml", tmp_path / "elsewhere", *small_demo, "--ckpt_path", name)
+
+    def test_those_of_older_versions_count_as_trained(self, checkpoint, small_demo, tmp_path, recwarn):
+        content = torch.load(checkpoint, weights_only=True)
+        del content["state_dict"]["batches_trained"]
+        torch.save(content, tmp_path / "old.ckpt")
+        run("test", "demo.yaml", tmp_path, *small_demo, "--ckpt_path", str(tmp_path / "old.ckpt"))
+        assert not any("never trained" in str(warning.message) for warning in recwarn)
+
+    def test_another_stem_order_is_an_error_that_names_both(self, checkpoint, small_demo, tmp_path):
+        stems = ["drums", "bass", "guitar", "piano", "vocals", "residuals", "mix"]
+        arguments = ("--ckpt_path", checkpoint, "--data.separator.init_args.stems", json.dumps(stems))
+        with pytest.raises(StemMismatchError, match=r"\(bass, drums, guitar.*expected \(drums, bass, guitar"):
+            run("test", "demo.yaml", tmp_path, *small_demo, *arguments)
+
+    def test_bad_ones_are_refused_without_running_code(self, small_demo, tmp_path):
+        class Bomb:
+            def __reduce__(self):
+                return (Path(tmp_path / "exploded").touch, ())
+
+        (tmp_path / "junk.ckpt").write_text("junk")
+        torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+        (tmp_path / "bomb.ckpt").write_bytes(pickle.dumps(Bomb()))
+        torch.save({"hyper_parameters": {"stems": Bomb()}}, tmp_path / "bomb_zip.ckpt")
+        messages = {
+            "missing.ckpt": "No checkpoint at",
+            "junk.ckpt": "read safely",
+            "other.ckpt": "no stem layout",
+            "bomb.ckpt": "read safely",
+            "bomb_zip.ckpt": "read safely",
+        }
+        for name, message in messages.items():
+            with pytest.raises(CheckpointError, match=message):
+                run("test", "demo.yaml", tmp_path, *small_demo, "--ckpt_path", str(tmp_path / name))
+        assert not (tmp_path / "exploded").exists()
+
+    def test_another_encoder_than_at_the_fit_is_warned_of(self, checkpoint, small_demo, tmp_path):
+        arguments = ("--ckpt_path", checkpoint, "--data.encoder", "fakes.CountingEncoder")
+        with pytest.warns(UserWarning, match="fitted with encoder"):
+            run("test", "demo.yaml", tmp_path, *small_demo, *arguments)
 
 
-def test_fitted_weights_are_those_of_an_independent_least_squares(fitted):
-    _, cli = fitted
-    rows = cli.datamodule.rows("train")
-    features, target = cli.datamodule.deltas(rows).numpy(), cli.datamodule.table().preference[rows.numpy()]
-    expected = np.linalg.solve(features.T @ features, features.T @ target)
-    np.testing.assert_allclose(cli.model.fusion.weight.detach().numpy(), expected, atol=1e-6)
+class TestCrossval:
+    def test_by_default_it_reports_what_one_needs_to_believe_it(self, small_demo, tmp_path, monkeypatch):
+        calls = []
+        for cls, name in ((Splits, "draw"), (SimulatedListeners, "_drawn")):
+            original = getattr(cls, name)
+            monkeypatch.setattr(cls, name, lambda *a, _f=original, _n=name, **k: (calls.append(_n), _f(*a, **k))[1])
+        run("crossval", "demo.yaml", tmp_path, *small_demo, "--splits", "10", "--alphas", "[0.1, 1.0]")
+        assert sorted(calls) == ["_drawn", "draw"], "everything is read and drawn once"
+        results, found = read(tmp_path / "crossval.json"), models(tmp_path / "crossval.json")
+        assert list(found) == ["simulated ceiling", "mix cosine", "uniform weights", "OLS", "ridge"]
+        assert len(found["OLS"]["by_split"]) == 10
+        assert results["best_alpha"] in {0.1, 1.0}
+        assert (results["leakage"], results["penalty"]) == (None, None)
+        compared, of_ceiling, collinear = results["verdicts"]
+        assert "ridge" in compared
+        assert "mix cosine" in compared
+        assert "95 % interval" in compared
+        assert "% of the simulated ceiling of" in of_ceiling
+        assert "variance inflation" in collinear
+        for picture in ("crossval", "crossval_intervals"):
+            assert (tmp_path / f"{picture}.png").stat().st_size > 5000
+        assert yaml.safe_load((tmp_path / "crossval.yaml").read_text())["splits"] == 10
+        logged = pd.read_csv(next((tmp_path / "csv").rglob("metrics.csv"))).iloc[0]
+        ridge = found["ridge"]
+        for column in ("all", "XAB", "XYC"):
+            assert logged[f"crossval/ridge/{column.lower()}"] == pytest.approx(ridge["agreement"][column]["mean"])
+        assert logged["crossval/ridge/weight_drums"] == pytest.approx(ridge["weights"]["drums"]["mean"])
+        assert logged["crossval/ceiling/all"] == pytest.approx(found["simulated ceiling"]["agreement"]["all"]["mean"])
+        assert not any(" " in key or "," in key for key in logged.index)
+
+    def test_a_full_report_adds_all_analyses(self, small_demo, tmp_path, capsys):
+        asked = json.dumps({"rhythm": {"drums": 1.0}, "melody": {"bass": 1.0}})
+        arguments = ("--splits", "8", "--report", "full", f"{READER}.perspectives", asked)
+        run("crossval", "demo.yaml", tmp_path, *small_demo, *arguments)
+        results = read(tmp_path / "crossval.json")
+        assert {"logistic", "squared hinge", "ridge, graded"} <= set(models(tmp_path / "crossval.json"))
+        verdicts = " ".join(results["verdicts"])
+        assert "No significant difference from ridge: ridge, vote shares" in verdicts
+        assert "Leakage, ridge on the same test triplets" in verdicts
+        assert "median alpha" in verdicts
+        assert results["penalty"]["weights"]
+        assert results["by_stem"]["drums"]["agreement_drop"]["mean"] > 0.0
+        beside = read(tmp_path / "perspectives.json")
+        assert list(beside["questions"]) == ["overall", "rhythm", "melody"]
+        for question, stem in (("rhythm", "drums"), ("melody", "bass")):
+            parts = {name: abs(part["part"]) for name, part in beside["questions"][question]["by_stem"].items()}
+            assert max(parts, key=parts.get) == stem
+            assert beside["questions"][question]["by_stem"][stem]["true_part"] == 1.0
+        for picture in ("crossval_ridge_path", "perspectives"):
+            assert (tmp_path / f"{picture}.png").stat().st_size > 5000
+        assert (tmp_path / "perspectives.csv").read_text().count("\n") == 1 + 3 * len(LISTENED)
+        logged = pd.concat(map(pd.read_csv, (tmp_path / "csv").rglob("metrics.csv")))
+        assert logged["perspectives/rhythm/part_drums"].notna().any()
+        assert "perspectives/timbre/part_drums" in logged.columns, "although nobody was asked about timbre"
+        printed = capsys.readouterr().out
+        assert all(sentence in printed for sentence in beside["verdicts"])
+
+    def test_a_nonlinear_fusion_and_same_song_triplets_add_models(self, small_demo, tmp_path):
+        fusion = ("--model.fusion", str(ROOT / "configs/fusions/spline.yaml"))
+        loss = ("--model.loss", str(ROOT / "configs/losses/logistic.yaml"))
+        pretraining = ("--data.pretraining", same_song(small_demo, triplets=80))
+        run("crossval", "demo.yaml", tmp_path / "se", *small_demo, *fusion, *pretraining, "--splits", "3")
+        results = read(tmp_path / "se/crossval.json")
+        added = ["spline fusion", "ridge, same-song prior", "spline fusion, pre-trained"]
+        assert list(models(tmp_path / "se/crossval.json"))[-3:] == added
+        assert {row["second"] for row in results["comparisons"]} == {"mix cosine", "ridge"}
+        run("crossval", "demo.yaml", tmp_path / "log", *small_demo, *fusion, *loss, "--splits", "3")
+        first, second = (models(tmp_path / f"{loss}/crossval.json")["spline fusion"] for loss in ("se", "log"))
+        assert first["by_split"] != second["by_split"] or first["median_alpha"] != second["median_alpha"]
+
+    def test_too_few_tracks_for_splits_by_track_are_a_note(self, tmp_path):
+        config = same_song_config(tmp_path / "songs.yaml", write_tones(tmp_path / "songs", count=3))
+        main(["crossval", "-c", config, "--splits", "5", "--report", "[leakage, importance]"])
+        results = read(tmp_path / "run/crossval.json")
+        assert results["leakage"] is None
+        assert any(sentence.startswith("No splits by track: ") for sentence in results["verdicts"])
+        with pytest.raises(SystemExit):
+            main(["crossval", "-c", config, "--report", "everything"])
 
 
-def test_l2_is_ridge_with_alpha_n_times_l2(small_demo, tmp_path):
-    cli = run("fit", "demo.yaml", tmp_path, *small_demo, "--model.l2", "0.05")
-    rows = cli.datamodule.rows("train")
-    preference = torch.from_numpy(cli.datamodule.table().preference)[rows]
-    expected = ridge_weights(cli.datamodule.deltas(rows), preference, alpha=0.05 * len(rows))
-    torch.testing.assert_close(cli.model.fusion.weight.detach(), expected, atol=1e-6, rtol=0)
-    assert read(tmp_path / "fit.json")["closed_form/max_abs_weight_gap"] <= 1e-5
+class TestRealTriplets:
+    def test_everything_is_free_runs_all_jobs_on_unseen_songs(self, shared_data, tmp_path, monkeypatch):
+        monkeypatch.setenv("STEMSIM_DATA", str(shared_data))
+        small = (f"{READER}.hop", "20", f"{READER}.triplets", "1000", "--data.store", str(tmp_path / "store"))
+        for job in JOBS:
+            extra = {"fit": (), "crossval": ("--kind", "grouped")}.get(job, ("--ckpt_path", "last"))
+            run(job, "everything_is_free.yaml", tmp_path, *small, *extra)
+        assert read(tmp_path / "fit.json")["max_abs_weight_gap"] <= 1e-5
+        assert read(tmp_path / "test.json")["metrics"]["test/agreement"] > 0.6
+        assert models(tmp_path / "crossval.json")["human ceiling"]["agreement"]["all"]["mean"] is None
+
+    @pytest.mark.usefixtures("answers_read_once")
+    def test_inst_sim_abx_runs_all_jobs_on_a_fake_slakh_tree(self, shared_data, slakh, tmp_path, monkeypatch):
+        monkeypatch.setenv("STEMSIM_DATA", str(shared_data))
+        monkeypatch.setenv("SLAKH2100", str(slakh))
+        small = ("--data.encoder", "fakes.CountingEncoder", "--data.store", str(tmp_path / "store"))
+        for job in JOBS:
+            extra = {"fit": (), "crossval": ("--report", "perspectives", "--splits", "20")}
+            run(job, "inst_sim_abx.yaml", tmp_path, *small, *extra.get(job, ("--ckpt_path", "last")))
+        assert read(tmp_path / "crossval.json")["triplets"] == 127 + 204
+        ceiling = models(tmp_path / "crossval.json")["human ceiling"]
+        assert ceiling["agreement"]["XAB"]["mean"] == pytest.approx(0.91, abs=0.01)
+        asked = read(tmp_path / "perspectives.json")["questions"]
+        assert [fit["triplets"] for fit in asked.values()] == [331, 336, 311, 326], "as `stemsim votes` counts"
+        # At 500 Hz all segments sound much the same: cosines differ by 1e-4, and weights are in the thousands.
+        fit = read(tmp_path / "fit.json")
+        assert fit["max_abs_weight_gap"] <= 1e-5 * max(fit["weights"].values())
+
+    def test_inst_sim_abx_without_slakh_says_what_is_missing_and_leaves_no_folder(
+        self, shared_data, tmp_path, monkeypatch
+    ):
+        monkeypatch.setenv("STEMSIM_DATA", str(shared_data))
+        monkeypatch.delenv("SLAKH2100", raising=False)
+        for job in ("fit", "crossval"):
+            with pytest.raises(DataNotFoundError, match=r"132 of 132 tracks .*are missing.*zenodo"):
+                run(job, "inst_sim_abx.yaml", tmp_path / "run", logger=())
+        assert not (tmp_path / "run").exists()
+
+    def test_single_stem_triplets_refuse_a_model_of_all_stems(self, shared_data, slakh, tmp_path, monkeypatch):
+        monkeypatch.setenv("STEMSIM_DATA", str(shared_data))
+        monkeypatch.setenv("SLAKH2100", str(slakh))
+        with pytest.raises(ConfigError, match="heard drums"):
+            run("fit", "inst_sim_abx.yaml", tmp_path, f"{READER}.instrument", "drums")
 
 
-def test_nonnegative_weights_reach_the_nonnegative_closed_form(small_demo, tmp_path):
-    fusion = {"class_path": "stemsim.fusion.LinearFusion", "init_args": {"nonnegative": True}}
-    cli = run("fit", "demo.yaml", tmp_path, *small_demo, "--model.fusion", json.dumps(fusion))
-    assert (cli.model.fusion.weight >= 0).all()
-    assert read(tmp_path / "fit.json")["closed_form/max_abs_weight_gap"] <= 1e-4
+def records(path):
+    """Read the records of an offline run of W&B: a log in the format of LevelDB behind a header of 7 bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, place, whole = path.read_bytes(), 7, b""
+    while place + 7 <= len(content):
+        left = 32768 - place % 32768  # of the block
+        if left < 7:
+            place += left
+            continue
+        _, length, kind = struct.unpack("<IHB", content[place : place + 7])
+        whole += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in {1, 4}:  # a whole record, or the last part of one
+            yield Record.FromString(whole)
+            whole = b""
 
 
-def test_mini_batch_adam_runs_and_says_that_it_has_not_converged(small_demo, tmp_path):
-    optimizer = json.dumps({"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01}})
-    arguments = ("--model.optimizer", optimizer, "--data.batch_size", "32", "--trainer.max_epochs", "2")
-    with pytest.warns(UserWarning, match="has not converged"):
-        run("fit", "demo.yaml", tmp_path, *small_demo, *arguments)
-    assert read(tmp_path / "fit.json")["metrics"]["train/agreement"] > 0.5
+def offline_runs(folder):
+    """Read the offline runs of W&B in a folder back: of each, its settings, the keys of its metrics, and its files."""
+    runs = []
+    for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
+        settings, keys = {}, set()
+        for record in records(path):
+            settings |= {update.key: json.loads(update.value_json) for update in record.config.update}
+            keys |= {"/".join(item.nested_key) for item in record.history.item}
+        runs.append((settings, keys, {file.suffix for file in path.parent.rglob("*")}))
+    return runs
 
 
-def test_test_reports_agreement_beside_ceiling_and_baselines(fitted, checkpoint, small_demo, tmp_path):
-    _, fit = fitted
-    cli = run("test", "demo.yaml", tmp_path, *small_demo, "--ckpt_path", checkpoint)
-    metrics = read(tmp_path / "test.json")["metrics"]
-    rows = cli.datamodule.rows("test")
-    predicted = (cli.datamodule.deltas(rows) @ fit.model.fusion.weight.detach()).sign().numpy()
-    truth = cli.datamodule.table().preference[rows.numpy()]
-    assert metrics["test/agreement"] == pytest.approx((predicted == truth).mean())
-    mix = cli.datamodule.deltas(rows)[:, -1].sign().numpy()
-    assert metrics["test/mix_cosine"] == pytest.approx((mix == truth).mean())
-    assert {"test/human_ceiling", "test/uniform_weights", "test/agreement_xab", "test/agreement_xyc"} <= set(metrics)
-    assert len(pd.read_csv(tmp_path / "test_worst_triplets.csv")) == 20
+class TestLoggers:
+    def test_offline_runs_of_wandb_can_be_filtered_by_their_settings(self, small_demo, tmp_path):
+        import wandb
+
+        counting = ("--data.encoder", "fakes.CountingEncoder")
+        for job, extra in (("fit", ()), ("test", ("--ckpt_path", "last")), ("crossval", ("--splits", "3"))):
+            wandb.teardown()  # in this process, W&B would go on with the run of the job before
+            cli = run(job, "demo.yaml", tmp_path, *small_demo, *counting, *extra, logger=())
+            assert (wandb.run.project, wandb.run.group, wandb.run.job_type) == ("stemsim", "demo", job)
+            assert set(wandb.run.tags) == {"simulated", "multitrack", "spectral"}
+            wandb.finish()
+        found = offline_runs(tmp_path)
+        spec = cli.datamodule.embedder.spec
+        assert len([run for run in found if run[0]["encoder"] == spec.encoder]) == 3
+        for config, _, _ in found:
+            assert config["separator"] == spec.separator
+            assert config["stems"] == list(spec.stems)
+            assert config["triplets"] == cli.datamodule.embedded.triplets.source
+            kept = [config[key] for key in ("split", "seed", "target", "fusion", "loss", "l2")]
+            assert kept == ["stratified", 0, "majority", "LinearFusion", "SquaredError", 0.0]
+        (fit,) = [run for run in found if "closed_form/max_abs_weight_gap" in run[1]]
+        assert {".json", ".png"} <= fit[2], "the table and the picture of the weights"
+        (crossval,) = [keys for config, keys, _ in found if config.get("splits") == 3]
+        assert {"crossval/ridge/all", "crossval/ridge/xab", "crossval/ridge/weight_drums"} <= crossval
+        assert not any("," in key for _, keys, _ in found for key in keys)
 
 
-def test_testing_untrained_weights_warns_and_is_neutral(small_demo, tmp_path):
-    with pytest.warns(UserWarning, match="never trained"):
-        run("test", "demo.yaml", tmp_path, *small_demo)
-    assert read(tmp_path / "test.json")["metrics"]["test/agreement"] == 0.5
+class TestCommandLine:
+    def test_options_of_callbacks_are_in_the_help_and_in_the_saved_settings(self, fitted, capsys):
+        with pytest.raises(SystemExit):
+            main(["fit", "--help"])
+        options = ("checkpoint.monitor", "closed_form.tolerance", "results.worst")
+        printed = capsys.readouterr().out
+        assert all(f"--{option}" in printed for option in options)
+        saved = yaml.safe_load(next(fitted[0].rglob("config.yaml")).read_text())
+        assert [saved[key] for key in ("closed_form", "results")] == [{"tolerance": 1e-4}, {"worst": 20}]
+
+    def test_only_the_parser_of_the_job_is_built_and_nothing_is_imported_in_vain(self):
+        script = """
+import sys
+from stemsim.training.cli import StemsimCLI, main
+built = []
+add = StemsimCLI.add_arguments_to_parser
+StemsimCLI.add_arguments_to_parser = lambda self, parser: (built.append(parser), add(self, parser))[1]
+try:
+    main(["fit", "--help"])
+except SystemExit:
+    seen = [name for name in ("torchvision", "transformers", "wandb", "matplotlib", "lancedb") if name in sys.modules]
+    print(len(built), seen)
+"""
+        done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "1 []"
+
+    def test_interpolated_settings_follow_an_override_on_the_command_line(self, small_demo, tmp_path):
+        small = (*small_demo[:-2], "--data.encoder", "fakes.CountingEncoder", "--splits", "2")  # without the store
+        cli = run("crossval", "demo.yaml", tmp_path / "elsewhere", *small)
+        assert Path(cli.datamodule.embedder.store.root) == tmp_path / "elsewhere/embeddings"
+        assert Path(cli.trainer.logger.save_dir) == tmp_path / "elsewhere"
 
 
-def test_predict_writes_contributions_that_sum_to_the_preference(checkpoint, small_demo, tmp_path):
-    cli = run("predict", "demo.yaml", tmp_path, *small_demo, "--ckpt_path", checkpoint)
-    table = pd.read_csv(tmp_path / "predictions.csv")
-    contributions = table[[f"contribution_{stem}" for stem in cli.datamodule.stems]].sum(axis=1)
-    np.testing.assert_allclose(contributions, table["preference"], atol=1e-12)
-    assert len(table) == len(cli.datamodule.table())
-    assert set(table["part"]) == {"train", "val", "test"}
-    majority = np.sign(table["votes_a"] - table["votes_b"])
-    np.testing.assert_array_equal(table["credit"], 0.5 * (1 + np.sign(table["preference"]) * majority))
+class TestBadInput:
+    def test_corrupt_row_is_computed_again_and_changes_nothing(self, checkpoint, small_demo, tmp_path, caplog):
+        arguments = (*small_demo, "--ckpt_path", checkpoint)
+        cli = run("test", "demo.yaml", tmp_path, *arguments)
+        before = read(tmp_path / "test.json")["metrics"]
+        store = cli.datamodule.embedder.store
+        table = lancedb.connect(store.root).open_table(store.spec.table)
+        row = table.search().limit(1).to_arrow()
+        values = row["vectors"].combine_chunks().flatten().to_numpy().copy()
+        values[3] += 0.5
+        broken = pa.FixedSizeListArray.from_arrays(pa.array(values), len(values))
+        changed = row.set_column(row.schema.get_field_index("vectors"), table.schema.field("vectors"), broken)
+        table.merge_insert("key").when_matched_update_all().execute(changed)
+        with caplog.at_level(logging.WARNING):
+            run("test", "demo.yaml", tmp_path, *arguments)
+        assert "Dropped 1 corrupt row" in caplog.text
+        assert read(tmp_path / "test.json")["metrics"] == before
 
+    def test_nan_from_an_encoder_is_an_error_and_stores_nothing(self, tmp_path):
+        songs = write_tones(tmp_path / "songs")
+        config = same_song_config(tmp_path / "nan.yaml", songs, encoder={"class_path": "fakes.NanEncoder"})
+        with pytest.raises(EmbeddingError, match="NaN"):
+            main(["fit", "-c", config])
+        tables = lancedb.connect(tmp_path / "run/store")
+        assert sum(tables.open_table(name).count_rows() for name in tables.list_tables().tables) == 0
 
-def test_swapping_a_and_b_in_a_batch_flips_the_preference_exactly(fitted):
-    _, cli = fitted
-    batch = cli.datamodule.batch(torch.arange(len(cli.datamodule.table())))
-    with torch.no_grad():
-        forward, backward = cli.model(batch.x, batch.a, batch.b), cli.model(batch.x, batch.b, batch.a)
-    assert torch.equal(forward, -backward)
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (lambda whole: whole[: len(whole) // 2], "truncated"),
+            (lambda _: b"hello", "Cannot"),
+            (lambda _: b"", "Cannot"),
+        ],
+    )
+    def test_bad_audio_is_an_error_and_keeps_what_is_stored(self, tmp_path, content, message):
+        songs = write_tones(tmp_path / "songs")
+        config = same_song_config(tmp_path / "songs.yaml", songs)
+        stored = len(main(["validate", "-c", config]).datamodule.embedder.store)
+        (songs / "song9.wav").write_bytes(content((songs / "song0.wav").read_bytes()))
+        with pytest.raises(AudioError, match=message) as error:
+            main(["validate", "-c", config])
+        assert "song9.wav" in str(error.value)
+        (songs / "song9.wav").unlink()
+        assert len(main(["validate", "-c", config]).datamodule.embedder.store) == stored > 0
 
-
-def test_crossval_fits_a_nonlinear_fusion_and_starts_from_same_song_triplets(small_demo, tmp_path):
-    spline = ("--model.fusion", str(ROOT / "configs/fusions/spline.yaml"))
-    root = small_demo[small_demo.index("--data.triplets.init_args.songs.init_args.root") + 1]
-    reader = {"songs": {"class_path": "stemsim.audio.SongFolder", "init_args": {"root": root}}}
-    same_song = {"class_path": "stemsim.triplets.SameSong", "init_args": {**reader, "triplets": 80}}
-    pretraining = ("--data.pretraining", json.dumps(same_song))
-    run("crossval", "demo.yaml", tmp_path, *small_demo, *spline, *pretraining, "--splits", "3")
-    results = read(tmp_path / "crossval.json")
-    for name in ("spline fusion", "ridge, same-song prior", "spline fusion, pre-trained"):
-        assert len(results["models"][name]["agreement_by_split"]) == 3
-    assert {row["second"] for row in results["comparisons"]} == {"mix cosine", "ridge"}
-    assert yaml.safe_load((tmp_path / "crossval.yaml").read_text())["splits"] == 3
-
-
-def test_perspectives_are_fitted_side_by_side(small_demo, tmp_path):
-    asked = {"rhythm": {"drums": 1.0}, "timbre": {"mix": 1.0}}
-    run("perspectives", "demo.yaml", tmp_path, *small_demo, "--data.triplets.init_args.perspectives", json.dumps(asked))
-    found = read(tmp_path / "perspectives.json")
-    assert {"overall", "rhythm", "timbre"} <= set(json.dumps(found).replace('"', " ").split())
-    assert (tmp_path / "perspectives.png").stat().st_size > 10_000
-
-
-def test_crossval_writes_numbers_and_a_picture(small_demo, tmp_path):
-    run("crossval", "demo.yaml", tmp_path, *small_demo, "--splits", "10", "--alphas", "[0.1, 1.0]")
-    results = read(tmp_path / "crossval.json")
-    assert list(results["models"])[:5] == ["simulated ceiling", "mix cosine", "uniform weights", "OLS", "ridge"]
-    assert len(results["models"]["OLS"]["agreement_by_split"]) == 10
-    assert results["refit"]["alpha"] in {0.1, 1.0}
-    assert (tmp_path / "crossval.png").stat().st_size > 5000
-    logged = pd.read_csv(next((tmp_path / "csv").rglob("metrics.csv")))
-    assert logged["crossval/ols/all"].iloc[0] == pytest.approx(results["models"]["OLS"]["agreement"]["all"]["mean"])
-
-
-def test_grouped_split_has_no_track_on_both_sides(small_demo, tmp_path):
-    settings = ("--data.split", "grouped", "--data.val_fraction", "0", "--data.test_fraction", "0.5")
-    data = run("fit", "demo.yaml", tmp_path, *small_demo, *settings).datamodule
-    tracks = {part: set(data.table().track_ids[data.rows(part).numpy()].flat) for part in ("train", "test")}
-    assert not tracks["train"] & tracks["test"]
-
-
-def test_everything_is_free_runs_all_jobs_on_unseen_songs(shared_data, tmp_path, monkeypatch):
-    monkeypatch.setenv("STEMSIM_DATA", str(shared_data))
-    few = ("--data.triplets.init_args.hop", "20", "--data.triplets.init_args.triplets", "1000")
-    small = (*few, "--data.store", str(tmp_path / "store"))
-    last = ("--ckpt_path", str(tmp_path / "checkpoints/last.ckpt"))
-    for job in JOBS:
-        extra = last if job in {"validate", "test", "predict"} else ("--kind", "grouped") if job == "crossval" else ()
-        run(job, "everything_is_free.yaml", tmp_path, *small, *extra)
-    assert read(tmp_path / "fit.json")["closed_form/max_abs_weight_gap"] <= 1e-5
-    assert read(tmp_path / "test.json")["metrics"]["test/agreement"] > 0.6
-    assert read(tmp_path / "crossval.json")["models"]["human ceiling"]["agreement"]["all"]["mean"] is None
-
-
-@pytest.mark.usefixtures("answers_read_once")
-def test_inst_sim_abx_runs_all_jobs_on_a_fake_slakh_tree(shared_data, slakh, tmp_path, monkeypatch):
-    monkeypatch.setenv("STEMSIM_DATA", str(shared_data))
-    monkeypatch.setenv("SLAKH2100", str(slakh))
-    small = ("--data.encoder", "fakes.CountingEncoder", "--data.store", str(tmp_path / "store"))
-    last = ("--ckpt_path", str(tmp_path / "checkpoints/last.ckpt"))
-    for job in JOBS:
-        run(job, "inst_sim_abx.yaml", tmp_path, *small, *(last if job in {"validate", "test", "predict"} else ()))
-    crossval = read(tmp_path / "crossval.json")
-    assert crossval["triplets"] == 127 + 204
-    assert crossval["models"]["human ceiling"]["agreement"]["XAB"]["mean"] == pytest.approx(0.91, abs=0.005)
-    # At 500 Hz all segments sound much the same: cosines differ by 1e-4, and weights are in the thousands.
-    fit = read(tmp_path / "fit.json")
-    assert fit["closed_form/max_abs_weight_gap"] <= 1e-5 * max(fit["weights"].values())
-
-
-def test_inst_sim_abx_without_slakh_says_what_is_missing_and_where_it_is(shared_data, tmp_path, monkeypatch):
-    monkeypatch.setenv("STEMSIM_DATA", str(shared_data))
-    monkeypatch.delenv("SLAKH2100", raising=False)
-    with pytest.raises(DataNotFoundError, match=r"132 of 132 tracks .*are missing.*zenodo"):
-        run("fit", "inst_sim_abx.yaml", tmp_path)
-
-
-def test_single_stem_triplets_refuse_a_model_of_all_stems(shared_data, slakh, tmp_path, monkeypatch):
-    monkeypatch.setenv("STEMSIM_DATA", str(shared_data))
-    monkeypatch.setenv("SLAKH2100", str(slakh))
-    with pytest.raises(ConfigError, match="heard drums"):
-        run("fit", "inst_sim_abx.yaml", tmp_path, "--data.triplets.init_args.instrument", "drums")
-
-
-def test_wandb_logs_offline_without_an_account(small_demo, tmp_path):
-    import wandb
-
-    wandb.teardown()  # set up by another test, it would not read the environment again, which says that it is offline
-    run("fit", "demo.yaml", tmp_path, *small_demo, "wandb")
-    assert wandb.run is not None
-    assert (wandb.run.project, wandb.run.group, wandb.run.job_type) == ("stemsim", "demo", "fit")
-    assert set(wandb.run.tags) == {"simulated", "multitrack", "spectral"}
-    assert wandb.run.summary["fit"]["simulated"] is True
-    wandb.finish()
-    runs = list((tmp_path / "wandb").glob("offline-run-*"))
-    assert len(runs) == 1
-    assert list(runs[0].rglob("*.table.json")), "the weights table"
-    assert list(runs[0].rglob("*.png")), "the picture of the weights"
-
-
-def test_interpolated_settings_follow_an_override_on_the_command_line(small_demo, tmp_path):
-    small = (*small_demo[:-2], "--data.encoder", "fakes.CountingEncoder", "--splits", "2")  # without the store
-    cli = run("crossval", "demo.yaml", tmp_path / "elsewhere", *small)
-    assert Path(cli.datamodule.embedder.store.root) == tmp_path / "elsewhere/embeddings"
-    assert Path(cli.trainer.logger.save_dir) == tmp_path / "elsewhere"
-
-
-def test_another_stem_order_is_an_error_that_names_both(checkpoint, small_demo, tmp_path):
-    stems = ["drums", "bass", "guitar", "piano", "vocals", "residuals", "mix"]
-    arguments = ("--ckpt_path", checkpoint, "--data.separator.init_args.stems", json.dumps(stems))
-    with pytest.raises(StemMismatchError, match=r"\(bass, drums, guitar.*expected \(drums, bass, guitar"):
-        run("test", "demo.yaml", tmp_path, *small_demo, *arguments)
-
-
-def test_bad_checkpoints_are_refused_without_running_code(small_demo, tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return (Path(tmp_path / "exploded").touch, ())
-
-    (tmp_path / "junk.ckpt").write_text("junk")
-    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    (tmp_path / "bomb.ckpt").write_bytes(pickle.dumps(Bomb()))
-    torch.save({"hyper_parameters": {"stems": Bomb()}}, tmp_path / "bomb_zip.ckpt")
-    messages = {
-        "missing.ckpt": "No checkpoint at",
-        "junk.ckpt": "read safely",
-        "other.ckpt": "names no stems",
-        "bomb.ckpt": "read safely",
-        "bomb_zip.ckpt": "read safely",
-    }
-    for name, message in messages.items():
-        with pytest.raises(CheckpointError, match=message):
-            run("test", "demo.yaml", tmp_path, *small_demo, "--ckpt_path", str(tmp_path / name))
-    with pytest.raises(CheckpointError, match="in this very process"):
-        run("test", "demo.yaml", tmp_path, *small_demo, "--ckpt_path", "best")
-    assert not (tmp_path / "exploded").exists()
-
-
-def test_other_encoder_or_separator_than_at_the_fit_warns(checkpoint, small_demo, tmp_path):
-    arguments = ("--ckpt_path", checkpoint, "--data.encoder", "fakes.CountingEncoder")
-    with pytest.warns(UserWarning, match="fitted with encoder"):
-        run("test", "demo.yaml", tmp_path, *small_demo, *arguments)
-
-
-def test_corrupt_row_is_computed_again_and_changes_nothing(checkpoint, small_demo, tmp_path, caplog):
-    arguments = (*small_demo, "--ckpt_path", checkpoint)
-    cli = run("test", "demo.yaml", tmp_path, *arguments)
-    before = read(tmp_path / "test.json")["metrics"]
-    store = cli.datamodule.embedder.store
-    table = lancedb.connect(store.root).open_table(store.spec.table)
-    row = table.search().limit(1).to_arrow()
-    values = row["vectors"].combine_chunks().flatten().to_numpy().copy()
-    values[3] += 0.5
-    broken = pa.FixedSizeListArray.from_arrays(pa.array(values), len(values))
-    changed = row.set_column(row.schema.get_field_index("vectors"), table.schema.field("vectors"), broken)
-    table.merge_insert("key").when_matched_update_all().execute(changed)
-    with caplog.at_level(logging.WARNING):
-        run("test", "demo.yaml", tmp_path, *arguments)
-    assert "Dropped 1 corrupt row" in caplog.text
-    assert read(tmp_path / "test.json")["metrics"] == before
-
-
-def test_nan_from_an_encoder_is_an_error_and_stores_nothing(tmp_path):
-    songs = write_tones(tmp_path / "songs")
-    config = same_song_config(tmp_path / "nan.yaml", songs, encoder={"class_path": "fakes.NanEncoder"})
-    with pytest.raises(EmbeddingError, match="NaN"):
-        main(["fit", "-c", config])
-    tables = lancedb.connect(tmp_path / "run/store")
-    assert sum(tables.open_table(name).count_rows() for name in tables.list_tables().tables) == 0
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [(lambda whole: whole[: len(whole) // 2], "truncated"), (lambda _: b"hello", "Cannot"), (lambda _: b"", "Cannot")],
-)
-def test_bad_audio_is_an_error_and_keeps_what_is_stored(tmp_path, content, message):
-    songs = write_tones(tmp_path / "songs")
-    config = same_song_config(tmp_path / "songs.yaml", songs)
-    stored = len(main(["validate", "-c", config]).datamodule.embedder.store)
-    (songs / "song9.wav").write_bytes(content((songs / "song0.wav").read_bytes()))
-    with pytest.raises(AudioError, match=message) as error:
-        main(["validate", "-c", config])
-    assert "song9.wav" in str(error.value)
-    (songs / "song9.wav").unlink()
-    assert len(main(["validate", "-c", config]).datamodule.embedder.store) == stored > 0
-
-
-def test_missing_folder_empty_split_and_bad_settings_say_what_to_do(tmp_path):
-    songs = write_tones(tmp_path / "songs")
-    config = same_song_config(tmp_path / "songs.yaml", songs)
-    root = "--data.triplets.init_args.songs.init_args.root"
-    with pytest.raises(DataNotFoundError, match=r"No folder of songs at .*nowhere"):
-        main(["fit", "-c", config, root, str(tmp_path / "nowhere")])
-    with pytest.raises(SplitError, match=r"test part is empty.*test_fraction"):
-        main(["test", "-c", config, "--data.test_fraction", "0"])
-    with pytest.raises(SplitError, match="val part is empty"):
-        main(["validate", "-c", config, "--data.val_fraction", "0"])
-    with pytest.raises(ConfigError, match="add up to 1"):
-        main(["fit", "-c", config, "--data.test_fraction", "1.5"])
-    for song in (1, 2, 3):
-        (songs / f"song{song}.wav").unlink()
-    with pytest.raises(TripletError, match="found 1 songs"):
-        main(["fit", "-c", config])
-
-
-def test_fit_without_validation_part_runs(tmp_path):
-    config = same_song_config(tmp_path / "songs.yaml", write_tones(tmp_path / "songs"))
-    cli = main(["fit", "-c", config, "--data.val_fraction", "0"])
-    assert "val/agreement" not in cli.trainer.callback_metrics
-
-
-def test_two_fits_into_one_folder_leave_one_checkpoint_and_the_same_weights(tmp_path):
-    config = same_song_config(tmp_path / "songs.yaml", write_tones(tmp_path / "songs"))
-    first = main(["fit", "-c", config]).model.fusion.weight.detach().clone()
-    second = main(["fit", "-c", config]).model.fusion.weight.detach()
-    assert torch.equal(first, second)
-    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["last.ckpt"]
+    def test_missing_folder_empty_split_and_bad_settings_say_what_to_do(self, tmp_path):
+        songs = write_tones(tmp_path / "songs")
+        config = same_song_config(tmp_path / "songs.yaml", songs, store=str(tmp_path / "store"))
+        root = f"{READER}.songs.init_args.root"
+        with pytest.raises(DataNotFoundError, match=r"No folder of songs at .*nowhere"):
+            main(["fit", "-c", config, root, str(tmp_path / "nowhere")])
+        with pytest.raises(SplitError, match=r"test part is empty.*test_fraction"):
+            main(["test", "-c", config, "--data.test_fraction", "0"])
+        with pytest.raises(SplitError, match="val part is empty"):
+            main(["validate", "-c", config, "--data.val_fraction", "0"])
+        with pytest.raises(ConfigError, match="add up to 1"):
+            main(["fit", "-c", config, "--data.test_fraction", "1.5"])
+        for song in (1, 2, 3):
+            (songs / f"song{song}.wav").unlink()
+        with pytest.raises(TripletError, match="found 1 songs"):
+            main(["fit", "-c", config])
+        assert not (tmp_path / "run").exists(), "a failing start leaves no folder"

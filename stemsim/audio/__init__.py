@@ -1,9 +1,7 @@
-"""Audio files, segments of them, and what is done to waveforms outside the models."""
+"""Audio files, segments of them, and basic operations on waveforms."""
 
-from stemsim.audio.files import AUDIO_SUFFIXES, AudioInfo, audio_info, is_audio_path, read_audio, write_audio
-from stemsim.audio.segment import Segment, file_hash, segment_windows
-from stemsim.audio.songs import Song, SongFolder
-from stemsim.audio.synthesis import SyntheticSongs
+from stemsim.audio.files import AUDIO_SUFFIXES, AudioInfo, audio_info, file_hash, is_audio_path, read_audio, write_audio
+from stemsim.audio.segment import Segment, Song, SongFolder, segment_windows
 from stemsim.audio.waveform import LEVEL_FLOOR, downmix, is_finite, level_dbfs, resample, to_channels
 
 __all__ = [
@@ -13,7 +11,6 @@ __all__ = [
     "Segment",
     "Song",
     "SongFolder",
-    "SyntheticSongs",
     "audio_info",
     "downmix",
     "file_hash",

@@ -1,5 +1,6 @@
-"""Audio files: the one place that decodes them."""
+"""Audio files: the one place that opens, decodes and hashes them."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,29 +15,36 @@ from torch import Tensor
 
 from stemsim.errors import AudioError, DataNotFoundError
 
-__all__ = ["AUDIO_SUFFIXES", "AudioInfo", "audio_info", "is_audio_path", "read_audio", "write_audio"]
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "AudioInfo",
+    "FileVersion",
+    "audio_info",
+    "file_hash",
+    "file_version",
+    "is_audio_path",
+    "read_audio",
+    "write_audio",
+]
 
 AUDIO_SUFFIXES: Final = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"})
-"""File name endings that count as audio, in lower case."""
+"""File name extensions that count as audio, in lower case."""
 
-# libsndfile shortens a chunk that is longer than its file and says so in its log alone: `data : 1764 (should be 88)`.
+FileVersion = tuple[Path, int, int]
+"""Path, size and modification time (ns) of a file: equal as long as its content is unchanged."""
+
+# libsndfile shortens a chunk that is longer than its file, and only its log says so: `data : 1764 (should be 88)`.
 _OVERLONG_CHUNK = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+)\s*\(should be (\d+)\)", re.MULTILINE)
-# A program that writes a wav into a pipe cannot know its length and writes the largest number instead.
+# A program that writes a wav file into a pipe cannot know its length and writes the largest number instead.
 _STREAMED_LENGTH: Final = 0x7FFF0000
 
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What the header of an audio file says.
+    """The header of an audio file."""
 
-    Attributes:
-        frames: Samples per channel.
-        sample_rate: In Hz.
-        channels: Number of channels.
-    """
-
-    frames: int
-    sample_rate: int
+    frames: int  # samples per channel
+    sample_rate: int  # Hz
     channels: int
 
     @property
@@ -46,51 +54,70 @@ class AudioInfo:
 
 
 def is_audio_path(path: Path) -> bool:
-    """Tell whether a file's name is that of an audio file we read (hidden files, such as macOS' `._x.wav`, are not)."""
+    """Return whether a name is that of an audio file; hidden files, such as `._x.wav` of macOS, are not."""
     return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
 
 
+def file_version(path: Path) -> FileVersion:
+    """Return a key for caches of a file's content; raises `DataNotFoundError` if there is no such file."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        msg = f"No file at {path} ({error.strerror}). Check the path, or the folder that the configuration names."
+        raise DataNotFoundError(msg) from error
+    return path, stat.st_size, stat.st_mtime_ns
+
+
+def file_hash(path: Path) -> str:
+    """Hash the bytes of a file (128-bit BLAKE2b, in hexadecimal); an unchanged file is read once per process.
+
+    Raises:
+        DataNotFoundError: If there is no such file, or it cannot be opened.
+    """
+    return _hash(file_version(path))
+
+
+@lru_cache(maxsize=65_536)
+def _hash(version: FileVersion) -> str:
+    path, *_ = version
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except OSError as error:
+        msg = f"Cannot open {path} ({error.strerror}). Check the permissions of the file."
+        raise DataNotFoundError(msg) from error
+
+
 def audio_info(path: Path) -> AudioInfo:
-    """Read the header of an audio file.
-
-    Args:
-        path: A wav, flac, ogg, mp3 or aiff file.
-
-    Returns:
-        Its length, rate and channels.
+    """Read the header of a wav, flac, ogg, mp3 or aiff file: its length, sample rate and number of channels.
 
     Raises:
         DataNotFoundError: If there is no such file.
         AudioError: If it is not audio, is empty, or is shorter than its own header says.
     """
-    try:
-        stat = path.stat()
-    except OSError as error:
-        msg = f"No audio file at {path} ({error.strerror}). Check the path, or the folder that the configuration names."
-        raise DataNotFoundError(msg) from error
-    return _cached_info(path, stat.st_size, stat.st_mtime_ns)
+    return _info(file_version(path))
 
 
 @lru_cache(maxsize=65_536)
-def _cached_info(path: Path, _size: int, _mtime_ns: int) -> AudioInfo:
-    """Read a header once per version of a file: size and modification time are there for the cache alone."""
+def _info(version: FileVersion) -> AudioInfo:
+    path, *_ = version
     try:
         info = soundfile.info(str(path), verbose=True)
     except (soundfile.LibsndfileError, OSError) as error:
         msg = (
             f"Cannot read {path} as audio: {error} Expected a wav, flac, ogg, mp3 or aiff file. "
-            "Replace it or take it out of the folder."
+            "Replace it or remove it from the folder."
         )
         raise AudioError(msg) from error
     for declared, actual in _OVERLONG_CHUNK.findall(info.extra_info):
         if int(actual) < int(declared) < _STREAMED_LENGTH:
             msg = (
-                f"{path} is truncated: its header announces {int(declared)} bytes of samples, the file holds "
+                f"{path} is truncated: its header announces {int(declared)} bytes of samples, but the file holds only "
                 f"{int(actual)}. Copy or download it again."
             )
             raise AudioError(msg)
     if info.frames <= 0:
-        msg = f"{path} holds no samples. Replace it or take it out of the folder."
+        msg = f"{path} holds no samples. Replace it or remove it from the folder."
         raise AudioError(msg)
     return AudioInfo(info.frames, info.samplerate, info.channels)
 
@@ -102,9 +129,9 @@ def read_audio(
 
     Args:
         path: A wav, flac, ogg, mp3 or aiff file.
-        start: Where the part begins, in seconds; rounded to the nearest sample.
+        start: Start of the part in seconds, rounded to the nearest sample.
         duration: Its length in seconds, or None for the rest of the file.
-        pad: Fill up with zeros what lies beyond the end of the file, instead of raising.
+        pad: Fill with zeros beyond the end of the file instead of raising an error.
 
     Returns:
         The waveform `(channel, time)`, float32 nominally in [-1, 1], and its sample rate in Hz.
@@ -122,8 +149,7 @@ def read_audio(
     if not pad and first + frames == info.frames + 1:
         first = max(0, first - 1)  # start and duration were both rounded up
     samples = _decode(path, info, first, frames)
-    missing = frames - len(samples)
-    if missing and not pad:
+    if len(samples) < frames and not pad:
         msg = (
             f"{path} ends too early: asked for {frames / info.sample_rate:.3f} s from {start:.3f} s, got "
             f"{len(samples) / info.sample_rate:.3f} s of a file whose header says {info.duration:.3f} s. "
@@ -131,23 +157,22 @@ def read_audio(
         )
         raise AudioError(msg)
     if not np.isfinite(samples).all():
-        msg = f"{path} holds NaN or infinite samples in the {frames} from {start} s on. Render it again."
-        raise AudioError(msg)
+        msg = f"{path} holds NaN or infinite samples between {start} s and {start + frames / info.sample_rate} s. "
+        raise AudioError(msg + "Export it again.")
     waveform = torch.zeros(info.channels, frames)
     waveform[:, : len(samples)] = torch.from_numpy(samples.T)
     return waveform, info.sample_rate
 
 
 def _decode(path: Path, info: AudioInfo, first: int, frames: int) -> npt.NDArray[np.float32]:
-    """Return up to `frames` samples from `first` on, `(time, channel)` float32; fewer where the file ends."""
+    """Return up to `frames` samples `(time, channel)` from `first` on; fewer at the end of the file."""
     if first >= info.frames:
         return np.zeros((0, info.channels), np.float32)
     try:
         with soundfile.SoundFile(str(path)) as file:
             file.seek(first)
-            samples: npt.NDArray[np.float32] = file.read(
-                min(frames, info.frames - first), dtype="float32", always_2d=True
-            )
+            wanted = min(frames, info.frames - first)
+            samples: npt.NDArray[np.float32] = file.read(wanted, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
         msg = f"Decoding {path} failed at {first / info.sample_rate:.3f} s: {error} The file is damaged; replace it."
         raise AudioError(msg) from error
@@ -155,12 +180,12 @@ def _decode(path: Path, info: AudioInfo, first: int, frames: int) -> npt.NDArray
 
 
 def write_audio(path: Path, waveform: Tensor, sample_rate: int) -> None:
-    """Write a waveform as 16-bit audio in the format that the file name's ending says.
+    """Write a waveform as 16-bit audio, in the format given by the extension of the file name.
 
     Args:
         path: File to write; its folder must exist.
         waveform: `(channel, time)`; samples beyond [-1, 1] are clipped.
         sample_rate: In Hz.
     """
-    file_format = "AIFF" if path.suffix.lower() == ".aif" else None  # soundfile knows the long ending alone
+    file_format = "AIFF" if path.suffix.lower() == ".aif" else None  # soundfile only knows `.aiff`
     soundfile.write(str(path), waveform.clamp(-1.0, 1.0).T.numpy(), sample_rate, format=file_format)

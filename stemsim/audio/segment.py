@@ -1,36 +1,27 @@
-"""Segments: what one embedding describes."""
+"""Segments, the stretches of audio that one embedding describes, and the songs that they are cut from."""
 
-import hashlib
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
-from stemsim.audio.files import audio_info
+from stemsim.audio.files import audio_info, file_hash, is_audio_path
 from stemsim.errors import AudioError, DataNotFoundError
 
-__all__ = ["Segment", "file_hash", "segment_windows"]
+__all__ = ["Segment", "Song", "SongFolder", "segment_windows"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Segment:
-    """A stretch of an audio file.
+    """A stretch of an audio file."""
 
-    Attributes:
-        path: The audio file; for a multitrack song, its mix.
-        start: Where the segment begins, in seconds.
-        duration: Its length in seconds.
-    """
-
-    path: Path
-    start: float
-    duration: float
+    path: Path  # for a multitrack song, its mix
+    start: float  # s
+    duration: float  # s
 
     def __post_init__(self) -> None:
-        """Verify that the times are those of a stretch."""
-        numbers = math.isfinite(self.start) and math.isfinite(self.duration)
-        if not numbers or self.start < 0 or self.duration <= 0:
+        """Verify start and duration."""
+        if not (0 <= self.start < math.inf and 0 < self.duration < math.inf):
             msg = (
                 f"A segment starts at 0 s or later and lasts longer than 0 s; got start {self.start} s and duration "
                 f"{self.duration} s in {self.path}."
@@ -48,8 +39,8 @@ class Segment:
 
         Args:
             path: An audio file.
-            start: Where the part begins, in seconds; None: at the beginning.
-            end: Where it ends; None, or later than the file does: at the end.
+            start: Start of the part in seconds; None: the start of the file.
+            end: End of the part in seconds; None, or a time after the end of the file: the end of the file.
 
         Raises:
             AudioError: If there is no such part.
@@ -58,13 +49,13 @@ class Segment:
         first, last = 0.0 if start is None else start, length if end is None else min(end, length)
         if not 0.0 <= first < last:
             asked = f"from {first:g} s to {'the end' if end is None else f'{end:g} s'}"
-            msg = f"{path} is {length:.3g} s long, and has no part {asked}. Choose a start before the end of both."
+            msg = f"{path} is {length:.3g} s long and has no part {asked}. Choose a start before both ends."
             raise AudioError(msg)
         return cls(path, first, last - first)
 
     @property
     def content_hash(self) -> str:
-        """Hash of the bytes of the file, whatever its name."""
+        """Hash of the bytes of the file, independent of its name."""
         return file_hash(self.path)
 
     def __str__(self) -> str:
@@ -77,10 +68,13 @@ def segment_windows(path: Path, *, duration: float, hop: float | None = None) ->
     Args:
         path: An audio file.
         duration: Length of a window in seconds.
-        hop: From one window's start to the next, in seconds; default: `duration`, so that windows do not overlap.
+        hop: Time from the start of one window to the next, in seconds; None: `duration`, without overlap.
 
     Returns:
-        All windows that lie wholly inside the file; the whole file, if it is shorter than one window.
+        All windows that lie completely inside the file; the whole file if it is shorter than one window.
+
+    Raises:
+        AudioError: If `duration` or `hop` is not positive.
     """
     length = audio_info(path).duration
     step = duration if hop is None else hop
@@ -89,33 +83,55 @@ def segment_windows(path: Path, *, duration: float, hop: float | None = None) ->
         raise AudioError(msg)
     if length < duration:
         return [Segment.whole(path)]
-    # Half a sample of tolerance at 48 kHz: 80 s of 5 s windows are 16, whatever the floats say.
+    # Half a sample of tolerance at 48 kHz: 80 s hold 16 windows of 5 s, whatever the rounding of the floats.
     count = int((length - duration + 1e-5) / step) + 1
     return [Segment(path, index * step, duration) for index in range(count)]
 
 
-def file_hash(path: Path) -> str:
-    """Hash the bytes of a file; an unchanged file (same size and modification time) is read once per process.
+@dataclass(frozen=True, slots=True)
+class Song:
+    """A song and its mix."""
+
+    name: str  # path relative to the folder of songs
+    mix: Path  # the stems, if any, lie beside it
+
+
+class SongFolder:
+    """A folder of songs: subfolders with a `mix.*` file (with or without stems), and any other audio file.
 
     Args:
-        path: Any file.
-
-    Returns:
-        BLAKE2b digest of 128 bits, in hexadecimal.
-
-    Raises:
-        DataNotFoundError: If there is no such file.
+        root: The folder, searched with all its subfolders.
     """
-    try:
-        stat = path.stat()
-        return _cached_hash(path, stat.st_size, stat.st_mtime_ns)
-    except OSError as error:
-        msg = f"No file at {path} ({error.strerror}). Check the path, or the folder that the configuration names."
-        raise DataNotFoundError(msg) from error
 
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
 
-@lru_cache(maxsize=65_536)
-def _cached_hash(path: Path, _size: int, _mtime_ns: int) -> str:
-    """Hash a file once per version: size and modification time are there for the cache alone."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    def songs(self) -> list[Song]:
+        """Find the songs, sorted by name.
+
+        Returns:
+            One entry for each subfolder with a `mix.*` file, and one for each audio file outside such subfolders.
+
+        Raises:
+            DataNotFoundError: If the folder does not exist or holds no audio.
+        """
+        if not self.root.is_dir():
+            msg = f"No folder of songs at {self.root}. Set `root` to a folder with audio files or multitrack songs."
+            raise DataNotFoundError(msg)
+        # Hidden folders are not music, but the trash, or leftovers of a killed process.
+        files = [
+            path
+            for path in sorted(self.root.rglob("*"))
+            if is_audio_path(path)
+            and path.is_file()
+            and not any(part.startswith(".") for part in path.relative_to(self.root).parts)
+        ]
+        mixes = {path.parent: path for path in files if path.stem == "mix" and path.parent != self.root}
+        found = [Song(str(folder.relative_to(self.root)), mix) for folder, mix in mixes.items()]
+        found += [
+            Song(str(path.relative_to(self.root)), path) for path in files if not mixes.keys() & set(path.parents)
+        ]
+        if not found:
+            msg = f"No audio in {self.root}: expected wav, flac, ogg, mp3 or aiff files, or subfolders with a mix.*."
+            raise DataNotFoundError(msg)
+        return sorted(found, key=lambda song: song.name)

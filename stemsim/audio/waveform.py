@@ -1,4 +1,4 @@
-"""What is done to waveforms outside the models: one downmix, one resampler, one level."""
+"""Operations on waveforms outside the models: downmix, resampling and level."""
 
 from typing import Final
 
@@ -13,27 +13,12 @@ LEVEL_FLOOR: Final = -120.0
 
 
 def downmix(waveform: Tensor) -> Tensor:
-    """Average the channels of a waveform.
-
-    Args:
-        waveform: `(..., channel, time)`.
-
-    Returns:
-        Mono waveform `(..., time)`.
-    """
+    """Average the channels of a waveform: `(..., channel, time)` to `(..., time)`."""
     return waveform.squeeze(-2) if waveform.shape[-2] == 1 else waveform.mean(dim=-2)
 
 
 def to_channels(waveform: Tensor, channels: int) -> Tensor:
-    """Give a waveform the number of channels that a model takes: downmix, then repeat.
-
-    Args:
-        waveform: `(..., channel, time)`.
-        channels: Number wanted; a waveform that has it already is returned as it is.
-
-    Returns:
-        Waveform `(..., channels, time)`.
-    """
+    """Convert a waveform `(..., channel, time)` to another number of channels: downmix, then repeat."""
     if waveform.shape[-2] == channels:
         return waveform
     mono = downmix(waveform).unsqueeze(-2)
@@ -45,8 +30,8 @@ def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
 
     Args:
         waveform: `(..., time)`, float32.
-        source_rate: Its rate in Hz.
-        target_rate: The rate wanted in Hz; an equal one returns the waveform as it is.
+        source_rate: Its sample rate in Hz.
+        target_rate: Sample rate wanted, in Hz; if it is equal, the waveform is returned as it is.
 
     Returns:
         Waveform `(..., new_time)` on the CPU.
@@ -56,8 +41,8 @@ def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
     time = waveform.shape[-1]
     wanted = round(time * target_rate / source_rate)
     flat = waveform.reshape(-1, time)  # (row, time)
-    # soxr wants (time, channel); each row is filtered on its own, so rows never mix. A clone and not `contiguous`,
-    # which leaves the strides of a single sample as they are, and soxr looks at them.
+    # soxr wants (time, channel) and filters each channel on its own. A clone and not `contiguous`, which leaves the
+    # strides of a single sample as they are, and soxr looks at them.
     columns = flat.T.clone(memory_format=torch.contiguous_format).cpu().numpy()
     resampled = torch.from_numpy(soxr.resample(columns, source_rate, target_rate)).T
     result = torch.zeros(len(flat), wanted)
@@ -67,11 +52,7 @@ def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
 
 
 def is_finite(waveform: Tensor) -> bool:
-    """Tell whether no sample is NaN or infinite; a tenth of the time of `torch.isfinite(waveform).all()`.
-
-    Args:
-        waveform: Any shape.
-    """
+    """Return whether all samples are finite, in a tenth of the time of `torch.isfinite(waveform).all()`."""
     return not waveform.numel() or all(bool(torch.isfinite(end)) for end in torch.aminmax(waveform))
 
 
@@ -82,7 +63,7 @@ def level_dbfs(waveform: Tensor) -> Tensor:
         waveform: `(..., time)`.
 
     Returns:
-        Level `(...)` in dBFS, at least `LEVEL_FLOOR`; a full-scale square wave has 0, a full-scale sine -3.01.
+        Level `(...)` in dBFS, at least `LEVEL_FLOOR`; 0 for a full-scale square wave, -3.01 for a full-scale sine.
     """
     rows = waveform.reshape(-1, waveform.shape[-1])  # (row, time)
     # Row by row in double precision: a tenth of the time of all rows at once, which do not fit into the cache.

@@ -1,4 +1,4 @@
-"""The command `stemsim`. Heavy packages are imported inside the commands, so that `--help` is quick."""
+"""The command `stemsim`. Heavy packages are imported inside the commands, so that `--help` is fast."""
 
 from importlib.metadata import version
 from typing import Annotated
@@ -18,7 +18,7 @@ from stemsim.cli.votes import votes_command
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Music similarity as a weighted sum of stem similarities. Fit and test weights with `python train.py`.",
+    help="Music similarity from the similarities of stems. To fit and test weights, use `python train.py`.",
     no_args_is_help=True,
     add_completion=False,
 )

@@ -1,4 +1,4 @@
-"""`python -m stemsim.cli`: the command `stemsim`, where it is not on the path."""
+"""`python -m stemsim.cli`: the command `stemsim` where it is not on the PATH."""
 
 from stemsim.cli import app
 

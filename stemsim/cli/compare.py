@@ -58,16 +58,19 @@ def compare_command(
         segments = [Segment.between(path, start, end) for path in (a, b)]
         similarity = _similarity(model, fusion, encoder, separator, weights, device)
         explanation: Any = similarity.explain(*segments)
-        if plot is not None:
-            _save(_figure(explanation, a, b, linear=similarity.card.fusion.name == "linear"), plot)
-    if as_json:
         card = similarity.card
+        linear = card.fusion.name == "linear"
+        if plot is not None:
+            _save(_figure(explanation, a, b, linear=linear), plot)
+    if as_json:
         parts = {"encoder": card.encoder.identity, "separator": card.separator.identity, "fusion": str(card.fusion)}
         typer.echo(
             json.dumps({"a": str(a), "b": str(b), "model": card.name, **parts, **explanation.to_dict()}, indent=2)
         )
         return
-    _print(explanation, similarity, a, b)
+    name = "" if card.name == "custom" else f"{card.name}: "
+    fusion_used = "" if linear else f", fusion {card.fusion}"
+    typer.echo(f"A  {a}\nB  {b}\n\n{explanation}\n\n{name}{card.separator} x {card.encoder}{fusion_used}")
     if plot is not None:
         typer.echo(f"Wrote {plot}")
 
@@ -124,35 +127,6 @@ def _weights(text: str, stems: "StemLayout", learned: "Mapping[str, float] | Non
             raise ConfigError(msg)
         weights[query] = weight
     return weights
-
-
-def _print(explanation: "Explanation", similarity: "StemSimilarity", a: Path, b: Path) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("stem")
-    weights = explanation.weights
-    for heading in ("similarity", "contribution") if weights is None else ("weight", "similarity", "contribution"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
-    for stem in explanation.stems:
-        silent = explanation.silent.get(stem)
-        where = {None: "", "a": "silent in A", "b": "silent in B", "both": "silent in both"}[silent]
-        cosine = "-" if silent else f"{explanation.cosines[stem]:.3f}"
-        contribution = f"{explanation.contributions[stem]:.3f}"
-        table.add_row(stem, *([] if weights is None else [f"{weights[stem]:.3f}"]), cosine, contribution, where)
-    table.add_section()
-    blank = [""] * (1 if weights is None else 2)
-    table.add_row("sum", *blank, f"{explanation.similarity:.3f}", "similarity; higher is closer")
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"A  {a}\nB  {b}", markup=False)
-    console.print(table)
-    card = similarity.card
-    name = "" if card.name == "custom" else f"{card.name}: "
-    fusion = "" if card.fusion.name == "linear" else f", fusion {card.fusion}"
-    console.print(f"{name}{card.separator} x {card.encoder}{fusion}", markup=False)
 
 
 def _figure(explanation: "Explanation", a: Path, b: Path, *, linear: bool) -> "Figure":

@@ -1,18 +1,37 @@
-"""`stemsim embed`: fill the embedding store ahead of training, on one device or several."""
+"""`stemsim embed`: fill the embedding store before training, on one device or on several."""
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
 
 import typer
 
 from stemsim.cli.errors import readable_errors
+from stemsim.errors import ConfigError, EmbeddingError
 
 if TYPE_CHECKING:
     from stemsim.training.data import TripletDataModule
 
 __all__ = ["embed_command"]
+
+T = TypeVar("T")
+
+
+class _Shard(NamedTuple):
+    """Part `number` of `total` equal parts of a sequence, counted from 1."""
+
+    number: int
+    total: int
+
+    def of(self, items: Sequence[T]) -> Sequence[T]:
+        """Return the items of this part."""
+        return items[len(items) * (self.number - 1) // self.total : len(items) * self.number // self.total]
+
+    def split(self, parts: int) -> "list[_Shard]":
+        """Return smaller parts that together are exactly this one."""
+        return [_Shard((self.number - 1) * parts + part, self.total * parts) for part in range(1, parts + 1)]
 
 
 def embed_command(
@@ -22,76 +41,73 @@ def embed_command(
     ],
     devices: Annotated[
         str | None,
-        typer.Option(help="Devices apart by commas, e.g. cuda:0,cuda:1: one process each fills the same store."),
+        typer.Option(help="Comma-separated devices, e.g. cuda:0,cuda:1: one process for each fills the same store."),
     ] = None,
     shard: Annotated[
         str | None,
-        typer.Option(help="I/N: embed the I-th of N parts of the segments, e.g. 1/4 on the first of four machines."),
+        typer.Option(
+            help="I/N: embed only the I-th of N parts of the segments, e.g. 1/4 on the first of four machines. With "
+            "several --devices, they share this part."
+        ),
     ] = None,
 ) -> None:
-    """Embed every segment that a configuration needs, and keep the result in its store.
+    """Embed every segment that a configuration needs and keep the result in its store.
 
-    Segments already in the store are skipped, so an interrupted run goes on where it stopped. Further arguments
-    override the configuration as they do for train.py, e.g. `--data.embedding_batch 32`.
+    Segments that are already in the store are skipped, so an interrupted run continues where it stopped. Any further
+    arguments override the configuration, as they do for train.py: `--data.embedding_batch 32`, for example.
     """
     arguments = [*(f"--config={path}" for path in config), *context.args]
     with readable_errors():
+        part = None if shard is None else _parse_shard(shard)
         if devices is not None and "," in devices:
-            _embed_on(devices.split(","), arguments)
+            _embed_on(devices.split(","), arguments, part or _Shard(1, 1))
         elif devices is not None:
             arguments += ["--data.device", devices]
-        _embed(arguments, shard)
+        _embed(arguments, part)
 
 
-def _embed_on(devices: list[str], arguments: list[str]) -> None:
-    """Start one process a device, each with a part of the segments, and wait for all of them."""
-    from stemsim.errors import EmbeddingError
+def _parse_shard(text: str) -> _Shard:
+    index, slash, count = text.partition("/")
+    if not slash or not index.isdecimal() or not count.isdecimal() or not 1 <= int(index) <= int(count):
+        msg = f"--shard must be I/N with I from 1 to N, such as 1/4; got {text!r}."
+        raise ConfigError(msg)
+    return _Shard(int(index), int(count))
 
+
+def _embed_on(devices: list[str], arguments: list[str], shard: _Shard) -> None:
+    """Divide a part of the segments among the devices, one process for each, and wait for all of them."""
     command = [sys.executable, "-m", "stemsim.cli", "embed", *arguments]
     processes = []
-    for index, device in enumerate(devices):
-        quiet = ["--data.progress", "false"] if index else []  # one bar is enough
-        part = ["--shard", f"{index + 1}/{len(devices)}", "--data.device", device.strip(), *quiet]
-        processes.append(subprocess.Popen([*command, *part], stdout=subprocess.DEVNULL))  # noqa: S603 - our own
+    for number, (device, part) in enumerate(zip(devices, shard.split(len(devices)), strict=True)):
+        own = ["--shard", f"{part.number}/{part.total}", "--data.device", device.strip()]
+        quiet = ["--data.progress", "false"] if number else []  # one progress bar is enough
+        processes.append(subprocess.Popen([*command, *own, *quiet], stdout=subprocess.DEVNULL))  # noqa: S603 - our own
     failed = [device for device, process in zip(devices, processes, strict=True) if process.wait() != 0]
     if failed:
         msg = (
-            f"The process on {', '.join(failed)} failed; what it says is above. What was embedded is stored: run the "
-            "command again to embed the rest."
+            f"The process on {', '.join(failed)} failed; its error message is printed above. Everything embedded so "
+            "far is stored: run the command again to embed the rest."
         )
         raise EmbeddingError(msg)
 
 
-def _embed(arguments: list[str], shard: str | None) -> None:
+def _embed(arguments: list[str], shard: _Shard | None) -> None:
+    """Embed in this process what the store lacks, and print a summary."""
     from stemsim.training.cli import StemsimCLI, set_up_logging
 
     set_up_logging()
     data = StemsimCLI(arguments, run=False).datamodule
-    if shard is not None:
-        segments = sorted(data.read().segments)
-        index, count = _parse_shard(shard)
-        part = segments[len(segments) * (index - 1) // count : len(segments) * index // count]
-        data.embedder.embed(part)
-        typer.echo(f"Part {index} of {count}: {len(part)} of {len(segments)} segments are in the store.")
+    if shard is None:
+        _show(data)
         return
-    data.prepare_data()
-    data.setup("embed")
-    _show(data)
-
-
-def _parse_shard(shard: str) -> tuple[int, int]:
-    """Return which of how many parts, counted from 1."""
-    from stemsim.errors import ConfigError
-
-    index, slash, count = shard.partition("/")
-    if not slash or not index.isdecimal() or not count.isdecimal() or not 1 <= int(index) <= int(count):
-        msg = f"--shard is I/N with I from 1 to N, such as 1/4; got {shard!r}."
-        raise ConfigError(msg)
-    return int(index), int(count)
+    segments = sorted(data.reader.read().segments)
+    part = shard.of(segments)
+    data.embedder.embed(part)
+    typer.echo(f"Part {shard.number} of {shard.total}: {len(part)} of {len(segments)} segments are in the store.")
 
 
 def _show(data: "TripletDataModule") -> None:
-    """Print how much of each stem there is."""
+    """Print in how many segments each stem sounds, and how loudly."""
     from rich.console import Console
     from rich.table import Table
 
@@ -99,13 +115,13 @@ def _show(data: "TripletDataModule") -> None:
     table = Table()
     for column in ("stem", "segments where it sounds", "median level there, dBFS"):
         table.add_column(column, justify="left" if column == "stem" else "right")
-    present, levels = data.embeddings.present, data.embeddings.levels
+    triplets, (_, levels, present) = data.embedded.triplets, data.embedded.embeddings
     for index, stem in enumerate(data.stems):
         heard = levels[present[:, index], index]
         level = f"{heard.median():.1f}" if len(heard) else "-"
         table.add_row(stem, f"{len(heard)} of {len(present)}", level)
     console = Console(soft_wrap=True)
-    console.print(f"{data.table().source}: {len(data.table())} triplets over {len(data.table().segments)} segments")
+    console.print(f"{triplets.source}: {len(triplets)} triplets over {len(triplets.segments)} segments")
     console.print(table)
     if store is not None:
         console.print(f"Store {store.root}: {len(store)} segments of {store.spec.separator} x {store.spec.encoder}")

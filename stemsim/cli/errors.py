@@ -1,4 +1,4 @@
-"""Errors of ours, shown as a message instead of a traceback."""
+"""Errors of stemsim as messages without a traceback."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ __all__ = ["readable_errors"]
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Print a `StemsimError` and exit with status 2; other errors are bugs and keep their traceback."""
+    """Print a `StemsimError` and exit with status 2; any other error is a bug and keeps its traceback."""
     try:
         yield
     except StemsimError as error:

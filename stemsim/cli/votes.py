@@ -1,4 +1,4 @@
-"""`stemsim votes`: what the listening test Inst-Sim-ABX holds. Needs no audio."""
+"""`stemsim votes`: counts of the listening test Inst-Sim-ABX; no audio is needed."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,37 +17,36 @@ def votes_command(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="DIR", help="Copy of the repository zume06/Inst-Sim-ABX-Dataset, with csvs and sample_configs."
+            metavar="DIR", help="Copy of the repository zume06/Inst-Sim-ABX-Dataset, with csvs/ and sample_configs/."
         ),
     ],
     instrument: Annotated[
         str | None,
         typer.Option(
-            help="bass, drums, guitar, piano, residuals or mix: what the listeners heard.", show_default="all"
+            help="Instrument that was heard: bass, drums, guitar, piano, residuals or mix.", show_default="all"
         ),
     ] = None,
     test_type: Annotated[
         str | None,
-        typer.Option(help="XAB: three tracks. XYC: Y is of the same track as X.", show_default="both"),
+        typer.Option(help="XAB: three different tracks. XYC: Y is from the same track as X.", show_default="both"),
     ] = None,
     min_agreement: Annotated[
-        float, typer.Option(help="Retain triplets whose majority has at least this share of the votes.")
+        float, typer.Option(help="Minimum share of votes of the majority of a retained triplet.")
     ] = 0.8,
-    min_votes: Annotated[int, typer.Option(help="Retain triplets with at least this many votes.")] = 1,
+    min_votes: Annotated[int, typer.Option(help="Minimum number of votes of a retained triplet.")] = 1,
     screen: Annotated[bool, typer.Option("--screen", help="Leave out the listeners who failed a dummy check.")] = False,
     perspective: Annotated[
-        str, typer.Option(help="overall, timbre, rhythm or melody: what the listeners were asked to attend to.")
+        str, typer.Option(help="Question that the listeners answered: overall, timbre, rhythm or melody.")
     ] = "overall",
     pool: Annotated[
         bool, typer.Option("--pool", help="Count the same question in both runs of the test as one triplet.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
-    """Count the votes of the listening test Inst-Sim-ABX, and say how far its listeners agree.
+    """Count the votes of the listening test Inst-Sim-ABX, and measure how far its listeners agree.
 
-    The ceiling is how often one listener's answer to the retained triplets agrees with the majority of the other
-    listeners, a tie among them counting 0.5: what a model can be measured against. Its 95 % interval is about other
-    listeners and other triplets (pigeonhole bootstrap over both).
+    The human ceiling is the share of answers to the retained triplets that agree with the majority of the other
+    listeners, a tie among them counting 0.5. Its 95 % interval allows for other listeners and other triplets.
     """
     with readable_errors():
         from stemsim.evaluation.listening_test import describe_listening_test
@@ -72,7 +71,7 @@ def votes_command(
 
 
 def _print(test: "ListeningTest") -> None:
-    """Print the counts as a table, and what there is to say about the whole test below it."""
+    """Print the counts as a table, and a summary of the whole test below it."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

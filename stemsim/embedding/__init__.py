@@ -1,4 +1,4 @@
-"""Stem embeddings: separator x encoder over many segments, kept in a store by content."""
+"""Stem embeddings: separate and encode many segments, and keep the result in a store."""
 
 from stemsim.embedding.embedder import StemEmbedder
 from stemsim.embedding.store import EmbeddingSpec, EmbeddingStore

@@ -33,32 +33,35 @@ __all__ = ["StemEmbedder"]
 
 _log = logging.getLogger(__name__)
 
-# Raise it whenever what happens between separator and encoder changes a number: old rows are then left aside.
+# Increase it whenever a change between separator and encoder changes a number: stored rows are then not used again.
 _PREPROCESSING: Final = "v1"
 _BATCH: Final = 16  # segments
 _LARGEST_BATCH: Final = 128
-_SHARE_OF_MEMORY: Final = 0.6  # of what a GPU has free: allocators waste some
-_BATCHES_PER_WORKER: Final = 16  # at least, where there is that much work: nobody waits long for the last one
+_SHARE_OF_MEMORY: Final = 0.6  # of the free memory of a GPU: allocators waste some
+_BATCHES_PER_WORKER: Final = 16  # at least, where there are enough segments: nobody waits long for the last batch
 _UNIT_NORM_TOLERANCE: Final = 1e-3
 
 
 class StemEmbedder:
     """Separates segments, measures and encodes their stems, and keeps the result in a store.
 
-    A stem is silent where its level lies below `silence`: it is not encoded, and its vector is all zeros.
+    A stem whose level is below `silence` counts as silent: it is not encoded, and its vector is all zeros.
 
     Args:
-        source: Where stems come from.
+        source: Source of the stems.
         encoder: Frozen encoder.
-        store: Folder of the embedding store; None computes everything anew.
-        silence: Level in dBFS under which a stem is silent; None encodes every stem whatever its level, as the paper
-            does.
-        batch_size: Most segments separated, encoded and stored at once; halved once when memory runs out. null: 16 on a
-            CPU, and on a GPU as many as the first one shows to fit into its free memory.
-        device: Where separator and encoder compute, e.g. `cpu` or `cuda:0`.
-        workers: Batches in work at the same time. null: on a CPU one for each core, up to 8, which share the cores
-            evenly; on a GPU two, so that one reads audio while the other computes.
+        store: Folder of the embedding store, opened at its first use; None keeps nothing and computes everything anew.
+        silence: Level in dBFS below which a stem counts as silent; None encodes every stem whatever its level, as the
+            paper does.
+        batch_size: Maximum number of segments separated, encoded and stored at once; halved once if memory runs out.
+            null: 16 on a CPU; on a GPU, as many as fit into its free memory, judged by the first one.
+        device: Device for separator and encoder, e.g. `cpu` or `cuda:0`.
+        workers: Number of batches processed at the same time. null: on a CPU one per core, up to 8, which share the
+            cores evenly; on a GPU two, so that one reads audio while the other computes.
         progress: Show a progress bar on standard error.
+
+    Raises:
+        ConfigError: If a number is below 1 or the device cannot be used.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class StemEmbedder:
         progress: bool = True,
     ) -> None:
         if any(count is not None and count < 1 for count in (batch_size, workers)):
-            msg = f"`batch_size` and `workers` must be at least 1, got {batch_size} and {workers}."
+            msg = f"`batch_size` and `workers` must be at least 1; got {batch_size} and {workers}."
             raise ConfigError(msg)
         self.device = _checked_device(device)
         self.source = source.to(self.device)
@@ -82,93 +85,85 @@ class StemEmbedder:
         self.silence = silence
         self.batch_size = batch_size or _BATCH
         self.workers = workers or default_workers(self.device)
-        self._fits = batch_size is not None or self.device.type != "cuda"
         self.progress = progress
-        self._memory = threading.Lock()
-        self._ran_out = False
         preprocessing = f"{_PREPROCESSING};silence={silence}"
         self.spec = EmbeddingSpec(source.identity, encoder.identity, preprocessing, source.stems, encoder.dim)
-        self.store = None if store is None else EmbeddingStore(store, self.spec)
+        self._folder = store
+        self._store: EmbeddingStore | None = None
+        self._lock = threading.Lock()
+        self._fits = batch_size is not None or self.device.type != "cuda"
+        self._ran_out = False
 
     @property
     def stems(self) -> StemLayout:
         """Stem layout of the embeddings."""
         return self.spec.stems
 
+    @property
+    def store(self) -> EmbeddingStore | None:
+        """The embedding store, opened (and its folder created) when first asked for; None if there is none."""
+        with self._lock:
+            if self._store is None and self._folder is not None:
+                self._store = EmbeddingStore(self._folder, self.spec)
+            return self._store
+
     def embed(self, segments: Sequence[Segment]) -> StemEmbeddings:
-        """Return the stem embeddings of segments, computing and storing those that the store lacks.
+        """Embed segments, computing and storing only those that the store lacks.
 
         Args:
-            segments: Segments in any order, of any duration; one that occurs twice is embedded once.
+            segments: Segments in any order and of any duration; one that occurs twice is embedded once.
 
         Returns:
             Stem embeddings `(segment, stem, dim)` on the CPU, in the order of `segments`.
 
         Raises:
-            AudioError: If a file cannot be read; what was stored before it stays stored.
-            EmbeddingError: If separator or encoder return something that is not finite or has the wrong shape.
+            AudioError: If a file cannot be read; everything stored before stays stored.
+            EmbeddingError: If separator or encoder return values that are not finite or of the wrong shape.
         """
-        hashed = track(
-            segments, "Hashing audio", console=Console(stderr=True), transient=True, disable=not self.progress
-        )  # seconds for a few songs, a minute for all of Slakh2100
+        # Hashing takes seconds for a few songs, and a minute for all of Slakh2100.
+        console = Console(stderr=True)
+        hashed = track(segments, "Hashing audio", console=console, transient=True, disable=not self.progress)
         keys = [self.spec.key(self.source.content_hash(segment), segment) for segment in hashed]
-        distinct = dict(zip(keys, segments, strict=True))
-        parts: list[StemEmbeddings] = []
+        missing = dict(zip(keys, segments, strict=True))
         order: list[str] = []
+        parts = [self._none()]
         if self.store is not None:
-            found = self.store.get(list(distinct))
+            found = self.store.get(list(missing))
             order += found.keys
             parts.append(found.embeddings)
-        known = set(order)
-        missing = {key: segment for key, segment in distinct.items() if key not in known}
+            for key in found.keys:
+                del missing[key]
         for batch_keys, embeddings in self._fill(missing):
             order += batch_keys
             parts.append(embeddings)
-        if not parts:
-            return self._empty()
         rows = {key: row for row, key in enumerate(order)}
-        everything = StemEmbeddings(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-        return everything.take(torch.tensor([rows[key] for key in keys], dtype=torch.long))
-
-    def compute(self, segments: Sequence[Segment]) -> StemEmbeddings:
-        """Embed segments of equal duration in one batch, without the store.
-
-        Args:
-            segments: Segments that last equally long.
-
-        Returns:
-            Stem embeddings `(segment, stem, dim)` on the CPU.
-        """
-        return self._encode(segments, self._read(segments))
+        return _joined(parts).take(torch.tensor([rows[key] for key in keys], dtype=torch.long))
 
     def embed_waveforms(self, waveforms: Sequence[tuple[Tensor, int]]) -> StemEmbeddings:
-        """Return the stem embeddings of audio in memory, without the store; those of equal shape and rate in batches.
+        """Embed audio in memory, without the store; waveforms of equal shape and rate share a batch.
 
         Args:
-            waveforms: Pairs of a float waveform, `(time,)` or `(channel, time)`, and its sample rate in Hz; each has a
-                length of its own.
+            waveforms: Pairs of a float waveform, `(time,)` or `(channel, time)`, and its sample rate in Hz.
 
         Returns:
             Stem embeddings `(waveform, stem, dim)` on the CPU.
 
         Raises:
-            ConfigError: If the stems come from files, so that there is nothing to separate a waveform with.
+            ConfigError: If the stems come from files, so that there is no way to separate a waveform.
             EmbeddingError: If a waveform is too short for the encoder.
         """
         if not isinstance(self.source, Separator):
             msg = (
-                f"{self.source.identity} reads stems from files and cannot separate a waveform. Give the path of the "
+                f"{self.source.identity} reads stems from files and cannot separate a waveform. Pass the path of the "
                 "song's mix, or load the model with a separator (stemsim.separators.Demucs or Bands)."
             )
             raise ConfigError(msg)
-        if not waveforms:
-            return self._empty()
-        groups: dict[tuple[int, int, int], list[int]] = defaultdict(list)  # of equal shape and rate: one batch
+        groups: dict[tuple[int, int, int], list[int]] = defaultdict(list)
         for number, (waveform, rate) in enumerate(waveforms):
             time = waveform.shape[-1]
             groups[waveform.numel() // max(time, 1), time, rate].append(number)
         order: list[int] = []
-        parts: list[StemEmbeddings] = []
+        parts = [self._none()]
         for (channels, time, rate), numbers in groups.items():
             segment = Segment(Path("waveform"), 0.0, time / rate)
             self._check_duration(segment)
@@ -179,11 +174,71 @@ class StemEmbedder:
                     stems = self.source.separate(stacked, rate, self.encoder.sample_rate)
                 parts.append(self._encode([segment] * len(batch), stems))
                 order += batch
-        everything = StemEmbeddings(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-        return everything.take(torch.tensor(order).argsort())
+        return _joined(parts).take(torch.tensor(order, dtype=torch.long).argsort())
+
+    def embed_batch(self, segments: Sequence[Segment]) -> StemEmbeddings:
+        """Embed segments in one batch, without the store; if memory runs out, halve the batch size once and for all.
+
+        Args:
+            segments: Segments of equal duration.
+
+        Returns:
+            Stem embeddings `(segment, stem, dim)` on the CPU.
+
+        Raises:
+            EmbeddingError: If memory runs out again, or separator or encoder return invalid values.
+        """
+        size = len(segments)
+        try:
+            return self._encode(segments, self._read(segments))
+        except torch.OutOfMemoryError as error:
+            with self._lock:
+                again = self._ran_out and size <= self.batch_size
+                if not self._ran_out:
+                    self._ran_out = True
+                    self.batch_size = max(1, min(size, self.batch_size) // 2)
+            half = self.batch_size
+            if again or size == 1:
+                msg = (
+                    f"Out of memory on {self.device} with {size} segments at once, although the batch has already "
+                    "been halved. Everything embedded so far is stored. Set a smaller `embedding_batch`, "
+                    "`workers: 1`, a shorter segment, or `precision: bfloat16`."
+                )
+                raise EmbeddingError(msg) from error
+            message = str(error).splitlines()[0] if str(error) else "no details"
+        _log.warning("Out of memory on %s with %d segments at once (%s): now %d.", self.device, size, message, half)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return _joined([self.embed_batch(segments[start : start + half]) for start in range(0, size, half)])
+
+    def fit_batch(self, longest: Segment) -> None:
+        """Choose the batch size that fits into the memory of a GPU, once, unless the user has set one.
+
+        Args:
+            longest: The longest segment that is going to be embedded; its memory use is measured.
+        """
+        if self._fits:
+            return
+        before = torch.cuda.memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self.embed_batch([longest])
+        taken = max(1, torch.cuda.max_memory_allocated(self.device) - before)
+        torch.cuda.empty_cache()
+        free, _ = torch.cuda.mem_get_info(self.device)
+        fitting = int(_SHARE_OF_MEMORY * free / (taken * self.workers))
+        self.batch_size = max(1, min(fitting, _LARGEST_BATCH))
+        self._fits = True
+        _log.info(
+            "One segment takes %.0f MB on %s, which has %.0f MB free: %d segments at once in each of %d workers.",
+            taken / 1e6,
+            self.device,
+            free / 1e6,
+            self.batch_size,
+            self.workers,
+        )
 
     def _fill(self, missing: dict[str, Segment]) -> Iterator[tuple[list[str], StemEmbeddings]]:
-        """Embed and store what is missing, batch by batch."""
+        """Embed and store the missing segments, batch by batch."""
         if not missing:
             return
         _log.info("Embedding %d segments: %s x %s.", len(missing), self.source.identity, self.encoder.identity)
@@ -219,88 +274,30 @@ class StemEmbedder:
         for group in groups.values():
             group.sort()
             start = 0
-            while start < len(group):
+            while start < len(group):  # not a range: the batch size may change on the way
                 batch = group[start : start + min(self.batch_size, share)]
                 start += len(batch)
                 yield [key for _, key in batch], [segment for segment, _ in batch]
 
-    def fit_batch(self, longest: Segment) -> None:
-        """Choose a batch that fits into the memory of a GPU, by what one segment takes there; once, and if none is set.
-
-        Args:
-            longest: The longest segment that is going to be embedded.
-        """
-        if self._fits:
-            return
-        before = torch.cuda.memory_allocated(self.device)
-        torch.cuda.reset_peak_memory_stats(self.device)
-        self.compute([longest])
-        taken = max(1, torch.cuda.max_memory_allocated(self.device) - before)
-        torch.cuda.empty_cache()
-        free, _ = torch.cuda.mem_get_info(self.device)
-        fitting = int(_SHARE_OF_MEMORY * free / (taken * self.workers))
-        self.batch_size = max(1, min(fitting, _LARGEST_BATCH))
-        self._fits = True
-        _log.info(
-            "One segment takes %.0f MB of %s, which has %.0f MB free: %d segments at once in each of %d workers.",
-            taken / 1e6,
-            self.device,
-            free / 1e6,
-            self.batch_size,
-            self.workers,
-        )
-
-    def embed_batch(self, segments: Sequence[Segment]) -> StemEmbeddings:
-        """Embed a batch without the store; where memory runs out, halve the batch once for all and say so.
-
-        Args:
-            segments: Segments that last equally long.
-
-        Returns:
-            Stem embeddings `(segment, stem, dim)` on the CPU.
-        """
-        size = len(segments)
-        try:
-            return self.compute(segments)
-        except torch.OutOfMemoryError as error:
-            with self._memory:
-                again = self._ran_out and size <= self.batch_size
-                if not self._ran_out:
-                    self._ran_out = True
-                    self.batch_size = max(1, min(size, self.batch_size) // 2)
-            half = self.batch_size
-            if again or size == 1:
-                msg = (
-                    f"Out of memory on {self.device} with {size} segments at once, the batch having been halved "
-                    "already. What is stored stays stored. Set a smaller `embedding_batch`, `workers: 1`, a shorter "
-                    "segment, or `precision: bfloat16`."
-                )
-                raise EmbeddingError(msg) from error
-            message = str(error).splitlines()[0] if str(error) else "no details"
-        _log.warning("Out of memory on %s with %d segments at once (%s): now %d.", self.device, size, message, half)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        parts = [self.embed_batch(segments[start : start + half]) for start in range(0, size, half)]
-        return StemEmbeddings(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-
     def _check_duration(self, segment: Segment) -> None:
         if segment.duration < self.encoder.min_duration:
             msg = (
-                f"{segment} is too short for the encoder {self.encoder.identity!r}, which needs "
-                f"{self.encoder.min_duration} s. Leave it out, or take a longer segment."
+                f"{segment} is too short for the encoder {self.encoder.identity!r}, which needs at least "
+                f"{self.encoder.min_duration} s. Leave it out, or use a longer segment."
             )
             raise EmbeddingError(msg)
 
     def _read(self, segments: Sequence[Segment]) -> Tensor:
-        """Return stems `(segment, stem, time)` at the encoder's rate."""
+        """Return the stems `(segment, stem, time)` at the encoder's rate."""
         self._check_duration(segments[0])
         with torch.inference_mode():
             stems = self.source.read(segments, self.encoder.sample_rate)
         expected = (len(segments), len(self.stems), round(segments[0].duration * self.encoder.sample_rate))
         if stems.shape != expected or not is_finite(stems):
             msg = (
-                f"The stem source {self.source.identity!r} returned shape {tuple(stems.shape)}, expected {expected}, "
-                f"or samples that are not finite, for segments from {segments[0]} to {segments[-1]}. Mend its `read`."
+                f"Expected finite stems of shape {expected} from the source {self.source.identity!r} for the segments "
+                f"from {segments[0]} to {segments[-1]}; got shape {tuple(stems.shape)}, or NaN or infinite samples. "
+                "Correct its `read`."
             )
             raise EmbeddingError(msg)
         return stems
@@ -310,46 +307,48 @@ class StemEmbedder:
         levels = level_dbfs(stems)
         present = torch.ones_like(levels, dtype=torch.bool) if self.silence is None else levels > self.silence
         vectors = torch.zeros(*levels.shape, self.encoder.dim)
-        if not present.any():  # `split` would make one empty batch of nothing
-            return StemEmbeddings(vectors, levels, present)
-        with torch.inference_mode():
-            audible = torch.split(stems[present], self.batch_size)  # of (batch, time)
-            encoded = [self.encoder(waveforms.to(self.device)).float().cpu() for waveforms in audible]
-        vectors[present] = self._verified(torch.cat(encoded), int(present.sum()), segments)
+        if present.any():  # `split` would make one empty batch of nothing
+            with torch.inference_mode():
+                audible = torch.split(stems[present], self.batch_size)  # of (batch, time)
+                encoded = [self.encoder(waveforms.to(self.device)).float().cpu() for waveforms in audible]
+            vectors[present] = self._verified(torch.cat(encoded), int(present.sum()), segments)
         return StemEmbeddings(vectors, levels, present)
 
     def _verified(self, encoded: Tensor, expected: int, segments: Sequence[Segment]) -> Tensor:
-        """Return what the encoder gave, if it is finite unit vectors of the right shape."""
+        """Return the encoder's output if it consists of finite unit vectors of the right shape."""
         if encoded.shape != (expected, self.encoder.dim):
             msg = (
                 f"The encoder {self.encoder.identity!r} returned shape {tuple(encoded.shape)}, expected "
-                f"{(expected, self.encoder.dim)}. Mend its `dim` or its `forward`."
+                f"{(expected, self.encoder.dim)}. Correct its `dim` or its `forward`."
             )
             raise EmbeddingError(msg)
         sound = (encoded.norm(dim=1) - 1.0).abs() < _UNIT_NORM_TOLERANCE  # False for NaN too
         if not sound.all():
             msg = (
                 f"The encoder {self.encoder.identity!r} returned {int((~sound).sum())} of {expected} vectors that are "
-                f"NaN or not of unit norm, for segments from {segments[0]} to {segments[-1]}. Nothing of this batch "
-                "was stored. Check its weights and precision."
+                f"NaN or not of unit norm, for the segments from {segments[0]} to {segments[-1]}. Nothing of this "
+                "batch was stored. Check its weights and precision."
             )
             raise EmbeddingError(msg)
         return encoded
 
-    def _empty(self) -> StemEmbeddings:
+    def _none(self) -> StemEmbeddings:
+        """Return the embeddings of no segments."""
         levels = torch.zeros(0, len(self.stems))
         return StemEmbeddings(torch.zeros(0, len(self.stems), self.encoder.dim), levels, levels.bool())
 
 
+def _joined(parts: Sequence[StemEmbeddings]) -> StemEmbeddings:
+    return StemEmbeddings(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
 def _checked_device(name: str) -> torch.device:
-    """Return a device that is there."""
+    """Return a device that exists on this machine."""
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
-        msg = (
-            f"The device {name!r} cannot be used ({first}). Use cpu, or cuda:0 where a GPU and its torch are installed."
-        )
+        msg = f"The device {name!r} cannot be used ({first}). Use cpu, or cuda:0 with a GPU and a CUDA build of torch."
         raise ConfigError(msg) from error
     return device

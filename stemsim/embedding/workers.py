@@ -1,50 +1,43 @@
-"""Threads that work on batches side by side."""
+"""Threads that work on batches in parallel."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import nullcontext
 from typing import Final, TypeVar
 
 import torch
 
-from stemsim.embedding.allocator import kept_memory
-
 __all__ = ["default_workers", "work"]
 
 _MOST: Final = 8  # each holds the activations of a batch
-_ON_GPU: Final = 2
+_ON_GPU: Final = 2  # one reads audio while the other computes
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
 def default_workers(device: torch.device) -> int:
-    """Return how many workers make the best of a device.
-
-    Args:
-        device: Where they compute.
-    """
+    """Return the number of threads that makes the best use of a device: one per core (up to 8), or two on a GPU."""
     return min(torch.get_num_threads(), _MOST) if device.type == "cpu" else _ON_GPU
 
 
 def work(
     function: Callable[[Task], Result], tasks: Iterable[Task], *, workers: int, device: torch.device
 ) -> Iterator[tuple[Task, Result]]:
-    """Call a function on tasks in several threads, and yield each result as soon as it is there.
+    """Apply a function to tasks in several threads and yield each result as soon as it is ready.
 
-    On a CPU the threads share the cores evenly: one a core, each computing alone, does more than all cores together on
-    one batch after the other, since no operation waits for the slowest core.
+    On a CPU the threads share the cores evenly. One thread per core, each computing alone, is faster than all cores
+    together on one batch after the other, because no operation has to wait for the slowest core.
 
     Args:
-        function: What is done with a task.
-        tasks: Taken as they are needed.
+        function: Applied to each task.
+        tasks: Consumed as they are needed.
         workers: Number of threads.
-        device: Where they compute.
+        device: Device on which the function computes.
 
     Yields:
-        Task and result, in the order in which they get ready. After an error no new task begins, and what the other
-        threads had in hand is yielded before it is raised.
+        Task and result, in order of completion. After an error no new task is started; the results of the tasks that
+        were already running are yielded before the error is raised.
     """
     failed = threading.Event()
 
@@ -60,14 +53,12 @@ def work(
     before = torch.get_num_threads()
     each = max(1, before // workers) if device.type == "cpu" else before
     pool = ThreadPoolExecutor(workers, "stemsim", initializer=torch.set_num_threads, initargs=(each,))
-    memory = kept_memory() if device.type == "cpu" else nullcontext()
     try:
-        with memory:
-            yield from _completed(pool, attempt, iter(tasks), workers)
+        yield from _completed(pool, attempt, iter(tasks), workers)
     finally:
         failed.set()
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)  # a part of it is the whole process'
+        torch.set_num_threads(before)  # part of this setting is shared by the whole process
 
 
 def _completed(
@@ -76,7 +67,7 @@ def _completed(
     tasks: Iterator[Task],
     workers: int,
 ) -> Iterator[tuple[Task, Result]]:
-    """Keep the pool busy with one task in waiting; raise the first error at the end."""
+    """Keep the pool busy with one task waiting; raise the first error at the end."""
     running: set[Future[list[tuple[Task, Result]]]] = set()
     error: BaseException | None = None
     exhausted = False

@@ -1,4 +1,4 @@
-"""Encoders: mono waveforms `(batch, time)` to unit vectors `(batch, dim)`."""
+"""Encoders: from mono waveforms `(batch, time)` to unit vectors `(batch, dim)`."""
 
 from stemsim.encoders.base import Encoder
 from stemsim.encoders.hugging_face import HuggingFaceAudio

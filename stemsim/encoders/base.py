@@ -1,27 +1,30 @@
-"""What every encoder is: a frozen module from mono waveforms to unit vectors."""
+"""The interface of encoders, and the common part of pretrained ones that embed audio and text."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from stemsim.errors import ConfigError
+from stemsim.pretrained.precision import Precision, autocast
 
-__all__ = ["Encoder"]
+__all__ = ["AudioTextEncoder", "Encoder"]
 
 
 class Encoder(nn.Module, ABC):
     """A frozen map from mono waveforms `(batch, time)` to unit vectors `(batch, dim)`.
 
     An encoder never trains: its parameters need no gradient, and `train()` leaves it in evaluation mode. Subclasses set
-    the four attributes below and implement `forward`; those that also know text override `encode_text`.
+    the attributes below and implement `forward`; those that also embed text override `encode_text`.
 
     Attributes:
-        sample_rate: Rate of the waveforms it takes, in Hz.
+        sample_rate: Sample rate of its input in Hz.
         dim: Length of its vectors.
         identity: Name, checkpoint hash and every option that changes numbers. Part of the key of a stored embedding.
-        min_duration: Shortest waveform it describes, in seconds.
+        min_duration: Shortest waveform it accepts, in seconds.
     """
 
     sample_rate: int
@@ -31,31 +34,58 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, waveforms: Tensor) -> Tensor:
-        """Embed mono waveforms.
-
-        Args:
-            waveforms: `(batch, time)` at `sample_rate`, floats nominally in [-1, 1].
-
-        Returns:
-            Unit vectors `(batch, dim)`.
-        """
+        """Embed mono waveforms `(batch, time)`, floats nominally in [-1, 1], as unit vectors `(batch, dim)`."""
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Embed descriptions in words into the space of the audio.
-
-        Args:
-            texts: Descriptions such as "warm analog bass".
-
-        Returns:
-            Unit vectors `(len(texts), dim)`.
+        """Embed descriptions such as "warm analog bass" as unit vectors `(len(texts), dim)` in the audio's space.
 
         Raises:
-            ConfigError: If this encoder knows no text.
+            ConfigError: If this encoder does not embed text.
         """
-        msg = f"The encoder {self.identity!r} has no text tower, so it cannot embed {list(texts)!r}."
+        msg = (
+            f"The encoder {self.identity!r} embeds audio only, so it cannot embed the text {list(texts)!r}. Use "
+            "LaionClap or MuQMuLan."
+        )
         raise ConfigError(msg)
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: an encoder is frozen."""
         del mode
         return super().train(mode=False)
+
+
+class AudioTextEncoder(Encoder):
+    """A pretrained encoder that averages windows of a clip, and loads its text half when text is first embedded."""
+
+    precision: Precision
+    _embed_text: Callable[[list[str]], Tensor] | None = None
+
+    @abstractmethod
+    def _windows(self, waveforms: Tensor) -> Tensor:
+        """Cut waveforms `(batch, time)` into the windows `(batch, window, time)` that the model takes."""
+
+    @abstractmethod
+    def _embed(self, windows: Tensor) -> Tensor:
+        """Embed windows `(n, time)` as vectors `(n, dim)` of any norm."""
+
+    @abstractmethod
+    def _load_text_half(self) -> Callable[[list[str]], Tensor]:
+        """Return a function from texts to vectors `(len(texts), dim)` of any norm."""
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        """Embed mono waveforms `(batch, time)` as unit vectors `(batch, dim)`."""
+        windows = self._windows(waveforms.float())
+        batch, count, _ = windows.shape
+        with autocast(windows.device, self.precision):
+            parts = [self._embed(part) for part in torch.split(windows.flatten(0, 1), batch)]
+        vectors = normalize(torch.cat(parts).float(), dim=1)  # (batch * window, dim)
+        return vectors if count == 1 else normalize(vectors.reshape(batch, count, -1).mean(dim=1), dim=1)
+
+    @torch.inference_mode()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Embed descriptions as unit vectors `(len(texts), dim)`; the first call loads the text half."""
+        if not texts:
+            return torch.zeros(0, self.dim)
+        if self._embed_text is None:
+            self._embed_text = self._load_text_half()
+        return normalize(self._embed_text(list(texts)), dim=1)

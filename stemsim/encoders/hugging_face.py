@@ -22,21 +22,17 @@ class HuggingFaceAudio(Encoder):
     """The mean over time of a hidden layer of any audio model with a `config.json`: MERT, wav2vec 2.0, HuBERT, ...
 
     Args:
-        model: `org/name` of a repository that `stemsim models download org/name` fetched, such as
-            `m-a-p/MERT-v1-95M`, or a folder that `save_pretrained` wrote.
-        layer: Hidden layer to average, 0 being the input of the first; null takes the last layer's output.
+        model: `org/name` of a repository that was fetched with `stemsim models download org/name`, such as
+            `m-a-p/MERT-v1-95M`, or a folder written by `save_pretrained`.
+        layer: Hidden layer to average, 0 being the input of the first; null takes the output of the last.
         trust_code: Run the Python files that come with the model. MERT and others need it; read them first.
         precision: `float32`, or `bfloat16` or `float16` by automatic mixed precision.
     """
 
-    min_duration = 0.1  # the convolutions in front of most models need some 25 ms
+    min_duration = 0.1  # the convolutions at the input of most models need some 25 ms
 
     def __init__(
-        self,
-        model: str,
-        layer: int | None = None,
-        trust_code: bool = False,
-        precision: Precision = "float32",
+        self, model: str, layer: int | None = None, trust_code: bool = False, precision: Precision = "float32"
     ) -> None:
         super().__init__()
         repair_torchvision()
@@ -44,23 +40,23 @@ class HuggingFaceAudio(Encoder):
 
         self.precision = check_precision(precision)
         folder = locate(model)
-        loaded: Any = _load(AutoModel, folder, trust_code)
+        self._model = _load(AutoModel, folder, trust_code)
         extractor = _load(AutoFeatureExtractor, folder, trust_code)
-        layers = int(getattr(loaded.config, "num_hidden_layers", 0))
+        config = self._model.config
+        layers = int(getattr(config, "num_hidden_layers", 0))
         if layer is not None and not 0 <= layer <= layers:
-            msg = f"{folder} has the hidden layers 0 to {layers}; got layer {layer}."
+            msg = f"{folder} has the hidden layers 0 to {layers}; got layer {layer}. Choose one of them, or null."
             raise ConfigError(msg)
-        self._model = loaded
         self._layer = layer
         self._normalise = bool(getattr(extractor, "do_normalize", False))
         self.sample_rate = int(extractor.sampling_rate)
-        self.dim = int(loaded.config.hidden_size)
-        name = f"{type(loaded).__name__}:{state_hash(loaded.state_dict())}"
+        self.dim = int(config.hidden_size)
+        name = f"{type(self._model).__name__}:{state_hash(self._model.state_dict())}"
         self.identity = f"hugging-face-v1({name},layer={layer}{precision_suffix(self.precision)})"
         self.requires_grad_(requires_grad=False).eval()
 
     def forward(self, waveforms: Tensor) -> Tensor:
-        """Embed mono waveforms `(batch, time)` into unit vectors `(batch, dim)`."""
+        """Embed mono waveforms `(batch, time)` as unit vectors `(batch, dim)`."""
         values = waveforms.float()
         if self._normalise:  # as Wav2Vec2FeatureExtractor: zero mean and unit variance, clip by clip
             variance = values.var(dim=1, keepdim=True, unbiased=False)

@@ -1,51 +1,44 @@
-"""MuQ-MuLan (Zhu et al., arXiv:2501.01108): the audio half, and the text half when text is asked for."""
+"""MuQ-MuLan (Zhu et al., arXiv:2501.01108)."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
-from stemsim.encoders.base import Encoder
-from stemsim.encoders.windows import encode_windows
+from stemsim.encoders.base import AudioTextEncoder
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
 from stemsim.pretrained import locate, locate_file
 from stemsim.pretrained.loading import load_strictly, read_checkpoint, state_hash
-from stemsim.pretrained.precision import Float32, Precision, autocast, check_precision, precision_suffix
+from stemsim.pretrained.precision import Float32, Precision, check_precision, precision_suffix
 from stemsim.pretrained.torchvision_repair import repair_torchvision
 
 __all__ = ["MuQMuLan"]
 
-_AUDIO: Final = ("audio.", "audio_to_latents.")
-_TEXT: Final = ("text.", "text_to_latents.")
 
-
-class MuQMuLan(Encoder):
+class MuQMuLan(AudioTextEncoder):
     """MuQ-MuLan: 512-d vectors that music and text share. Its weights are CC BY-NC 4.0: **not for commercial use**.
 
-    The audio half alone is built from upstream's own modules and embeds whole batches at once. Windows are upstream's:
-    10 s without overlap, the last one filled up from the clip's beginning (a clip under 5 s is heard twice, no more).
+    Only the audio half is built from upstream's own modules and embeds whole batches at once. Windows are upstream's:
+    10 s without overlap, the last one filled up from the clip's beginning (a clip under 5 s is repeated only once).
     The mean over the windows of a longer clip is renormalised, which upstream leaves to its users.
 
     Args:
         weights: `MuQ-MuLan-large`, or a folder of the same layout: `config.json` with `model.safetensors` or
-            `pytorch_model.bin`, and beside the folder, or in it, one named like the audio model with its `config.json`.
-        text: Tokenizer and configuration of the text half: `xlm-roberta-base`, or a folder. Read when text is asked
-            for.
+            `pytorch_model.bin`, and, beside the folder or in it, a folder named after the audio model with its own
+            `config.json`.
+        text: Tokenizer and configuration of the text half: `xlm-roberta-base`, or a folder. Read when text is first
+            embedded.
         precision: `float32`, or `bfloat16` or `float16` by automatic mixed precision.
     """
 
-    min_duration = 0.05  # the spectrum reflects 1024 samples at each end; a clip is heard twice
+    min_duration = 0.05  # the spectrum reflects 1024 samples at each end, and a clip is repeated once
 
     def __init__(
-        self,
-        weights: str = "MuQ-MuLan-large",
-        text: str = "xlm-roberta-base",
-        precision: Precision = "float32",
+        self, weights: str = "MuQ-MuLan-large", text: str = "xlm-roberta-base", precision: Precision = "float32"
     ) -> None:
         super().__init__()
         self.weights = weights
@@ -53,52 +46,36 @@ class MuQMuLan(Encoder):
         folder = locate(weights)
         self._path = locate_file(folder, suffixes=(".safetensors", ".bin"))
         self._text = text
-        self._text_half: _TextHalf | None = None
         self._config = _read_config(folder)
         mulan = self._config["mulan"]
         self.sample_rate, self.dim = int(mulan["sr"]), int(mulan["dim_latent"])
         self._window = self.sample_rate * int(mulan["clip_secs"])
         audio_config = _audio_model_folder(folder, self._config["audio_model"]["name"])
-        self._audio = _audio_half(self._config, _read_json(audio_config / "config.json"))
-        state = _part(read_checkpoint(self._path).state, _AUDIO)
+        audio = _audio_half(self._config, _read_json(audio_config / "config.json"))
+        self._audio = nn.ModuleDict({"audio": audio, "audio_to_latents": nn.Linear(audio.dim, self.dim)})
+        state = self._state(("audio.", "audio_to_latents."))
         load_strictly(self._audio, state, str(self._path))
         self.identity = f"muq-mulan-v1({state_hash(state)}{precision_suffix(self.precision)})"
-        audio: Any = self._audio["audio"]
-        model = audio.model.model
-        model.preprocessor_melspec_2048 = Float32(_Mel(model.preprocessor_melspec_2048))
+        # MuQ's mel spectrogram is not a module: it has to be moved to the device explicitly.
+        model, mel = audio.model.model, audio.model.model.preprocessor_melspec_2048
+        model.preprocessor_melspec_2048 = Float32(lambda waveforms: mel.to(waveforms.device)(waveforms))
         self.requires_grad_(requires_grad=False).eval()
 
-    def forward(self, waveforms: Tensor) -> Tensor:
-        """Embed mono waveforms `(batch, time)` at 24 kHz into unit vectors `(batch, 512)`."""
-        return encode_windows(_windows(waveforms.float(), self._window), self._encode)
+    def _windows(self, waveforms: Tensor) -> Tensor:
+        """Cut windows `(batch, window, time)` as `MuQMuLan._get_all_clips` of upstream does, for a whole batch."""
+        time, window = waveforms.shape[1], self._window
+        clips = [waveforms[:, start : start + window] for start in range(0, time - window + 1, window)]
+        if rest := time % window:
+            # A clip shorter than half a window has less to fill it with, and the window stays shorter.
+            clips.append(torch.cat([waveforms[:, time - rest :], waveforms[:, : window - rest]], dim=1))
+        return torch.stack(clips, dim=1)
 
-    @torch.inference_mode()
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Embed descriptions in words into unit vectors `(len(texts), 512)`; the first call loads the text half."""
-        if not texts:
-            return torch.zeros(0, self.dim)
-        if self._text_half is None:
-            state = _part(read_checkpoint(self._path).state, _TEXT)
-            self._text_half = _TextHalf(state, self._config, locate(self._text), str(self._path))
-        return self._text_half(texts)
+    def _embed(self, windows: Tensor) -> Tensor:
+        vectors: Tensor = self._audio["audio_to_latents"](self._audio["audio"](windows))
+        return vectors
 
-    def _encode(self, windows: Tensor) -> Tensor:
-        with autocast(windows.device, self.precision):
-            vectors = self._audio["audio_to_latents"](self._audio["audio"](windows))
-        return normalize(vectors.float(), dim=1)
-
-
-class _TextHalf:
-    """XLM-R, a transformer and a projection, out of the same checkpoint as the audio half.
-
-    Args:
-        state: Tensors of the text half.
-        config: Configuration of MuQ-MuLan.
-        folder: Folder with the tokenizer and `config.json` of XLM-R.
-        what: Where the checkpoint comes from, for errors.
-    """
-
-    def __init__(self, state: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path, what: str) -> None:
+    def _load_text_half(self) -> Callable[[list[str]], Tensor]:
+        folder = locate(self._text)
         repair_torchvision()
         from muq.muq_mulan.models.text import TextTransformerPretrained
         from transformers import AutoTokenizer, XLMRobertaConfig, XLMRobertaModel
@@ -110,49 +87,34 @@ class _TextHalf:
                 model: nn.Module = XLMRobertaModel(XLMRobertaConfig.from_pretrained(folder, local_files_only=True))
                 return model
 
+        settings = self._config["text_model"]
         text = Text(
-            config["text_model"]["name"],
-            model_dim=config["text_model"]["model_dim"],
+            settings["name"],
+            model_dim=settings["model_dim"],
             frozen_pretrained=False,
-            **config["text_transformer"],
+            **self._config["text_transformer"],
         )
-        text._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)  # noqa: SLF001 - upstream fetches one here
-        projection = nn.Linear(text.dim, int(config["mulan"]["dim_latent"]))
-        self._modules = nn.ModuleDict({"text": text, "text_to_latents": projection})
-        position_ids = "text.model.embeddings.position_ids"  # of old versions of transformers
-        load_strictly(self._modules, {name: state[name] for name in state if name != position_ids}, what)
-        self._modules.requires_grad_(requires_grad=False).eval()
+        text._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)  # noqa: SLF001 - upstream downloads one here
+        projection = nn.Linear(text.dim, self.dim)
+        half = nn.ModuleDict({"text": text, "text_to_latents": projection})
+        state = self._state(("text.", "text_to_latents."))
+        state.pop("text.model.embeddings.position_ids", None)  # of old versions of transformers
+        load_strictly(half, state, str(self._path))
+        half.requires_grad_(requires_grad=False).eval()
 
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Return unit vectors `(len(texts), dim)`."""
-        return normalize(self._modules["text_to_latents"](self._modules["text"](raw_texts=list(texts))), dim=1)
+        def embed_text(texts: list[str]) -> Tensor:
+            vectors: Tensor = projection(text(raw_texts=texts))
+            return vectors
 
+        return embed_text
 
-class _Mel:
-    """MuQ's mel spectrogram, which is no module and is moved to the device by hand."""
-
-    def __init__(self, mel: Any) -> None:
-        self._mel = mel
-
-    def __call__(self, waveforms: Tensor) -> Tensor:
-        result: Tensor = self._mel.to(waveforms.device)(waveforms)
-        return result
+    def _state(self, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+        """Return the tensors of one half, by their names within it."""
+        state = {name.removeprefix("mulan."): tensor for name, tensor in read_checkpoint(self._path).state.items()}
+        return {name: tensor for name, tensor in state.items() if name.startswith(prefixes)}
 
 
-def _windows(waveforms: Tensor, window: int) -> Tensor:
-    """Cut waveforms `(batch, time)` into windows `(batch, window, time)`, the last one filled from the beginning.
-
-    As `MuQMuLan._get_all_clips` of upstream, for a whole batch.
-    """
-    time = waveforms.shape[1]
-    whole = [waveforms[:, start : start + window] for start in range(0, time - window + 1, window)]
-    if rest := time % window:
-        # A clip shorter than half a window gives all that it has, and the window stays shorter.
-        whole.append(torch.cat([waveforms[:, time - rest :], waveforms[:, : window - rest]], dim=1))
-    return torch.stack(whole, dim=1)
-
-
-def _audio_half(config: Mapping[str, Any], muq_config: dict[str, Any]) -> nn.ModuleDict:
+def _audio_half(config: Mapping[str, Any], muq_config: dict[str, Any]) -> Any:
     """Return the untrained audio half with upstream's names, without the download of MuQ."""
     if find_spec("muq") is None:
         msg = "MuQ-MuLan needs the package muq: pip install 'stemsim[models]'."
@@ -167,29 +129,24 @@ def _audio_half(config: Mapping[str, Any], muq_config: dict[str, Any]) -> nn.Mod
         def _init_pretrained_model(self, _model_name: str) -> None:
             self.model = MuQ(muq_config)
 
-    # Upstream tells MuQ from MERT by the name.
-    name = config["audio_model"]["name"] if "muq" in config["audio_model"]["name"].lower() else "muq"
-    audio = Audio(
-        name,
-        model_dim=config["audio_model"]["model_dim"],
-        use_layer_idx=config["audio_model"]["use_layer_idx"],
+    settings = config["audio_model"]
+    return Audio(
+        settings["name"] if "muq" in settings["name"].lower() else "muq",  # upstream tells MuQ from MERT by the name
+        model_dim=settings["model_dim"],
+        use_layer_idx=settings["use_layer_idx"],
         frozen_pretrained=False,
         **config["audio_transformer"],
     )
-    return nn.ModuleDict({"audio": audio, "audio_to_latents": nn.Linear(audio.dim, int(config["mulan"]["dim_latent"]))})
-
-
-def _part(state: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:
-    """Return the tensors of one half, by the names that they have in it."""
-    inner = {name.removeprefix("mulan."): tensor for name, tensor in state.items()}
-    return {name: tensor for name, tensor in inner.items() if name.startswith(prefixes)}
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     config = _read_json(folder / "config.json")
     needed = ("mulan", "audio_model", "text_model", "audio_transformer", "text_transformer")
     if missing := [key for key in needed if key not in config]:
-        msg = f"{folder / 'config.json'} is no configuration of MuQ-MuLan: it lacks {', '.join(missing)}."
+        msg = (
+            f"{folder / 'config.json'} is not a configuration of MuQ-MuLan: it lacks {', '.join(missing)}. Download "
+            "the model again, or name another folder."
+        )
         raise CheckpointError(msg)
     return config
 
@@ -207,9 +164,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _audio_model_folder(folder: Path, name: str) -> Path:
-    """Find the folder with the configuration of the audio model that MuQ-MuLan's configuration names."""
+    """Find the folder of the audio model that MuQ-MuLan's configuration names."""
     last = Path(name).name  # OpenMuQ/MuQ-large-msd-iter
-    for candidate in (Path(name), folder / last, folder.parent / last):
-        if (candidate / "config.json").is_file():
-            return candidate
-    return locate(last)
+    candidates = (Path(name), folder / last, folder.parent / last)
+    return next((path for path in candidates if (path / "config.json").is_file()), None) or locate(last)

@@ -4,31 +4,24 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.stats import binomtest
 from scipy.stats import t as student_t
 
 from stemsim.errors import ConfigError, SplitError
-from stemsim.evaluation.agreement import agreement_credit
-from stemsim.evaluation.crossval import CrossValidation, ModelScores
-from stemsim.evaluation.splits import PARTS, split_triplets
-from stemsim.triplets import Triplets
+from stemsim.evaluation.crossval import ModelScores
+from stemsim.evaluation.splits import Splits
 
 __all__ = [
     "Comparison",
     "PairedDifference",
     "SignTest",
-    "compare_fits",
     "compare_models",
     "corrected_resampled_t_test",
     "format_p",
-    "held_out_credit",
     "sign_test",
 ]
 
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +81,13 @@ class Comparison:
     signs: SignTest
 
     @property
-    def told_apart(self) -> bool:
-        """Whether the corrected t-test calls the difference significant."""
+    def significant(self) -> bool:
+        """Whether the difference is significant by the corrected t-test."""
         return self.difference.p_value < 1.0 - self.difference.level
 
     @property
     def verdict(self) -> str:
-        """What the comparison says, in one sentence."""
+        """The result in one sentence."""
         gap = self.difference
         names, sides = (self.first, self.second), (self.signs.for_first, self.signs.for_second)
         points = (gap.mean, gap.lower, gap.upper)
@@ -106,8 +99,8 @@ class Comparison:
         )
         counts = f"{sides[0]} triplets for {names[0]}, {sides[1]} for {names[1]}"
         by_sign = f"sign test p {format_p(self.signs.p_value)}"
-        if not self.told_apart:
-            return f"No difference between {names[0]} and {names[1]} can be told: {figures} ({counts}; {by_sign})."
+        if not self.significant:
+            return f"No significant difference between {names[0]} and {names[1]}: {figures} ({counts}; {by_sign})."
         confirmed = self.signs.p_value < 1.0 - gap.level and sides[0] > sides[1]
         doubt = "" if confirmed else ", which does not confirm it"
         return f"{names[0]} agrees more often than {names[1]}: {figures} ({counts}; {by_sign}{doubt})."
@@ -155,8 +148,8 @@ def sign_test(first: FloatArray, second: FloatArray) -> SignTest:
     """Test whether two models do better on equally many triplets, exactly.
 
     Args:
-        first: `(triplet,)` what the first model earned on each triplet: 1, 0 or a mean over splits; NaN: not tested.
-        second: `(triplet,)` what the second one did.
+        first: `(triplet,)` credit of the first model on each triplet, 1, 0 or a mean over splits; NaN: not tested.
+        second: `(triplet,)` credit of the second one.
 
     Returns:
         The discordant triplets, and the two-sided binomial probability; 1 where there are none.
@@ -168,128 +161,41 @@ def sign_test(first: FloatArray, second: FloatArray) -> SignTest:
     return SignTest(for_first, for_second, p_value)
 
 
-def compare_models(
-    names: tuple[str, str],
-    preferences: tuple[FloatArray, FloatArray],
-    majority: IntArray,
-    test: BoolArray,
-    *,
-    test_train_ratio: float,
-    level: float = 0.95,
-) -> Comparison:
-    """Compare two models, of any kind, that were fitted and tested on the same splits.
+def compare_models(first: ModelScores, second: ModelScores, splits: Splits, *, level: float = 0.95) -> Comparison:
+    """Compare two models that were tested on the same splits.
 
     Args:
-        names: What the verdict calls them.
-        preferences: Of each, `(split, triplet)` predicted preference, or `(1, triplet)` if the same on every split.
-        majority: `(triplet,)` the majority choice, +1 = A or -1 = B.
-        test: `(split, triplet)` True where a triplet is tested.
-        test_train_ratio: Size of the test parts over that of the train parts, in what was drawn: triplets or tracks.
-        level: Coverage of the interval.
-
-    Returns:
-        Both tests and a verdict.
-    """
-    size, times = test.sum(axis=1), test.sum(axis=0)
-    by_split, by_triplet = [], []
-    for preference in preferences:
-        credit = np.where(test, agreement_credit(preference, majority), 0.0)
-        by_split.append(_ratio(credit.sum(axis=1), size))
-        by_triplet.append(_ratio(credit.sum(axis=0), times))
-    return Comparison(
-        first=names[0],
-        second=names[1],
-        agreement=(float(np.nanmean(by_split[0])), float(np.nanmean(by_split[1]))),
-        difference=corrected_resampled_t_test(by_split[0] - by_split[1], test_train_ratio, level=level),
-        signs=sign_test(*by_triplet),
-    )
-
-
-def compare_fits(
-    result: CrossValidation,
-    names: tuple[str, str],
-    deltas: torch.Tensor,
-    triplets: Triplets,
-    *,
-    level: float = 0.95,
-) -> Comparison:
-    """Compare two models of a cross-validation, whose splits are drawn again from their seed.
-
-    Args:
-        result: A cross-validation.
-        names: Two of its models that predict, such as `ridge` and `mix cosine`.
-        deltas: `(triplet, stem)` the stem features that were cross-validated.
-        triplets: Their triplets.
+        first: Scores of a model.
+        second: Scores of another one.
+        splits: The splits.
         level: Coverage of the interval.
 
     Returns:
         Both tests and a verdict.
 
     Raises:
-        ConfigError: If there is no such model, or the triplets are not those of the result.
+        SplitError: If there are fewer than two splits.
     """
-    models = {model.name: model for model in result.models[1:]}  # the first is the ceiling
-    if not set(names) <= set(models) or len(triplets) != result.triplets:
-        msg = (
-            f"Expected two of {', '.join(models)} and the {result.triplets} triplets that were cross-validated; got "
-            f"{' and '.join(names)}, and {len(triplets)} triplets."
+    times = splits.test.sum(axis=0)
+    by_triplet = [
+        np.divide(
+            np.where(splits.test, model.credit, 0.0).sum(axis=0),
+            times,
+            out=np.full(len(times), np.nan),
+            where=times > 0,
         )
-        raise ConfigError(msg)
-    fraction, features = result.train_fraction, deltas.double().numpy()
-    return compare_models(
-        names,
-        (_predicted(models[names[0]], features), _predicted(models[names[1]], features)),
-        triplets.preference,
-        _tested(result, triplets),
-        test_train_ratio=(1.0 - fraction) / fraction,
-        level=level,
+        for model in (first, second)
+    ]
+    differences = first.agreement[:, 0] - second.agreement[:, 0]
+    return Comparison(
+        first=first.name,
+        second=second.name,
+        agreement=(first.mean, second.mean),
+        difference=corrected_resampled_t_test(differences, splits.test_train_ratio, level=level),
+        signs=sign_test(*by_triplet),
     )
-
-
-def held_out_credit(
-    result: CrossValidation, model: ModelScores, deltas: torch.Tensor, triplets: Triplets
-) -> tuple[FloatArray, BoolArray]:
-    """Return a model's credit on each triplet, averaged over the splits that tested it.
-
-    Args:
-        result: A cross-validation.
-        model: One of its models that predict.
-        deltas: `(triplet, stem)` the stem features that were cross-validated.
-        triplets: Their triplets.
-
-    Returns:
-        `(triplet,)` mean credit, and which triplets `(triplet,)` were ever tested; the credit of the others is NaN.
-    """
-    test = _tested(result, triplets)
-    credit = agreement_credit(_predicted(model, deltas.double().numpy()), triplets.preference)
-    times = test.sum(axis=0)
-    return _ratio(np.where(test, credit, 0.0).sum(axis=0), times), times > 0
 
 
 def format_p(p_value: float) -> str:
     """Write a p-value with its relation: `= 0.02` or `< 0.001`."""
     return "< 0.001" if p_value < 0.001 else f"= {p_value:.2g}"  # noqa: PLR2004
-
-
-def _predicted(model: ModelScores, features: FloatArray) -> FloatArray:
-    """Return what a model predicts of every triplet on every split, `(split, triplet)`."""
-    if model.preference is not None:
-        return model.preference
-    if model.weights is None:
-        msg = f"{model.name!r} predicts nothing. Compare models that do."
-        raise ConfigError(msg)
-    predicted: FloatArray = model.weights @ features.T
-    return predicted
-
-
-def _tested(result: CrossValidation, triplets: Triplets) -> BoolArray:
-    """Return which triplets each split tested, `(split, triplet)`; the splits are drawn again from their seed."""
-    fractions, count = (result.train_fraction, 0.0, 1.0 - result.train_fraction), len(result.test_size)
-    tested: BoolArray = split_triplets(triplets, fractions, kind=result.kind, count=count, seed=result.seed) == (
-        PARTS.index("test")
-    )
-    return tested
-
-
-def _ratio(numerator: FloatArray, denominator: IntArray) -> FloatArray:
-    return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator > 0)

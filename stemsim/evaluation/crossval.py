@@ -1,50 +1,52 @@
-"""The paper's protocol: agreement over many random splits, from sufficient statistics, without a loop over splits."""
+"""Cross-validation: agreement over many random splits, from sufficient statistics (paper, section 4)."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import cached_property, lru_cache
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stemsim.errors import ConfigError, SplitError, TripletError
+from stemsim.errors import TripletError
 from stemsim.evaluation.agreement import agreement_credit, ceiling_credit
-from stemsim.evaluation.splits import PARTS, SplitKind, split_triplets
-from stemsim.regression import NormalEquations, normal_equations, solve_ridge
+from stemsim.evaluation.splits import Splits
+from stemsim.regression import RidgeFit, fit_ridge, normal_equations
 from stemsim.stems import StemLayout
-from stemsim.triplets import TEST_TYPES, Triplets
+from stemsim.triplets import TEST_TYPES, EmbeddedTriplets, Triplets
 
 __all__ = [
     "ALPHAS",
-    "Challenger",
     "CrossValidation",
     "ModelScores",
     "RidgePath",
     "SplitFits",
+    "SplitModel",
     "cross_validate",
-    "leave_one_out_alpha",
-    "ridge_path",
+    "held_out_r2",
+    "known_mean",
+    "ridge_on_train",
+    "score_fits",
 ]
 
 ALPHAS: Final = tuple(float(alpha) for alpha in np.logspace(-3, 3, 20))
 """Ridge penalties tried by default."""
 
 FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-
-_ELEMENTS_AT_ONCE: Final = 2_000_000  # of float64: 16 MB, which is faster than more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SplitFits:
-    """A model fitted to the train part of every split.
+    """One model fitted to the train part of every split.
 
     Attributes:
-        preference: `(split, triplet)` what each split's fit predicts of every triplet.
+        preference: `(split, triplet)` prediction of each split's fit for every triplet; `(1, triplet)` if all are the
+            same.
         weights: `(split, stem)` stem weights; None where the model is not linear.
-        alphas: `(split,)` ridge penalties chosen; None where there are none.
+        alphas: `(split,)` penalties chosen; None where there are none.
     """
 
     preference: FloatArray
@@ -52,33 +54,53 @@ class SplitFits:
     alphas: FloatArray | None = None
 
 
-Challenger = Callable[[BoolArray], Mapping[str, SplitFits]]
-"""Fits models to the train parts `(split, triplet)` of all splits, and names them for the table."""
+class SplitModel(Protocol):
+    """A model that can be fitted to the train parts of all splits at once."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model in tables."""
+
+    def fit(self, embedded: EmbeddedTriplets, splits: Splits) -> SplitFits:
+        """Fit the model to the train part of every split."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelScores:
-    """How one model did on the test parts.
+    """Agreement of one model with the listeners on the test parts.
 
     Attributes:
-        name: What the table calls it.
+        name: Name of the model in tables.
+        credit: `(split, triplet)` or `(1, triplet)` credit of the model on every triplet (`agreement_credit`); for the
+            human ceiling, the mean credit of the answers to each.
         agreement: `(split, 1 + test type)` test agreement over all triplets, then by test type; NaN where a test part
-            has none of a type.
-        weights: `(split, stem)` its weights; None where there are none (the human ceiling, nonlinear fusions).
-        alphas: `(split,)` ridge penalties chosen; None where there are none.
-        preference: `(split, triplet)` what it predicts, where that does not follow from weights; otherwise None.
+            has no triplet of a type.
+        weights: `(split, stem)` stem weights; None for the human ceiling and for nonlinear fusions.
+        alphas: `(split,)` penalties chosen; None where there are none.
+        predicts: Whether it is a model; the human ceiling is not.
     """
 
     name: str
+    credit: FloatArray
     agreement: FloatArray
     weights: FloatArray | None = None
     alphas: FloatArray | None = None
-    preference: FloatArray | None = None
+    predicts: bool = True
+
+    @property
+    def slug(self) -> str:
+        """Stable name for metric keys, such as `mix_cosine`; `ceiling` whoever the listeners were."""
+        return re.sub(r"[^a-z0-9]+", "_", self.name.lower()).strip("_") if self.predicts else "ceiling"
+
+    @property
+    def mean(self) -> float:
+        """Test agreement, mean over the splits: the figure in every table and sentence."""
+        return known_mean(self.agreement[:, 0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RidgePath:
-    """Ridge regression over splits and penalties, as scikit-learn's `RidgeCV(cv=splits)` does it.
+    """Ridge regression over splits and penalties, as in scikit-learn's `RidgeCV(cv=splits, fit_intercept=False)`.
 
     Attributes:
         alphas: `(alpha,)` penalties.
@@ -93,282 +115,184 @@ class RidgePath:
     weights: FloatArray
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class CrossValidation:
-    """Result of a cross-validation.
+    """Result of a cross-validation, with everything that it was computed from.
 
     Attributes:
-        stems: Stem layout of all weights.
-        source: What the triplets are.
-        simulated: Whether the listeners were simulated.
-        triplets: Number of triplets.
-        kind: Kind of the splits.
-        train_fraction: Share of the triplets (or tracks) to train on.
-        seed: Seed of the splits.
-        test_size: `(split,)` triplets in each test part.
-        models: Scores of the human ceiling, the baselines and the fits.
-        path: Ridge over all penalties, and the weights fitted to all triplets.
+        embedded: The triplets.
+        splits: The splits.
+        models: Scores of the human ceiling, the baselines and the fitted models, in this order.
+        on_train: OLS (alpha 0, first) and ridge regression on every train part.
     """
 
-    stems: StemLayout
-    source: str
-    simulated: bool
-    triplets: int
-    kind: SplitKind
-    train_fraction: float
-    seed: int
-    test_size: npt.NDArray[np.int64]
+    embedded: EmbeddedTriplets
+    splits: Splits
     models: tuple[ModelScores, ...]
-    path: RidgePath
+    on_train: RidgeFit
+
+    @cached_property
+    def on_all(self) -> RidgeFit:
+        """The same as `on_train` on all triplets."""
+        return fit_ridge(self.on_train.features, self.on_train.target, self.on_train.alphas)
+
+    @cached_property
+    def path(self) -> RidgePath:
+        """Ridge regression over all penalties."""
+        r2, best = held_out_r2(self.on_train, torch.from_numpy(self.splits.test), first=1)
+        alphas = self.on_train.alphas
+        return RidgePath(alphas[1:].numpy(), r2[:, 1:], float(alphas[best]), self.on_all.weights[best].numpy())
+
+    @property
+    def stems(self) -> StemLayout:
+        """Stem layout of all weights."""
+        return self.embedded.stems
+
+    @property
+    def ceiling(self) -> ModelScores:
+        """Agreement of one listener with the majority of the others, on the same test parts."""
+        return self.models[0]
+
+    def __getitem__(self, name: str) -> ModelScores:
+        """Return the scores of a model by its name."""
+        for model in self.models:
+            if model.name == name:
+                return model
+        raise KeyError(name)
+
+    def __contains__(self, name: str) -> bool:
+        return any(model.name == name for model in self.models)
 
     def share_of_ceiling(self, model: ModelScores) -> float:
         """Return a model's mean agreement over that of the listeners on the same test parts; NaN without answers."""
-        ceiling = self.models[0].agreement[:, 0]
-        known = ceiling[~np.isnan(ceiling)]
-        return float(np.nanmean(model.agreement[:, 0]) / known.mean()) if len(known) and known.any() else float("nan")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as numbers, strings and lists, ready for JSON; NaN becomes None."""
-        return {
-            "source": self.source,
-            "simulated": self.simulated,
-            "stems": list(self.stems),
-            "triplets": self.triplets,
-            "splits": {
-                "kind": self.kind,
-                "count": len(self.test_size),
-                "train_fraction": self.train_fraction,
-                "seed": self.seed,
-                "mean_test_size": float(self.test_size.mean()),
-            },
-            "models": {model.name: self._model_dict(model) for model in self.models},
-            "refit": {
-                "alpha": self.path.best_alpha,
-                "weights": dict(zip(self.stems, self.path.weights.tolist(), strict=True)),
-            },
-        }
-
-    def _model_dict(self, model: ModelScores) -> dict[str, Any]:
-        columns = dict(zip(("all", *TEST_TYPES), model.agreement.T, strict=True))
-        entry: dict[str, Any] = {
-            "agreement": {name: _mean_and_deviation(values) for name, values in columns.items()},
-            "agreement_by_split": _nan_to_none(columns["all"]),
-            "share_of_ceiling": _nan_to_none(np.array([self.share_of_ceiling(model)]))[0],
-        }
-        if model.weights is not None:
-            entry["weights"] = {
-                stem: _mean_and_deviation(values) for stem, values in zip(self.stems, model.weights.T, strict=True)
-            }
-        if model.alphas is not None:
-            entry["median_alpha"] = float(np.median(model.alphas))
-        return entry
+        return model.mean / self.ceiling.mean if self.ceiling.mean else float("nan")
 
 
 def cross_validate(
-    deltas: Tensor,
-    triplets: Triplets,
-    stems: StemLayout,
+    embedded: EmbeddedTriplets,
+    splits: Splits,
+    models: Sequence[SplitModel] = (),
     *,
-    count: int = 100,
-    train_fraction: float = 0.7,
-    kind: SplitKind = "stratified",
     alphas: Sequence[float] = ALPHAS,
-    seed: int = 0,
-    challengers: Sequence[Challenger] = (),
 ) -> CrossValidation:
-    """Fit and test stem weights over many random splits (paper, section 4).
+    """Fit and test models over random splits (paper, section 4).
 
-    Compared are the human ceiling, the mix-only cosine, uniform weights, OLS, and ridge with the penalty that
-    leave-one-out chooses within each train part.
+    Compared are the human ceiling, the mix-only cosine, uniform weights, OLS, ridge regression with the penalty that
+    leave-one-out chooses within each train part, and any further models.
 
     Args:
-        deltas: `(triplet, stem)` stem features.
-        triplets: The triplets, each with a majority.
-        stems: Stem layout of `deltas`.
-        count: Number of splits.
-        train_fraction: Share of the triplets (or, grouped, of the tracks) to train on; the rest is tested.
-        kind: `stratified` as in the paper, or `grouped` so that no track is on both sides.
+        embedded: The triplets, each with a majority.
+        splits: Random splits of them.
+        models: Further models: other losses and targets, nonlinear fusions, other priors.
         alphas: Ridge penalties to choose from.
-        seed: Seed of the splits.
-        challengers: Further models, fitted to the same splits: nonlinear fusions, other losses.
 
     Returns:
         Agreement and weights of every model on every split; the ceiling comes first.
 
     Raises:
-        ConfigError: If the settings are out of range.
-        SplitError: If a split leaves its train or test part empty.
+        ConfigError: If a penalty is out of range.
         TripletError: If some triplets have no majority.
     """
-    if count < 1 or not 0.0 < train_fraction < 1.0 or not alphas:
-        msg = (
-            "Cross-validation needs at least one split, a train fraction between 0 and 1 and a penalty; got "
-            f"{count}, {train_fraction} and {list(alphas)}."
-        )
-        raise ConfigError(msg)
+    triplets, stems = embedded.triplets, embedded.stems
     if tied := int((triplets.preference == 0).sum()):
         msg = f"{tied} of {len(triplets)} triplets have no majority. Filter the table first (Triplets.filter)."
         raise TripletError(msg)
-    parts = split_triplets(triplets, (train_fraction, 0.0, 1.0 - train_fraction), kind=kind, count=count, seed=seed)
-    train, test = parts == PARTS.index("train"), parts == PARTS.index("test")
-    _check_not_empty(train, test, kind)
-    target = torch.from_numpy(triplets.preference).double()
-    equations = normal_equations(deltas, target, torch.from_numpy(train))
-    penalties = torch.tensor(list(alphas), dtype=torch.float64)
-    ols = solve_ridge(equations, torch.zeros(1))[:, 0]
-    ridge_alphas = leave_one_out_alpha(deltas, target, torch.from_numpy(train), penalties)
-    chosen = (penalties == ridge_alphas.unsqueeze(1)).double().argmax(dim=1)
-    ridge = solve_ridge(equations, penalties)[torch.arange(count), chosen]
-    scorer = _Scorer(deltas.double().numpy(), triplets, test)
-    models = [scorer.ceiling()]
+    on_train, ridge, chosen = ridge_on_train(embedded, splits, tuple(alphas))
+    rows = on_train.deltas.numpy()
+
+    def linear(name: str, weights: FloatArray, alphas: FloatArray | None = None) -> ModelScores:
+        """Score weights `(split, stem)`, or `(1, stem)` that are the same on every split."""
+        broadcast = np.broadcast_to(weights, (len(splits), len(stems)))
+        return score_fits(name, SplitFits(weights @ rows.T, broadcast, alphas), embedded, splits)
+
+    scored = [_ceiling(triplets, splits)]
     if "mix" in stems:
-        models.append(scorer.model("mix cosine", np.eye(len(stems))[[stems.index("mix")]]))
-    models.append(scorer.model("uniform weights", np.ones((1, len(stems)))))
-    models.append(scorer.model("OLS", ols.numpy()))
-    models.append(scorer.model("ridge", ridge.numpy(), ridge_alphas.numpy()))
-    for challenger in challengers:
-        models += [scorer.fits(name, fits) for name, fits in challenger(train).items()]
-    return CrossValidation(
-        stems=tuple(stems),
-        source=triplets.source,
-        simulated=triplets.simulated,
-        triplets=len(triplets),
-        kind=kind,
-        train_fraction=train_fraction,
-        seed=seed,
-        test_size=test.sum(axis=1),
-        models=tuple(models),
-        path=ridge_path(deltas, target, torch.from_numpy(train), torch.from_numpy(test), penalties, equations),
-    )
+        scored.append(linear("mix cosine", np.eye(len(stems))[[stems.index("mix")]]))
+    scored += [
+        linear("uniform weights", np.ones((1, len(stems)))),
+        linear("OLS", on_train.weights[:, 0].numpy()),
+        linear("ridge", ridge.numpy(), chosen.numpy()),
+        *(score_fits(model.name, model.fit(embedded, splits), embedded, splits) for model in models),
+    ]
+    return CrossValidation(embedded, splits, tuple(scored), on_train)
 
 
-def ridge_path(
-    deltas: Tensor,
-    target: Tensor,
-    train: Tensor,
-    test: Tensor,
-    alphas: Tensor,
-    train_equations: NormalEquations | None = None,
-) -> RidgePath:
-    """Fit ridge regression to every train part with every penalty, and score it on the test parts.
-
-    Equal to scikit-learn's `RidgeCV(alphas, cv=splits, fit_intercept=False)`, but the squared error of a test part is
-    y^T y - 2 w^T m + w^T G w in its sufficient statistics G and m, so that no prediction is ever computed.
-
-    Args:
-        deltas: `(triplet, stem)` stem features.
-        target: `(triplet,)` preferences.
-        train: `(split, triplet)` True where a triplet is trained on.
-        test: `(split, triplet)` True where it is tested on.
-        alphas: `(alpha,)` penalties.
-        train_equations: The statistics of the train parts, where they are known already.
+@lru_cache(maxsize=1)  # a model that starts from ridge regression on the same splits finds it solved
+def ridge_on_train(
+    embedded: EmbeddedTriplets, splits: Splits, alphas: tuple[float, ...]
+) -> tuple[RidgeFit, Tensor, Tensor]:
+    """Fit OLS and ridge regression to the majorities of every train part.
 
     Returns:
-        Scores of all penalties, the best one, and the weights it gives on all triplets.
+        The fits with alpha 0 and then `alphas`; weights `(split, stem)` and penalty `(split,)` of ridge regression, the
+        penalty being chosen by leave-one-out within each train part.
     """
-    fitted = solve_ridge(train_equations or normal_equations(deltas, target, train), alphas)  # (split, alpha, stem)
-    held = normal_equations(deltas, target, test)
-    quadratic = torch.einsum("kas,kst,kat->ka", fitted, held.gram, fitted)
-    error = held.square[:, None] - 2.0 * torch.einsum("kas,ks->ka", fitted, held.moment) + quadratic
+    train = torch.from_numpy(splits.train)
+    fit = fit_ridge(embedded.deltas, embedded.target(), [0.0, *alphas], counts=train)
+    return (fit, *fit.best(first=1))
+
+
+def held_out_r2(fit: RidgeFit, test: Tensor, *, first: int = 0) -> tuple[FloatArray, int]:
+    """Score ridge regression with every penalty on the test parts.
+
+    The squared error of a test part is y^T y - 2 w^T m + w^T G w in its sufficient statistics G and m, so that no
+    prediction is computed.
+
+    Args:
+        fit: Fits to the train parts.
+        test: `(split, triplet)` True where a triplet is tested on.
+        first: Index of the first penalty to choose from.
+
+    Returns:
+        Coefficient of determination `(split, alpha)`, NaN on a test part of one class, and the index of the penalty
+        with the highest mean.
+    """
+    held = normal_equations(fit.features, fit.target, test)
+    quadratic = torch.einsum("kas,kst,kat->ka", fit.weights, held.gram, fit.weights)
+    error = held.square[:, None] - 2.0 * torch.einsum("kas,ks->ka", fit.weights, held.moment) + quadratic
     spread = held.square - held.total.square() / held.size
     # A test part of one class has no spread: R^2 is not defined there, and such parts do not choose the penalty.
     r2 = torch.where(spread[:, None] > 0.0, 1.0 - error / spread[:, None].clamp(min=1e-300), torch.nan)
     mean = torch.nanmean(r2, dim=0)
     # Without any spread at all (same-song triplets: A is always right), the squared error alone decides.
-    best = int(torch.where(mean.isnan(), -error.mean(dim=0), mean).argmax())
-    everything = normal_equations(deltas, target, torch.ones(1, len(target), dtype=torch.bool))
-    weights = solve_ridge(everything, alphas[best : best + 1])[0, 0]
-    return RidgePath(alphas.numpy(), r2.numpy(), float(alphas[best]), weights.numpy())
+    best = torch.where(mean.isnan(), -error.mean(dim=0), mean)[first:].argmax()
+    return r2.numpy(), first + int(best)
 
 
-def leave_one_out_alpha(deltas: Tensor, target: Tensor, train: Tensor, alphas: Tensor) -> Tensor:
-    """Choose a ridge penalty for each train part by its leave-one-out squared error.
-
-    The error of a left-out triplet is (y - y_hat) / (1 - h) with the hat value h = z^T (G + alpha I)^-1 z (Golub, Heath
-    and Wahba 1979), so nothing is fitted again. Equal to scikit-learn's `RidgeCV(alphas, fit_intercept=False)`.
+def score_fits(name: str, fits: SplitFits, embedded: EmbeddedTriplets, splits: Splits) -> ModelScores:
+    """Score a fitted model on the test parts.
 
     Args:
-        deltas: `(triplet, stem)` stem features.
-        target: `(triplet,)` preferences.
-        train: `(split, triplet)` True where a triplet is trained on.
-        alphas: `(alpha,)` penalties.
-
-    Returns:
-        `(split,)` penalties.
+        name: Name of the model in tables.
+        fits: Predictions of the model.
+        embedded: The triplets.
+        splits: The splits that the model was fitted to.
     """
-    rows, wanted = deltas.double(), target.double()
-    equations = normal_equations(rows, wanted, train)
-    values, vectors = torch.linalg.eigh(equations.gram)
-    gain = 1.0 / (values.clamp(min=0.0).unsqueeze(1) + alphas.unsqueeze(1)).clamp(min=1e-12)  # (split, alpha, stem)
-    moment = (vectors.mT @ equations.moment.unsqueeze(-1)).squeeze(-1)  # (split, stem)
-    splits_at_once = max(1, _ELEMENTS_AT_ONCE // (len(rows) * len(alphas)))
-    chosen = []
-    for at in torch.split(torch.arange(len(train)), splits_at_once):
-        rotated = rows @ vectors[at]  # (split, triplet, stem)
-        predicted = rotated @ (gain[at] * moment[at].unsqueeze(1)).mT  # (split, triplet, alpha)
-        hat = rotated.square() @ gain[at].mT
-        residual = (wanted[:, None] - predicted) / (1.0 - hat).clamp(min=1e-12)
-        error = torch.where(train[at].unsqueeze(2), residual.square(), 0.0).sum(dim=1)  # (split, alpha)
-        chosen.append(alphas[error.argmin(dim=1)])
-    return torch.cat(chosen)
+    triplets = embedded.triplets
+    credit = agreement_credit(fits.preference, triplets.preference)
+    columns = [_ratio(np.where(mask, credit, 0.0).sum(axis=1), mask.sum(axis=1)) for mask in _masks(triplets, splits)]
+    return ModelScores(name, credit, np.stack(columns, axis=1), fits.weights, fits.alphas)
 
 
-class _Scorer:
-    """Scores weights on the test parts of all splits."""
-
-    def __init__(self, deltas: FloatArray, triplets: Triplets, test: BoolArray) -> None:
-        self.deltas = deltas
-        self.triplets = triplets
-        # One test mask for all triplets and one for each test type: (1 + type, split, triplet).
-        self.masks = np.stack([test, *(test & (triplets.test_type == kind) for kind in TEST_TYPES)]).astype(np.float64)
-
-    def model(self, name: str, weights: FloatArray, alphas: FloatArray | None = None) -> ModelScores:
-        """Score weights `(split, stem)`, or `(1, stem)` that are the same on every split."""
-        agreement = self._agreement(weights @ self.deltas.T)  # (split or 1, triplet)
-        splits = self.masks.shape[1]
-        return ModelScores(name, agreement, np.broadcast_to(weights, (splits, weights.shape[1])), alphas)
-
-    def fits(self, name: str, fits: SplitFits) -> ModelScores:
-        """Score what a challenger predicts."""
-        preference = fits.preference if fits.weights is None else None
-        return ModelScores(name, self._agreement(fits.preference), fits.weights, fits.alphas, preference)
-
-    def _agreement(self, preference: FloatArray) -> FloatArray:
-        credit = agreement_credit(preference, self.triplets.preference)
-        return _ratio((self.masks * credit).sum(axis=2), self.masks.sum(axis=2)).T
-
-    def ceiling(self) -> ModelScores:
-        """Score the listeners against each other."""
-        credit, answers = ceiling_credit(self.triplets.votes)
-        name = "simulated ceiling" if self.triplets.simulated else "human ceiling"
-        return ModelScores(name, _ratio(self.masks @ credit, self.masks @ answers).T)
+def _ceiling(triplets: Triplets, splits: Splits) -> ModelScores:
+    """Score the listeners against each other; every answer counts once."""
+    earned, answers = ceiling_credit(triplets.votes)
+    columns = [_ratio(mask @ earned, mask @ answers) for mask in _masks(triplets, splits)]
+    name = "simulated ceiling" if triplets.simulated else "human ceiling"
+    return ModelScores(name, _ratio(earned, answers)[None], np.stack(columns, axis=1), predicts=False)
 
 
-def _check_not_empty(train: BoolArray, test: BoolArray, kind: SplitKind) -> None:
-    """Raise unless every split has something to train and to test on."""
-    empty = ~(train.any(axis=1) & test.any(axis=1))
-    if empty.any():
-        kept = int((train | test).sum(axis=1).mean())
-        msg = (
-            f"{int(empty.sum())} of {len(train)} {kind} splits have an empty train or test part "
-            f"({kept} of {train.shape[1]} triplets are in either, on average). Use more triplets or tracks, "
-            "another train fraction, or stratified splits."
-        )
-        raise SplitError(msg)
+def _masks(triplets: Triplets, splits: Splits) -> list[npt.NDArray[np.bool_]]:
+    """Return the test mask `(split, triplet)` of all triplets, and of each test type."""
+    return [splits.test, *(splits.test & (triplets.test_type == kind) for kind in TEST_TYPES)]
 
 
-def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+def known_mean(values: FloatArray) -> float:
+    """Return the mean of the values that are not NaN; NaN if there are none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def _ratio(numerator: FloatArray, denominator: npt.NDArray[Any]) -> FloatArray:
     """Divide, giving NaN where there is nothing to divide by."""
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
-
-
-def _mean_and_deviation(values: FloatArray) -> dict[str, float | None]:
-    """Return mean and standard deviation over the splits that have a value; None where none has."""
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return {"mean": None, "std": None}
-    return {"mean": float(known.mean()), "std": float(known.std())}
-
-
-def _nan_to_none(values: FloatArray) -> list[float | None]:
-    return [None if np.isnan(value) else float(value) for value in values]

@@ -1,29 +1,127 @@
 """Splits of triplets into train, validation and test parts."""
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from dataclasses import dataclass, replace
+from typing import Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from stemsim.errors import ConfigError
-from stemsim.triplets import Triplets
+from stemsim.errors import ConfigError, SplitError
+from stemsim.triplets import TEST_TYPES, Triplets
 
-__all__ = ["DROPPED", "PARTS", "SplitKind", "split_triplets"]
+__all__ = ["DROPPED", "PARTS", "SplitKind", "Splits", "split_triplets"]
 
 SplitKind = Literal["stratified", "grouped"]
 PARTS: Final = ("train", "val", "test")
 DROPPED: Final = -1
-"""Part of a triplet that no part may have, because its tracks lie in several."""
+"""Marks a triplet that belongs to no part, because its tracks lie in several."""
 
 PartArray = npt.NDArray[np.int8]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Splits:
+    """Random splits of a triplet table into train and test parts: drawn once, and kept with every result.
+
+    Attributes:
+        train: `(split, triplet)` True where a triplet is trained on.
+        test: `(split, triplet)` True where it is tested on.
+        kind: `stratified` or `grouped`, see `split_triplets`.
+        train_fraction: Share of the triplets (grouped: of the tracks) to train on.
+        seed: Seed of the draw.
+    """
+
+    train: BoolArray
+    test: BoolArray
+    kind: SplitKind
+    train_fraction: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Verify that no part is empty and that none overlaps."""
+        if self.train.shape != self.test.shape or (self.train & self.test).any():
+            msg = (
+                "Expected disjoint train and test masks of one shape (split, triplet); got masks of shape "
+                f"{self.train.shape} and {self.test.shape}, or triplets in both."
+            )
+            raise SplitError(msg)
+        empty = ~(self.train.any(axis=1) & self.test.any(axis=1))
+        if empty.any():
+            kept = int((self.train | self.test).sum(axis=1).mean())
+            msg = (
+                f"{int(empty.sum())} of {len(self)} {self.kind} splits have an empty train or test part ({kept} of "
+                f"{self.train.shape[1]} triplets are in either, on average). Use more triplets or tracks, another "
+                "train fraction, or stratified splits."
+            )
+            raise SplitError(msg)
+
+    @classmethod
+    def draw(
+        cls,
+        triplets: Triplets,
+        *,
+        count: int = 100,
+        train_fraction: float = 0.7,
+        kind: SplitKind = "stratified",
+        seed: int = 0,
+    ) -> Self:
+        """Draw random splits; the defaults are the paper's protocol (section 4).
+
+        Args:
+            triplets: The triplets.
+            count: Number of splits.
+            train_fraction: Share of the triplets (grouped: of the tracks) to train on; the rest is tested.
+            kind: `stratified`, or `grouped` so that no track is on both sides.
+            seed: Seed of the draw.
+
+        Raises:
+            ConfigError: If there is not at least one split, or the fraction does not lie between 0 and 1.
+            SplitError: If a split leaves its train or test part empty.
+        """
+        if count < 1 or not 0.0 < train_fraction < 1.0:
+            msg = f"Expected at least one split and a train fraction between 0 and 1; got {count} and {train_fraction}."
+            raise ConfigError(msg)
+        fractions = (train_fraction, 0.0, 1.0 - train_fraction)
+        parts = split_triplets(triplets, fractions, kind=kind, count=count, seed=seed)
+        train, test = (parts == PARTS.index(part) for part in ("train", "test"))
+        return cls(train, test, kind, train_fraction, seed)
+
+    def __len__(self) -> int:
+        return len(self.train)
+
+    @property
+    def test_train_ratio(self) -> float:
+        """Size of the test parts over that of the train parts, in triplets (grouped: in tracks)."""
+        return (1.0 - self.train_fraction) / self.train_fraction
+
+    def retrained(self, triplets: Triplets, candidates: BoolArray, sizes: IntArray) -> Self:
+        """Return splits with the same test parts and train parts drawn at random within each test type.
+
+        Args:
+            triplets: The triplets that were split.
+            candidates: `(split, triplet)` True where a triplet may be trained on.
+            sizes: `(split, test type)` number of triplets of each of `TEST_TYPES` to train on.
+        """
+        order = np.where(candidates, np.random.default_rng([self.seed, 1]).random(candidates.shape), np.inf)
+        train = np.zeros(order.shape, bool)
+        for column, kind in enumerate(TEST_TYPES):
+            of_type = np.where(triplets.test_type == kind, order, np.inf)
+            rank = np.argsort(np.argsort(of_type, axis=1), axis=1)
+            train |= (rank < sizes[:, [column]]) & np.isfinite(of_type)
+        return replace(self, train=train)
+
+    def train_sizes(self, triplets: Triplets) -> IntArray:
+        """Return the number of train triplets of each of `TEST_TYPES`, `(split, test type)`."""
+        return np.stack([self.train[:, triplets.test_type == kind].sum(axis=1) for kind in TEST_TYPES], axis=1)
 
 
 def split_triplets(
     triplets: Triplets, fractions: Sequence[float], *, kind: SplitKind = "stratified", count: int = 1, seed: int = 0
 ) -> PartArray:
-    """Split triplets at random, many times over.
+    """Assign triplets to train, validation and test parts at random, many times.
 
     *Stratified*: each part has the same share of every combination of test type, instrument and majority choice; the
     paper's protocol (section 4). Parts share tracks. *Grouped*: tracks are split, and a triplet belongs to a part only
@@ -34,7 +132,7 @@ def split_triplets(
         fractions: Shares of train, validation and test, adding up to 1.
         kind: `stratified` or `grouped`.
         count: Number of splits.
-        seed: Seed of the random numbers.
+        seed: Seed of the draw.
 
     Returns:
         `(count, triplet)` index into `PARTS`, or `DROPPED`.
@@ -43,7 +141,7 @@ def split_triplets(
         ConfigError: If the fractions are not three shares of 1.
     """
     if len(fractions) != len(PARTS) or min(fractions) < 0 or not np.isclose(sum(fractions), 1.0):
-        msg = f"Train, validation and test fractions must not be negative and must add up to 1; got {list(fractions)}."
+        msg = f"Expected train, validation and test fractions of at least 0 that add up to 1; got {list(fractions)}."
         raise ConfigError(msg)
     rng = np.random.default_rng(seed)
     if kind == "grouped":

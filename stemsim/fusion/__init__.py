@@ -1,4 +1,4 @@
-"""Fusion: from per-stem similarities to one similarity."""
+"""Fusions of the similarities of the stems into one similarity."""
 
 from stemsim.fusion.attention import AttentionFusion
 from stemsim.fusion.base import Fusion, StemPairs, WeightedFusion

@@ -1,25 +1,24 @@
-"""Attention over stems: what is loud in X may count more, or less."""
+"""Attention over stems: stems that are loud in X may count more, or less."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from stemsim.errors import ConfigError
 from stemsim.fusion.base import StemPairs, WeightedFusion
 
 __all__ = ["AttentionFusion"]
 
 
 class AttentionFusion(WeightedFusion):
-    """Weighted sum of per-stem cosines whose weights depend on the levels of X's stems.
+    """Weighted sum of per-stem cosines with weights that depend on the levels of X's stems.
 
     similarity = sum_i w_i a_i cos_i with a = n softmax(t l + Q l / 7) over the n stems that sound in X, of 7 in all. l
-    are their levels in dB, each less its mean and over its standard deviation on the trained pairs; silent stems have
-    l_i = 0 and take no part. t = 0 and Q = 0 is the linear fusion; t alone weighs a stem by a power of its share of X's
-    power, as far as levels spread equally. That being the simplest way to depend on levels, Q is divided by the number
-    of stems, so that it is the slower to move. The attention is a function of X alone: given X, the similarity is
-    linear, and w_i a_i cos_i is what stem i contributes.
+    are their levels in dB, standardised by mean and standard deviation over the training pairs; silent stems have
+    l_i = 0 and take no part. t = 0 and Q = 0 is the linear fusion; t alone weights a stem by a power of its share of
+    X's power, as far as the levels of all stems spread equally. This is the simplest dependence on levels, so Q is
+    divided by the number of stems to move more slowly. The attention is a function of X alone: given X, the similarity
+    is linear, and the contribution of stem i is w_i a_i cos_i.
 
     Args:
         stems: Stem layout, in order.
@@ -30,11 +29,7 @@ class AttentionFusion(WeightedFusion):
     spread: Tensor
 
     def __init__(self, stems: Sequence[str], smoothing: float = 0.02) -> None:
-        super().__init__(stems)
-        if not smoothing >= 0.0:
-            msg = f"The smoothing must not be negative; got {smoothing}."
-            raise ConfigError(msg)
-        self.smoothing = smoothing
+        super().__init__(stems, smoothing)
         count = len(self.stems)
         self.attention = nn.Parameter(torch.zeros(count, count, dtype=torch.float64))
         self.temperature = nn.Parameter(torch.zeros((), dtype=torch.float64))

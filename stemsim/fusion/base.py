@@ -1,4 +1,4 @@
-"""What every fusion is."""
+"""Base classes of fusions, and the pairs of segments that a fusion sees."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from stemsim.errors import ConfigError
 from stemsim.similarity import StemEmbeddings, stem_cosines
@@ -14,14 +15,14 @@ __all__ = ["Fusion", "StemPairs", "WeightedFusion", "prepared"]
 
 
 class StemPairs(NamedTuple):
-    """Pairs of segments, compared stem by stem: what a fusion sees, and what no parameter changes.
+    """Pairs of segments compared stem by stem: the input of a fusion, which does not depend on its parameters.
 
     Attributes:
         query: Stem embeddings of the first segments; in a triplet, X.
-        candidate: Stem embeddings of the second ones.
+        candidate: Stem embeddings of the second segments.
         cosines: `(batch, stem)` float64; 0 where the stem is silent in either.
         sounding: `(batch, stem)` True where the stem sounds in both.
-        features: What a fusion has prepared; None if nothing.
+        features: The result of the fusion's `prepare`; None if it has nothing to prepare.
     """
 
     query: StemEmbeddings
@@ -32,16 +33,16 @@ class StemPairs(NamedTuple):
 
     @classmethod
     def of(cls, query: StemEmbeddings, candidate: StemEmbeddings) -> "StemPairs":
-        """Compare two batches of as many segments."""
+        """Compare two batches of equally many segments."""
         return cls(query, candidate, stem_cosines(query, candidate), query.present & candidate.present)
 
 
 class Fusion(nn.Module, ABC):
-    """Fuses the stems of two segments into one similarity, as a sum of per-stem contributions.
+    """Fusion of the stems of two segments into one similarity, as a sum of per-stem contributions.
 
     A preference is the difference of two similarities to X, each computed in the same way on a batch of the same shape,
-    so that swapping A and B flips its sign exactly and identical candidates are neutral, whatever the fusion.
-    Subclasses implement `fuse`.
+    so that for every fusion swapping A and B flips its sign exactly and identical candidates are neutral. Subclasses
+    implement `fuse`.
 
     Args:
         stems: Stem layout, in order.
@@ -53,7 +54,7 @@ class Fusion(nn.Module, ABC):
 
     @abstractmethod
     def fuse(self, pairs: StemPairs) -> Tensor:
-        """Return what each stem adds to the similarity of pairs of segments.
+        """Return the contribution of each stem to the similarity of pairs of segments.
 
         Args:
             pairs: `batch` pairs.
@@ -67,30 +68,22 @@ class Fusion(nn.Module, ABC):
         return self.fuse(pairs).sum(dim=1)
 
     def prepare(self, pairs: StemPairs) -> Tensor | None:
-        """Return what is a function of the pairs alone, and worth computing once for all steps of a fit.
+        """Return values that depend on the pairs only, which a fit computes once for all its steps.
 
         Args:
             pairs: `batch` pairs, without `features`.
 
         Returns:
-            What `fuse` and `similarity` find as `pairs.features`, of any shape; None if there is nothing.
+            The later `pairs.features`, of any shape; None if there is nothing to prepare.
         """
 
     def compare(self, query: StemEmbeddings, candidate: StemEmbeddings) -> StemPairs:
-        """Compare two batches of as many segments, and prepare them."""
+        """Return two batches of equally many segments as prepared pairs."""
         pairs = StemPairs.of(query, candidate)
         return pairs._replace(features=self.prepare(pairs))
 
     def contributions(self, query: StemEmbeddings, candidate: StemEmbeddings) -> Tensor:
-        """Return what each stem adds to the similarity of two batches of segments.
-
-        Args:
-            query: Stem embeddings of `batch` segments; in a triplet, X.
-            candidate: Stem embeddings of as many segments.
-
-        Returns:
-            `(batch, stem)` float64; 0 where the stem is silent in either.
-        """
+        """Return the contribution `(batch, stem)` of each stem to the similarity of two batches; see `fuse`."""
         return self.fuse(self.compare(query, candidate))
 
     def forward(self, query: StemEmbeddings, candidate: StemEmbeddings) -> Tensor:
@@ -103,80 +96,80 @@ class Fusion(nn.Module, ABC):
         return difference
 
     def observe(self, pairs: StemPairs) -> None:
-        """Take from the segments what needs no votes, such as the range of the cosines; a fit does so at its start.
+        """Set what depends on the segments but not on the votes, such as the range of the cosines; a fit starts so.
 
         Args:
-            pairs: The pairs (X, A) and (X, B) that are trained on.
+            pairs: The training pairs (X, A) and (X, B).
         """
 
     def start_from(self, weights: Tensor) -> None:
-        """Become the linear fusion with some weights, exactly; a fit starts from the best linear ones.
+        """Become the linear fusion with the given weights, exactly; a fit starts from the best linear ones.
 
         Args:
             weights: `(stem,)` in the order of the stem layout.
 
         Raises:
-            ConfigError: If there is not one finite weight a stem, or the fusion does not contain the linear one.
+            ConfigError: If there is not one finite weight for each stem, or the fusion does not contain the linear one.
         """
         msg = (
-            f"{type(self).__name__} cannot start from stem weights {weights.tolist()}. Let it be a WeightedFusion, or "
-            "give it a `start_from` after which it is the linear fusion."
+            f"{type(self).__name__} cannot start from stem weights {weights.tolist()}. Make it a subclass of "
+            "WeightedFusion, or give it a `start_from` after which it is the linear fusion."
         )
         raise ConfigError(msg)
 
     def penalty(self) -> Tensor:
-        """Return the sum of squares that the L2 term of the loss weighs."""
+        """Return the sum of squares that the L2 term of the loss is multiplied with."""
         return torch.stack([parameter.square().sum() for parameter in self.parameters()]).sum()
 
     def roughness(self) -> Tensor:
-        """Return what departing from the linear fusion costs, beside the L2 term, in units of the mean loss."""
+        """Return the cost of departing from the linear fusion, in units of the mean loss and apart from the L2 term."""
         return torch.zeros((), dtype=torch.float64)
 
 
 class WeightedFusion(Fusion):
-    """A fusion with one weight a stem, beside whatever makes it more than linear.
+    """Fusion with one weight for each stem, and with whatever else makes it more than linear.
 
-    The weights' squares are what L2 weighs, as in ridge regression. Subclasses add parameters that start where `fuse`
+    L2 penalises the squares of the weights, as in ridge regression. Subclasses add parameters at whose start `fuse`
     returns weight times cosine.
 
     Args:
         stems: Stem layout, in order.
+        smoothing: Factor of the subclass's `roughness`.
     """
 
     weight: Tensor
 
-    def __init__(self, stems: Sequence[str]) -> None:
+    def __init__(self, stems: Sequence[str], smoothing: float = 0.0) -> None:
         super().__init__(stems)
+        if not smoothing >= 0.0:
+            msg = f"`smoothing` must not be negative; got {smoothing}."
+            raise ConfigError(msg)
+        self.smoothing = smoothing
         self.weight = nn.Parameter(torch.ones(len(self.stems), dtype=torch.float64))
 
     def start_from(self, weights: Tensor) -> None:
-        """Set the weights `(stem,)`, in the order of the stem layout; all else stays at its start.
+        """Set the weights `(stem,)`, in the order of the stem layout; all other parameters stay at their start.
 
         Raises:
-            ConfigError: If there is not one finite weight a stem.
+            ConfigError: If there is not one finite weight for each stem.
         """
-        self._check_weights(weights)
+        if weights.shape != (len(self.stems),) or not bool(torch.isfinite(weights).all()):
+            msg = f"Expected one finite weight for each of {', '.join(self.stems)}; got {weights.tolist()}."
+            raise ConfigError(msg)
         with torch.no_grad():
-            self.weight.copy_(weights)
+            if parametrize.is_parametrized(self, "weight"):
+                self.weight = weights.double()  # the parametrization inverts them
+            else:
+                self.weight.copy_(weights)
 
     def penalty(self) -> Tensor:
-        """Return the sum of squared weights: with `l2 = alpha / n`, that of ridge regression."""
+        """Return the sum of squared weights: with `l2 = alpha / n`, the penalty of ridge regression."""
         return self.weight.square().sum()
-
-    def _check_weights(self, weights: Tensor, *, kind: str = "finite", valid: bool = True) -> None:
-        """Raise unless there is one finite weight a stem."""
-        if weights.shape != (len(self.stems),) or not bool(torch.isfinite(weights).all()) or not valid:
-            msg = f"Expected one {kind} weight for each of {', '.join(self.stems)}; got {weights.tolist()}."
-            raise ConfigError(msg)
 
 
 def prepared(pairs: StemPairs) -> Tensor:
-    """Return the features of pairs.
-
-    Raises:
-        ConfigError: If nothing has been prepared.
-    """
+    """Return the features of pairs, or raise `ConfigError` if nothing has prepared them."""
     if pairs.features is None:
-        msg = "These pairs have no features. Make them by the `compare` of the fusion, not by `StemPairs.of`."
+        msg = "These pairs have no features. Make them with the fusion's `compare`, not with `StemPairs.of`."
         raise ConfigError(msg)
     return pairs.features

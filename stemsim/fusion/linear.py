@@ -1,11 +1,11 @@
-"""The paper's fusion: a weighted sum."""
+"""Linear fusion, the paper's: a weighted sum."""
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from stemsim.errors import ConfigError
 from stemsim.fusion.base import StemPairs, WeightedFusion
 
 __all__ = ["LinearFusion"]
@@ -16,7 +16,7 @@ class LinearFusion(WeightedFusion):
 
     Args:
         stems: Stem layout, in order.
-        nonnegative: Admit no negative weights: w = v^2, with v learned.
+        nonnegative: Allow no negative weights: w = v^2, with v learned.
     """
 
     def __init__(self, stems: Sequence[str], nonnegative: bool = False) -> None:
@@ -26,32 +26,26 @@ class LinearFusion(WeightedFusion):
             parametrize.register_parametrization(self, "weight", _Square())
         else:
             # Least squares is convex: zeros are as good a start as any, and leave a stem that never sounds at zero.
-            torch.nn.init.zeros_(self.weight)
+            nn.init.zeros_(self.weight)
 
     def fuse(self, pairs: StemPairs) -> Tensor:
         """Return weight times cosine of each stem, `(batch, stem)`."""
         return self.weight * pairs.cosines
 
     def start_from(self, weights: Tensor) -> None:
-        """Set the weights; see `set_weights`."""
-        self.set_weights(weights)
-
-    @torch.no_grad()
-    def set_weights(self, weights: Tensor) -> None:
         """Set the weights `(stem,)`, in the order of the stem layout.
 
         Raises:
-            ConfigError: If there is not one finite weight a stem, or one is negative where none may be.
+            ConfigError: If there is not one finite weight for each stem, or one is negative where none may be.
         """
-        if self.nonnegative:
-            self._check_weights(weights, kind="finite, nonnegative", valid=bool((weights >= 0).all()))
-            self.weight = weights.double()  # the parametrization takes the root
-        else:
-            super().start_from(weights)
+        if self.nonnegative and bool((weights < 0.0).any()):
+            msg = f"Expected nonnegative weights for {', '.join(self.stems)}; got {weights.tolist()}."
+            raise ConfigError(msg)
+        super().start_from(weights)
 
 
-class _Square(torch.nn.Module):
-    """Maps a free vector to weights that are not negative."""
+class _Square(nn.Module):
+    """Maps a free vector to nonnegative weights."""
 
     def forward(self, root: Tensor) -> Tensor:
         return root.square()

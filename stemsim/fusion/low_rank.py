@@ -1,4 +1,4 @@
-"""A metric of low rank for each stem, on the embeddings themselves."""
+"""Low-rank metric for each stem, on the embeddings themselves."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -11,7 +11,7 @@ from stemsim.fusion.base import StemPairs, WeightedFusion, prepared
 
 __all__ = ["LowRankFusion"]
 
-_LEAST_STRETCH: Final = 1e-12  # of a squared norm: a vector that the metric all but removes has no direction left
+_LEAST_STRETCH: Final = 1e-12  # of a squared norm: a vector that the metric nearly removes has no direction left
 
 
 class LowRankFusion(WeightedFusion):
@@ -19,15 +19,15 @@ class LowRankFusion(WeightedFusion):
 
     M_i = I + A_i B_i^T with A_i and B_i `(dim, rank)`: a metric of low rank as in Weinberger and Saul ("Distance metric
     learning for large margin nearest neighbor classification", JMLR 10, 2009), learned as a correction of the identity
-    (Hu et al., "LoRA", arXiv:2106.09685); B_i = 0 is the linear fusion. A few hundred triplets say nothing about most
-    of hundreds of dimensions: A_i and B_i lie in the span of the `components` directions along which the stem's
-    embeddings are longest in the trained pairs, and A_i starts as the first `rank` of these, which B_i can weaken or
+    (Hu et al., "LoRA", arXiv:2106.09685); B_i = 0 is the linear fusion. A few hundred triplets carry no information on
+    most of hundreds of dimensions: A_i and B_i lie in the span of the `components` directions along which the stem's
+    embeddings are longest in the training pairs, and A_i starts as the first `rank` of these, which B_i can weaken or
     strengthen.
 
     Args:
         stems: Stem layout, in order.
         rank: Rank of A_i B_i^T.
-        components: Number of directions to choose from.
+        components: Number of directions that the metric can use.
         smoothing: Cost of the sum of squared entries of A_i B_i^T, over all stems.
     """
 
@@ -35,16 +35,12 @@ class LowRankFusion(WeightedFusion):
     within: Tensor
 
     def __init__(self, stems: Sequence[str], rank: int = 4, components: int = 16, smoothing: float = 0.03) -> None:
-        super().__init__(stems)
-        if not 1 <= rank <= components or not smoothing >= 0.0:
-            msg = (
-                "A metric needs a rank of at least 1, as many components or more, and a smoothing that is not "
-                f"negative; got {rank}, {components} and {smoothing}."
-            )
+        super().__init__(stems, smoothing)
+        if not 1 <= rank <= components:
+            msg = f"Expected a rank of at least 1, and at least as many components; got {rank} and {components}."
             raise ConfigError(msg)
         self.rank = rank
         self.components = components
-        self.smoothing = smoothing
         count = len(self.stems)
         first = torch.eye(components, rank, dtype=torch.float64)
         self.left = nn.Parameter(first.repeat(count, 1, 1))  # (stem, component, rank): A in the basis
@@ -54,7 +50,7 @@ class LowRankFusion(WeightedFusion):
         self.register_buffer("within", torch.ones(components, dtype=torch.float64))  # 0: a component too many for dim
 
     def observe(self, pairs: StemPairs) -> None:
-        """Find the directions along which each stem's embeddings are longest, in the mean of squares."""
+        """Find the directions along which each stem's embeddings are longest in the mean of squares."""
         vectors = torch.cat([pairs.query.vectors, pairs.candidate.vectors])  # (segment, stem, dim); silent ones are 0
         _, directions = torch.linalg.eigh(torch.einsum("nsd,nse->sde", vectors, vectors))  # of ascending length
         kept = torch.linalg.qr(directions.flip(2)[:, :, : self.components].double())[0]  # orthonormal in float64 too
@@ -65,14 +61,14 @@ class LowRankFusion(WeightedFusion):
         """Return the coordinates of both segments in the basis, `(stem, 2, batch, component)`.
 
         Raises:
-            ConfigError: If there is no basis yet, or it is that of embeddings of another size.
+            ConfigError: If there is no basis yet, or it belongs to embeddings of another size.
         """
         dim = pairs.query.vectors.shape[2]
         if self.basis.shape[1] != dim:
             seen = f"embeddings of size {self.basis.shape[1]}" if self.basis.shape[1] else "no embeddings yet"
             msg = (
-                f"Expected embeddings of the size of those at the fit, which has seen {seen}; got size {dim}. Use the "
-                "encoder of the fit, or call `observe` with pairs of segments first."
+                f"The fusion was fitted to {seen}; got embeddings of size {dim}. Use the encoder of the fit, or call "
+                "`observe` with pairs of segments first."
             )
             raise ConfigError(msg)
         both = torch.stack([pairs.query.vectors, pairs.candidate.vectors])  # (2, batch, stem, dim)
@@ -98,7 +94,7 @@ class LowRankFusion(WeightedFusion):
         return self.smoothing * (left.mT @ left * (self.right.mT @ self.right)).sum()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        """Let a checkpoint say the size of the embeddings."""
+        """Take the size of the embeddings from a checkpoint."""
         saved = state_dict.get(f"{prefix}basis")
         if saved is not None and saved.shape[::2] == self.basis.shape[::2]:
             self.basis = self.basis.new_zeros(saved.shape)

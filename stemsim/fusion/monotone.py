@@ -1,4 +1,4 @@
-"""A small monotone network on the similarities."""
+"""Small monotone network on the similarities of the stems."""
 
 from collections.abc import Sequence
 
@@ -19,27 +19,26 @@ _NEARLY_ZERO = 1e-5  # below, a secant is its tangent to 1e-11
 class MonotoneFusion(WeightedFusion):
     """One hidden layer on the weighted cosines y_i = w_i cos_i, increasing in every one of them.
 
-    The hidden units share the stems out, s_k = sum_i p_ki y_i with p_ki > 0 and sum_k p_ki = 1, and each bends its
-    share:
+    Each hidden unit takes a share of the stems, s_k = sum_i p_ki y_i with p_ki > 0 and sum_k p_ki = 1, and bends it:
 
         similarity = sum_k s_k + u_k h_k(s_k),      h_k'(s) = tanh(g_k (s - m_k) / d_k - t_k),      h_k(0) = 0
 
     with |u_k| < 1, so that the slope of a unit passes from 1 - u_k to 1 + u_k around t_k and stays positive: this is a
     softplus network with nonnegative weights (Dugas et al., "Incorporating functional knowledge in neural networks",
-    JMLR 10, 2009). m_k and d_k are mean and spread of s_k over the trained pairs, as far as the stems are independent.
-    All u_k = 0 is the linear fusion. Stems of negative weight count against, as there.
+    JMLR 10, 2009). m_k and d_k are mean and spread of s_k over the training pairs, as far as the stems are independent.
+    All u_k = 0 is the linear fusion. As there, similarity of a stem with negative weight makes a pair less similar.
 
-    Each unit begins as mostly one stem's, and learns whom to listen to besides: what bends alone needs no more data
-    than a spline, and what bends together is within reach.
+    Each unit starts with nearly all of one stem and little of the others: a function that bends stem by stem needs no
+    more data than a spline, and one that bends stems jointly can be learned.
 
-    What a stem contributes is its share by Aumann and Shapley ("Values of non-atomic games", 1974; integrated
-    gradients, arXiv:1703.01365): its gradient, averaged along the straight path from all stems silent to the pair,
-    times its cosine. For one hidden layer the average is a secant of h_k, so that it is exact, and contributions sum to
-    the similarity.
+    The contribution of a stem is its Aumann-Shapley value ("Values of non-atomic games", 1974; integrated gradients,
+    arXiv:1703.01365): its gradient, averaged along the straight path from all stems silent to the pair, times its
+    cosine. For one hidden layer the average is a secant of h_k, so it is exact, and contributions sum to the
+    similarity.
 
     Args:
         stems: Stem layout, in order.
-        units_per_stem: Number of hidden units by stem: two let a stem count little, then much, then little again.
+        units_per_stem: Number of hidden units for each stem; with two, the slope of a stem can rise and fall again.
         smoothing: Cost of the sum of squared atanh(u_k).
     """
 
@@ -47,15 +46,11 @@ class MonotoneFusion(WeightedFusion):
     spread: Tensor
 
     def __init__(self, stems: Sequence[str], units_per_stem: int = 2, smoothing: float = 0.003) -> None:
-        super().__init__(stems)
-        if units_per_stem < 1 or not smoothing >= 0.0:
-            msg = (
-                "Expected at least 1 hidden unit per stem and a smoothing that is not negative; got "
-                f"{units_per_stem}, {smoothing}."
-            )
+        super().__init__(stems, smoothing)
+        if units_per_stem < 1:
+            msg = f"Expected at least 1 hidden unit per stem; got {units_per_stem}."
             raise ConfigError(msg)
         self.units_per_stem = units_per_stem
-        self.smoothing = smoothing
         count = len(self.stems)
         own = _LOG_SHARE_OF_OWN_STEM * torch.eye(count, dtype=torch.float64)
         thresholds = torch.linspace(-1.0, 1.0, units_per_stem + 2, dtype=torch.float64)[1:-1]
@@ -74,7 +69,7 @@ class MonotoneFusion(WeightedFusion):
                 self.middle[index], self.spread[index] = cosines.mean(), cosines.std()
 
     def similarity(self, pairs: StemPairs) -> Tensor:
-        """Return the similarity `(batch,)`, without the detour of the contributions."""
+        """Return the similarity `(batch,)` directly, without the contributions."""
         share, bend, at_zero, per_unit = self._units()
         entry = torch.cat([share * self.weight * per_unit.unsqueeze(1), at_zero.unsqueeze(1)], dim=1)
         argument = nn.functional.pad(pairs.cosines, (0, 1), value=1.0) @ entry.T  # (batch, unit)
@@ -84,7 +79,7 @@ class MonotoneFusion(WeightedFusion):
         return linear + (_softplus(argument) - _softplus(at_zero)) @ height
 
     def fuse(self, pairs: StemPairs) -> Tensor:
-        """Return the share of each stem by Aumann and Shapley, `(batch, stem)`."""
+        """Return the Aumann-Shapley value of each stem, `(batch, stem)`."""
         share, bend, at_zero, per_unit = self._units()
         step = pairs.cosines @ (share * self.weight * per_unit.unsqueeze(1)).T
         slope = 1.0 + bend * _mean_tanh(at_zero, step)  # (batch, unit): of each unit, averaged along the path

@@ -1,4 +1,4 @@
-"""Monotone additive splines: each stem's similarity may bend, and never turns round."""
+"""Monotone additive splines: a piecewise linear, increasing function of each stem's cosine."""
 
 from collections.abc import Sequence
 
@@ -15,27 +15,27 @@ class SplineFusion(WeightedFusion):
     """Sum of monotone functions of the stems' cosines: similarity = sum_i w_i g_i(cos_i), with g_i(0) = 0.
 
     g_i is piecewise linear and increases: its slope on piece k is r_ik > 0, with mean 1 over the pieces of a stem,
-    r_ik = pieces * softmax_k(s_i). The weight's sign says whether likeness of the stem speaks for or against, as in the
-    linear fusion, which is all s_i = 0. It is a generalised additive model (Hastie and Tibshirani, 1986) whose
-    increasing bases are those of Ramsay ("Monotone regression splines in action", Statistical Science 3, 1988) of
-    order 1. The cost of bending is the difference penalty of Eilers and Marx ("Flexible smoothing with B-splines and
-    penalties", Statistical Science 11, 1996), so that without evidence a stem stays linear.
+    r_ik = pieces * softmax_k(s_i). All s_i = 0 is the linear fusion; as there, the sign of the weight decides whether
+    similarity of the stem makes a pair more or less similar. This is a generalised additive model (Hastie and
+    Tibshirani, 1986) with the increasing bases of order 1 of Ramsay ("Monotone regression splines in action",
+    Statistical Science 3, 1988). The cost of bending is the difference penalty of Eilers and Marx ("Flexible smoothing
+    with B-splines and penalties", Statistical Science 11, 1996), so that a stem stays linear without evidence against
+    it.
 
     Args:
         stems: Stem layout, in order.
-        pieces: Number of linear pieces a stem; a fit puts equally many of the trained pairs on each.
+        pieces: Number of linear pieces for each stem; a fit puts equally many training pairs on each.
         smoothing: Cost of the squared differences of s_ik and s_i(k+1), summed.
     """
 
     knots: Tensor
 
     def __init__(self, stems: Sequence[str], pieces: int = 6, smoothing: float = 0.01) -> None:
-        super().__init__(stems)
-        if pieces < 2 or not smoothing >= 0.0:  # noqa: PLR2004
-            msg = f"Splines have at least 2 pieces, and a smoothing that is not negative; got {pieces}, {smoothing}."
+        super().__init__(stems, smoothing)
+        if pieces < 2:  # noqa: PLR2004 - one piece is the linear fusion
+            msg = f"Splines have at least 2 pieces; got {pieces}."
             raise ConfigError(msg)
         self.pieces = pieces
-        self.smoothing = smoothing
         self.log_slope = nn.Parameter(torch.zeros(len(self.stems), pieces, dtype=torch.float64))
         knots = torch.linspace(-1.0, 1.0, pieces + 1, dtype=torch.float64)[1:-1]
         self.register_buffer("knots", knots.repeat(len(self.stems), 1))  # (stem, pieces - 1): where the slope changes
@@ -49,7 +49,7 @@ class SplineFusion(WeightedFusion):
                 self.knots[index] = torch.quantile(cosines, shares)
 
     def prepare(self, pairs: StemPairs) -> Tensor:
-        """Return how far each piece is passed from 0 to the cosine, `(batch, stem, piece)`; negative below 0."""
+        """Return the length of each piece between 0 and the cosine, `(batch, stem, piece)`; negative below 0."""
         end = torch.full_like(self.knots[:, :1], torch.inf)
         lower, upper = torch.cat([-end, self.knots], dim=1), torch.cat([self.knots, end], dim=1)  # (stem, piece)
         cosines = pairs.cosines.unsqueeze(2)  # (batch, stem, 1)
@@ -58,7 +58,7 @@ class SplineFusion(WeightedFusion):
         return torch.where(pairs.sounding.unsqueeze(2), passed, 0.0)
 
     def similarity(self, pairs: StemPairs) -> Tensor:
-        """Return the similarity `(batch,)`, without the detour of the contributions."""
+        """Return the similarity `(batch,)` directly, without the contributions."""
         return prepared(pairs).flatten(1) @ self._slopes().flatten()
 
     def fuse(self, pairs: StemPairs) -> Tensor:

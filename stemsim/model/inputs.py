@@ -1,4 +1,4 @@
-"""What `StemSimilarity` takes: files, segments, waveforms and stem embeddings, one or many."""
+"""Inputs of `StemSimilarity`: files, segments, waveforms and stem embeddings, one or many."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,18 +25,17 @@ _EXPECTED: Final = (
     "the path of an audio file, a Segment, a tuple (waveform, sample_rate), StemEmbeddings, or a list of one of the "
     "first three"
 )
-_MATRIX: Final = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ParsedInputs:
-    """One argument, verified: of the three kinds, one is there.
+    """One verified argument, of one of three kinds.
 
     Attributes:
-        single: Whether it was one input and no batch of them.
+        single: True for one input, False for a batch.
         segments: Segments of audio files.
         waveforms: `(channel, time)` float32 on the CPU with their sample rates in Hz.
-        embeddings: Stem embeddings, already computed.
+        embeddings: Stem embeddings that are computed already.
     """
 
     single: bool
@@ -55,44 +54,28 @@ def parse_inputs(inputs: object, stems: StemLayout, dim: int) -> ParsedInputs:
     """Verify one argument of `StemSimilarity`.
 
     Args:
-        inputs: `Inputs`: one input or a list of them. A tuple that starts with a waveform is one input, and no batch.
+        inputs: `Inputs`: one input or a list of them. A tuple that starts with a waveform is one input, not a batch.
         stems: Stem layout that stem embeddings must have.
         dim: Length that their vectors must have.
 
     Returns:
-        What it is.
+        The parsed argument.
 
     Raises:
         ConfigError: If it is something else, or a list of several kinds.
-        AudioError: If a waveform has a wrong shape or type, is empty or not finite, or has no proper sample rate.
-        EmbeddingError: If stem embeddings are of another model.
+        AudioError: If a waveform has a wrong shape or type, is empty or not finite, or has no valid sample rate.
+        EmbeddingError: If stem embeddings belong to another model.
         DataNotFoundError: If a file is missing.
     """
     if isinstance(inputs, StemEmbeddings):
         _check_embeddings(inputs, stems, dim)
         return ParsedInputs(single=len(inputs.vectors) == 1, embeddings=inputs)
-    if _is_item(inputs):
-        return _parse_items([inputs], single=True)
-    if not isinstance(inputs, list | tuple):
+    single = _is_item(inputs)
+    if not single and not isinstance(inputs, list | tuple):
         hint = " A waveform needs its sample rate beside it." if isinstance(inputs, Tensor | np.ndarray) else ""
         msg = f"Expected {_EXPECTED}; got {_kind(inputs)}.{hint}"
         raise ConfigError(msg)
-    return _parse_items(inputs, single=False)
-
-
-def _is_item(value: object) -> bool:
-    return isinstance(value, str | Path | Segment) or _is_waveform(value)
-
-
-def _is_waveform(value: object) -> bool:
-    """Tell a tuple that starts with a waveform, whatever follows, from a tuple of several inputs."""
-    if not isinstance(value, tuple) or isinstance(value, StemEmbeddings) or not value:
-        return False
-    return isinstance(value[0], Tensor | np.ndarray)
-
-
-def _parse_items(items: Sequence[Any], *, single: bool) -> ParsedInputs:
-    """Turn items of one kind into segments or waveforms."""
+    items: Sequence[Any] = [inputs] if single else inputs  # type: ignore[assignment]
     if not all(map(_is_item, items)) or len(set(map(_is_waveform, items))) > 1:
         kinds = ", ".join(dict.fromkeys(map(_kind, items)))
         msg = f"Expected {_EXPECTED}; got a list of {kinds}. Embed each kind with `embed` and pass the embeddings."
@@ -103,10 +86,20 @@ def _parse_items(items: Sequence[Any], *, single: bool) -> ParsedInputs:
     return ParsedInputs(single, segments=tuple(segments))
 
 
+def _is_item(value: object) -> bool:
+    return isinstance(value, str | Path | Segment) or _is_waveform(value)
+
+
+def _is_waveform(value: object) -> bool:
+    """Distinguish a tuple that starts with a waveform, whatever follows, from a tuple of several inputs."""
+    is_tuple = isinstance(value, tuple) and not isinstance(value, StemEmbeddings)
+    return is_tuple and bool(value) and isinstance(value[0], Tensor | np.ndarray)  # type: ignore[index]
+
+
 def _waveform(item: tuple[Any, ...]) -> tuple[Tensor, int]:
     """Return a verified waveform `(channel, time)` and its sample rate."""
     samples, *rates = item
-    if len(rates) != 1 or not _is_rate(rates[0]):
+    if len(rates) != 1 or type(rates[0]) is bool or not isinstance(rates[0], int | np.integer) or rates[0] <= 0:
         msg = f"A waveform comes as (waveform, sample_rate), the rate a positive integer in Hz; got {tuple(rates)}."
         raise AudioError(msg)
     floating = samples.is_floating_point() if isinstance(samples, Tensor) else samples.dtype.kind == "f"
@@ -121,10 +114,10 @@ def _waveform(item: tuple[Any, ...]) -> tuple[Tensor, int]:
         waveform = torch.from_numpy(np.array(samples, dtype=np.float32, order="C"))
     shape = tuple(waveform.shape)
     waveform = waveform.unsqueeze(0) if waveform.ndim == 1 else waveform
-    if waveform.ndim != _MATRIX or not waveform.numel() or waveform.shape[0] > waveform.shape[1]:
+    if waveform.ndim != 2 or not waveform.numel() or waveform.shape[0] > waveform.shape[1]:  # noqa: PLR2004 - a matrix
         msg = (
             f"Expected a waveform (time,) or (channel, time) with at least one sample, got the shape {shape}. "
-            "Transpose one that is (time, channel), as soundfile reads it."
+            "Transpose it if it is (time, channel), as soundfile reads it."
         )
         raise AudioError(msg)
     if not torch.isfinite(waveform).all():
@@ -134,7 +127,7 @@ def _waveform(item: tuple[Any, ...]) -> tuple[Tensor, int]:
 
 
 def _check_embeddings(embeddings: StemEmbeddings, stems: StemLayout, dim: int) -> None:
-    """Verify that stem embeddings are of the model's stems and encoder, as far as one can see."""
+    """Verify that stem embeddings belong to the model's stems and encoder, as far as their shapes show it."""
     batch = len(embeddings.vectors) if embeddings.vectors.ndim else 0
     expected = ((batch, len(stems), dim), (batch, len(stems)), (batch, len(stems)))
     seen = tuple(tuple(tensor.shape) for tensor in embeddings)
@@ -150,10 +143,4 @@ def _check_embeddings(embeddings: StemEmbeddings, stems: StemLayout, dim: int) -
 
 
 def _kind(value: object) -> str:
-    if _is_waveform(value):
-        return "waveforms with sample rates"
-    return type(value).__name__
-
-
-def _is_rate(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) > 0
+    return "waveforms with sample rates" if _is_waveform(value) else type(value).__name__

@@ -92,16 +92,10 @@ class Part:
 
 
 def build_encoder(part: Part) -> Encoder:
-    """Make the encoder that a card names.
-
-    Args:
-        part: The card's encoder.
-
-    Returns:
-        The encoder.
+    """Return the encoder that a card names.
 
     Raises:
-        ConfigError: If the card carries an identity alone, or an option has an impossible value.
+        ConfigError: If the card has an identity alone, or an option has an impossible value.
         DataNotFoundError: If its pretrained weights are not on this machine.
     """
     encoder: Encoder = _build(part)
@@ -109,35 +103,13 @@ def build_encoder(part: Part) -> Encoder:
 
 
 def build_separator(part: Part) -> StemSource:
-    """Make the separator that a card names.
-
-    Args:
-        part: The card's separator.
-
-    Returns:
-        The separator.
-
-    Raises:
-        ConfigError: If the card carries an identity alone, or an option has an impossible value.
-        DataNotFoundError: If its pretrained weights are not on this machine.
-    """
+    """Return the separator that a card names; raises as `build_encoder` does."""
     separator: StemSource = _build(part)
     return separator
 
 
 def build_fusion(part: Part, stems: StemLayout) -> Fusion:
-    """Make the fusion that a card names, with its parameters at their start.
-
-    Args:
-        part: The card's fusion.
-        stems: Stem layout, in order.
-
-    Returns:
-        The fusion.
-
-    Raises:
-        ConfigError: If the card carries an identity alone, or an option has an impossible value.
-    """
+    """Return the fusion that a card names, with its parameters at their start; raises as `build_encoder` does."""
     try:
         fusion: Fusion = _build(part, stems)
     except RuntimeError as error:  # of torch: negative sizes, or more than the memory holds

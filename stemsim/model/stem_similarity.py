@@ -54,14 +54,13 @@ class Explanation:
         return {**asdict(self), "stems": list(self.stems)}
 
     def __str__(self) -> str:
-        lines = [f"similarity {self.similarity:.3f}", f"{'stem':<10}{'weight':>8}{'cosine':>8}{'contribution':>14}"]
+        lines = [f"{'stem':<12}{'weight':>8}{'cosine':>9}{'contribution':>14}"]
         for stem in self.stems:
             weight = "-" if self.weights is None else f"{self.weights[stem]:.3f}"
             cosine = "-" if stem in self.silent else f"{self.cosines[stem]:.3f}"
-            lines.append(f"{stem:<10}{weight:>8}{cosine:>8}{self.contributions[stem]:>14.3f}")
-            if stem in self.silent:
-                lines[-1] += f"   silent in {self.silent[stem]}"
-        return "\n".join(lines)
+            line = f"{stem:<12}{weight:>8}{cosine:>9}{self.contributions[stem]:>14.3f}"
+            lines.append(f"{line}  silent in {self.silent[stem].upper()}" if stem in self.silent else line)
+        return "\n".join([*lines, f"{'sum':<29}{self.similarity:>14.3f}  similarity; higher is closer"])
 
 
 class StemSimilarity:
@@ -135,7 +134,7 @@ class StemSimilarity:
 
     @property
     def card(self) -> ModelCard:
-        """What is known of the model, with the identities of the encoder and the separator in use."""
+        """Card of the model, with the identities of the encoder and the separator in use."""
         return self._card
 
     def __call__(self, a: Inputs, b: Inputs) -> float | Tensor:
@@ -324,7 +323,7 @@ def _weighted_sum(stems: StemLayout, weights: Mapping[str, float]) -> LinearFusi
         remedy="Give one weight for each stem of the embedder's separator.",
     )
     fusion = LinearFusion(stems)
-    fusion.set_weights(torch.tensor([float(weights[stem]) for stem in stems], dtype=torch.float64))
+    fusion.start_from(torch.tensor([float(weights[stem]) for stem in stems], dtype=torch.float64))
     return fusion
 
 

@@ -1,4 +1,4 @@
-"""Pretrained files: which there are, where they lie, and how they are read without running code."""
+"""Pretrained models: registry, location, download, and reading without running code."""
 
 from stemsim.pretrained.folder import is_offline, locate, locate_file, pretrained_folder
 from stemsim.pretrained.registry import PRETRAINED, Pretrained

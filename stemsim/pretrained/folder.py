@@ -1,4 +1,4 @@
-"""Where pretrained files lie on this disk. Nothing here touches the network."""
+"""Folders in which pretrained files are looked for. Nothing here uses the network."""
 
 import os
 import re
@@ -13,7 +13,9 @@ from stemsim.pretrained.registry import PRETRAINED, Pretrained
 __all__ = ["find", "folder_of", "is_offline", "is_repository", "locate", "locate_file", "pretrained_folder"]
 
 _TRUE: Final = ("1", "true", "yes", "on")
+# As `huggingface_hub.utils.validate_repo_id`, which may not be installed.
 _REPOSITORY: Final = re.compile(r"(?!.*(?:--|\.\.))\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b(?<!\.git)", re.ASCII)
+_CONVERTIBLE: Final = (".pt", ".th", ".bin")  # by `stemsim models import`
 
 
 def pretrained_folder() -> Path:
@@ -30,7 +32,7 @@ def is_offline() -> bool:
 
 
 def is_repository(name: str) -> bool:
-    """Tell whether `org/name` of a repository may be spelled so; huggingface_hub raises a ValueError on others."""
+    """Tell whether a text has the form `org/name` of a repository on the hub."""
     return _REPOSITORY.fullmatch(name) is not None
 
 
@@ -40,21 +42,17 @@ def folder_of(name: str) -> Path:
 
 
 def find(model: Pretrained) -> Path | None:
-    """Return the folder that holds all files of a model: ours, or the Hugging Face cache; None if there is none.
-
-    Args:
-        model: The model.
-    """
+    """Return the folder that has all files of a model: ours, or the Hugging Face cache; None if there is none."""
     folder = folder_of(model.name)
-    if all(any(_sound(folder, name) for name in names) for names in _acceptable(model)):
+    if all(any(_is_filled(folder / name) for name in _with_imported(names)) for names in model.alternatives):
         return folder
     cached = [_cached(model.repo, names) for names in model.alternatives]
-    paths = [path for path in cached if path is not None]
-    return paths[0].parent if len(paths) == len(cached) and len({path.parent for path in paths}) == 1 else None
+    parents = {None if path is None else path.parent for path in cached}
+    return parents.pop() if len(parents) == 1 else None
 
 
 def locate(model: str | Path) -> Path:
-    """Find a pretrained model on this disk, at once and without the network.
+    """Find a pretrained model on this disk.
 
     Args:
         model: A name of `PRETRAINED`, `org/name` of a repository of the Hugging Face hub, or a path.
@@ -63,13 +61,18 @@ def locate(model: str | Path) -> Path:
         The folder with its files, or the file if a file was named.
 
     Raises:
-        DataNotFoundError: If it is not there; says which files are expected where, and how to get them.
+        DataNotFoundError: If it is not there; the message names the expected files and the way to get them.
     """
     name = str(model)
     if known := PRETRAINED.get(name):
         if (folder := find(known)) is not None:
             return folder
-        raise _not_found(known)
+        files = ", ".join(" or ".join(names) for names in known.alternatives)
+        msg = (
+            f"The model {name} is not on this disk: expected {files} in {folder_of(name)}. To download it (about "
+            f"{known.megabytes} MB; license: {known.terms}): stemsim models download {name}{_offline_hint()}"
+        )
+        raise DataNotFoundError(msg)
     if (path := Path(model).expanduser()).exists():
         return path
     if is_repository(name):
@@ -80,7 +83,7 @@ def locate(model: str | Path) -> Path:
             return cached.parent
         msg = (
             f"No file or folder {name}, and no model of that name in {repository}. If it is a repository of the "
-            f"Hugging Face hub: stemsim models download {name}.{_switch()}"
+            f"Hugging Face hub: stemsim models download {name}{_offline_hint()}"
         )
         raise DataNotFoundError(msg)
     close = get_close_matches(name, PRETRAINED, n=1, cutoff=0.4)
@@ -90,7 +93,7 @@ def locate(model: str | Path) -> Path:
 
 
 def locate_file(model: str | Path, *, suffixes: Sequence[str]) -> Path:
-    """Find the one file with the weights of a model.
+    """Find the one file that holds the weights of a model.
 
     Args:
         model: As for `locate`.
@@ -110,7 +113,7 @@ def locate_file(model: str | Path, *, suffixes: Sequence[str]) -> Path:
     expected = {Path(name).stem for names in known.alternatives for name in names} if known else set()
     for suffix in suffixes:
         files = [file for file in sorted(path.glob(f"*{suffix}")) if file.is_file() and not file.name.startswith(".")]
-        files = [file for file in files if not expected or file.stem in expected]  # the cache holds others beside it
+        files = [file for file in files if not expected or file.stem in expected]  # the cache has others beside it
         if len(files) > 1:
             msg = f"{path} holds several models: {', '.join(file.name for file in files)}. Name one of the files."
             raise ConfigError(msg)
@@ -122,16 +125,12 @@ def locate_file(model: str | Path, *, suffixes: Sequence[str]) -> Path:
     raise DataNotFoundError(msg)
 
 
-def _acceptable(model: Pretrained) -> list[tuple[str, ...]]:
-    """Return the names that each file may have, the safetensors that an import made of it included."""
-    return [
-        (*names, *(f"{Path(name).stem}.safetensors" for name in names if Path(name).suffix in {".pt", ".th", ".bin"}))
-        for names in model.alternatives
-    ]
+def _with_imported(names: Sequence[str]) -> list[str]:
+    """Return the names that a file may have, including the safetensors that an import makes of it."""
+    return [*names, *(f"{Path(name).stem}.safetensors" for name in names if Path(name).suffix in _CONVERTIBLE)]
 
 
-def _sound(folder: Path, name: str) -> bool:
-    file = folder / name
+def _is_filled(file: Path) -> bool:
     return file.is_file() and file.stat().st_size > 0
 
 
@@ -148,16 +147,7 @@ def _cached(repo: str, names: Sequence[str]) -> Path | None:
     return None
 
 
-def _not_found(model: Pretrained) -> DataNotFoundError:
-    files = ", ".join(" or ".join(names) for names in model.alternatives)
-    return DataNotFoundError(
-        f"The model {model.name} is not on this disk: expected {files} in {folder_of(model.name)}. Get it "
-        f"(about {model.megabytes} MB; {model.terms}) by: stemsim models download {model.name}{_switch()}"
-    )
-
-
-def _switch() -> str:
-    """Return what to do where the network is off."""
+def _offline_hint() -> str:
     if not is_offline():
         return ""
     return " (the offline switch is on: unset STEMSIM_OFFLINE and HF_HUB_OFFLINE, or copy the files there yourself)"

@@ -1,8 +1,7 @@
-"""Checkpoints of others, read without running the code that may be in them."""
+"""Checkpoint files: read without running the code that may be in them, and written as safetensors."""
 
 import hashlib
 import json
-import os
 import pickle
 import re
 import zipfile
@@ -19,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stemsim.errors import CheckpointError, DataNotFoundError
+from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
 
-__all__ = ["Checkpoint", "load_strictly", "read_checkpoint", "state_hash", "write_checkpoint"]
+__all__ = ["Checkpoint", "import_checkpoint", "load_strictly", "read_checkpoint", "state_hash", "write_checkpoint"]
 
 _JSON_KEYS: Final = ("args", "kwargs")  # how `demucs.hf` stores the arguments of a model in safetensors
 _UNSAFE: Final = re.compile(r"[Uu]nsupported (?:global: )?(?:GLOBAL|class) (\S+)")
@@ -29,12 +28,11 @@ _UNSAFE: Final = re.compile(r"[Uu]nsupported (?:global: )?(?:GLOBAL|class) (\S+)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """What a checkpoint file holds.
+    """Content of a checkpoint file.
 
     Attributes:
-        state: The tensors of a model by their names in it, whatever they were wrapped in.
-        metadata: For a Demucs model `klass` (dotted name), `args` and `kwargs`; for safetensors also what their header
-            says.
+        state: The tensors of a model, by their names in the model.
+        metadata: For a Demucs model `klass` (dotted name), `args` and `kwargs`; for safetensors also their header.
     """
 
     state: dict[str, Tensor]
@@ -45,15 +43,15 @@ def read_checkpoint(path: str | Path, *, allow_pickle: bool = False) -> Checkpoi
     """Read a safetensors file, or a torch file by the unpickler that makes tensors and runs no code.
 
     Args:
-        path: A `.safetensors` file, or what `torch.save` wrote.
+        path: A `.safetensors` file, or one that `torch.save` wrote.
         allow_pickle: Let a torch file run whatever code it holds. Only for files from people you trust.
 
     Returns:
-        Its tensors, on the CPU and not yet copied into memory where the format allows that.
+        Its tensors, on the CPU, memory-mapped where the format allows it.
 
     Raises:
         DataNotFoundError: If there is no such file.
-        CheckpointError: If it is damaged or no checkpoint, or if it cannot be read without running code.
+        CheckpointError: If it is damaged or not a checkpoint, or if it cannot be read without running code.
     """
     path = Path(path)
     if not path.is_file():
@@ -67,10 +65,10 @@ def read_checkpoint(path: str | Path, *, allow_pickle: bool = False) -> Checkpoi
 
 
 def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint as safetensors, in one atomic step.
+    """Write a checkpoint as safetensors, atomically.
 
     Args:
-        path: File to write; one that is there is replaced.
+        path: File to write; an existing one is replaced.
         checkpoint: Tensors and metadata; `args` and `kwargs` are encoded as `demucs.hf` expects them.
 
     Raises:
@@ -89,12 +87,47 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
             partial = Path(file.name)
         save_file(state, partial, metadata=metadata)
         partial.chmod(0o644)
-        os.replace(partial, path)  # noqa: PTH105 - the atomic one, by its usual name
+        partial.replace(path)
     except (OSError, SafetensorError) as error:
         if partial is not None:
             partial.unlink(missing_ok=True)
         msg = f"{path} cannot be written ({error}). Nothing was changed; make room, or choose another folder."
         raise CheckpointError(msg) from error
+
+
+def import_checkpoint(
+    file: str | Path, *, allow_pickle: bool = False, output: Path | None = None, overwrite: bool = False
+) -> Path:
+    """Convert a checkpoint to safetensors, which are quicker to read and cannot hold code.
+
+    The tensors do not change, and neither does the identity of an encoder or separator that is made of them.
+
+    Args:
+        file: A torch file: of LAION-CLAP, MuQ-MuLan or Demucs, or any state dictionary.
+        allow_pickle: Run the code that the file may hold. Only for files from people you trust.
+        output: File to write; None puts it beside the checkpoint, with the ending `.safetensors`.
+        overwrite: Replace an existing file.
+
+    Returns:
+        The file written.
+
+    Raises:
+        ConfigError: If the output exists, is the checkpoint itself, or does not end in `.safetensors`.
+        CheckpointError: If the checkpoint cannot be read without running code, is damaged, or there is no room.
+    """
+    file = Path(file)
+    target = output or file.with_suffix(".safetensors")
+    msg = ""
+    if target.resolve() == file.resolve():
+        msg = f"{file} would be written onto itself. Name another file by --output; safetensors need no import."
+    elif target.suffix != ".safetensors":
+        msg = f"The output is read as safetensors by its ending only: expected --output NAME.safetensors, got {target}."
+    elif target.exists() and not overwrite:
+        msg = f"{target} exists already. Name another file by --output, or replace it by --overwrite."
+    if msg:
+        raise ConfigError(msg)
+    write_checkpoint(target, read_checkpoint(file, allow_pickle=allow_pickle))
+    return target
 
 
 def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], what: str) -> None:
@@ -103,7 +136,7 @@ def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], what: st
     Args:
         module: The module.
         state: Its tensors, no more and no fewer.
-        what: Where they come from, as the subject of an error.
+        what: Their source, as the subject of an error.
 
     Raises:
         CheckpointError: If a tensor is missing, left over, of another shape or not finite.
@@ -112,8 +145,7 @@ def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], what: st
         module.load_state_dict(dict(state), strict=True)
     except RuntimeError as error:
         expected = module.state_dict()
-        missing = sorted(set(expected) - set(state))
-        left = sorted(set(state) - set(expected))
+        missing, left = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
         shapes = [
             f"{name} {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
             for name, tensor in expected.items()
@@ -122,24 +154,17 @@ def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], what: st
         msg = (
             f"{what} does not fit {type(module).__name__}: {len(missing)} tensors missing {missing[:3]}, {len(left)} "
             f"left over {left[:3]}, {len(shapes)} of another shape {shapes[:3]}. It is the checkpoint of another "
-            "architecture, or of another version of it: name the right one."
+            "architecture, or of another version: name the right one."
         )
         raise CheckpointError(msg) from error
     broken = [name for name, tensor in module.state_dict().items() if not torch.isfinite(tensor).all()]
     if broken:
-        msg = f"{what} has tensors that are not finite: {broken[:3]}. Download it again."
+        msg = f"{what} has tensors that are not finite: {broken[:3]}. Download or copy it again."
         raise CheckpointError(msg)
 
 
 def state_hash(state: Mapping[str, Tensor]) -> str:
-    """Hash tensors by name, type, shape and content, whatever file they came from.
-
-    Args:
-        state: The tensors.
-
-    Returns:
-        The first 12 hexadecimal digits of their BLAKE2b digest: the same for a `.pt` and its imported safetensors.
-    """
+    """Return a hash of names, types, shapes and contents of tensors, whatever file they came from: 12 hex digits."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
@@ -171,10 +196,10 @@ def _read_torch(path: Path, allow_pickle: bool) -> Checkpoint:
         if allow_pickle:
             raise _damaged(path, error) from error
         if not (unsafe := _unsafe_part(path, error)):  # torch would advise unsafe loading here
-            raise _damaged(path, ValueError("nothing that torch.save writes")) from error
+            raise _damaged(path, ValueError("not written by torch.save")) from error
         msg = (
             f"{path} cannot be read without running code that it holds ({unsafe}), so it was not read. If you trust "
-            f"those who made it, turn it into safetensors once: stemsim models import {path} --allow-pickle"
+            f"its authors, convert it to safetensors once: stemsim models import {path} --allow-pickle"
         )
         raise CheckpointError(msg) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, ImportError) as error:
@@ -183,21 +208,20 @@ def _read_torch(path: Path, allow_pickle: bool) -> Checkpoint:
 
 
 def _unsafe_part(path: Path, error: pickle.UnpicklingError) -> str:
-    """Return what the safe unpickler would not do; nothing where the file is simply no pickle."""
+    """Return the part of a pickle that the safe unpickler refuses; empty if the file is not a pickle at all."""
     if found := _UNSAFE.search(str(error)):
         return found.group(1).rstrip(".,")
     with path.open("rb") as file:
         start = file.read(2)
-    # The safe unpickler knows protocol 2 alone, and a pickle begins with b"\x80" and its protocol.
+    # The safe unpickler knows protocol 2 only, and a pickle begins with b"\x80" and its protocol.
     is_pickle = zipfile.is_zipfile(path) or (start[:1] == b"\x80" and start[1:] <= b"\x05")
     return "a pickle that is not torch's own" if is_pickle else ""
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     first = (str(error).splitlines() or [repr(error)])[0][:200]
-    return CheckpointError(
-        f"{path} is damaged, or no checkpoint ({first}); {path.stat().st_size} bytes. Download or copy it again."
-    )
+    size = path.stat().st_size
+    return CheckpointError(f"{path} is damaged or not a checkpoint ({first}); {size} bytes. Download or copy it again.")
 
 
 def _unwrapped(path: Path, package: Any) -> Checkpoint:
@@ -216,8 +240,8 @@ def _unwrapped(path: Path, package: Any) -> Checkpoint:
         state = package["state"]
     if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         msg = (
-            f"{path} is no checkpoint that we know: expected a state dictionary of tensors, one under `state_dict`, or "
-            f"a Demucs package; got {type(package).__name__}."
+            f"{path} is not a checkpoint of a known kind: expected a state dictionary of tensors, one under "
+            f"`state_dict`, or a Demucs package; got {type(package).__name__}."
         )
         raise CheckpointError(msg)
     if state and all(name.startswith("module.") for name in state):  # of DistributedDataParallel
@@ -226,7 +250,7 @@ def _unwrapped(path: Path, package: Any) -> Checkpoint:
 
 
 def _safe_globals() -> list[Any]:
-    """Return what known checkpoints hold beside tensors; none of it can do anything but be a value."""
+    """Return the classes in known checkpoints beside tensors; all they can do is to be values."""
     # Only the name of the class matters to us, so a stand-in spares the import of Demucs.
     htdemucs = type("HTDemucs", (), {"__module__": "demucs.htdemucs", "__qualname__": "HTDemucs"})
     scalar = np.float64(0.0).__reduce__()[0]

@@ -1,4 +1,4 @@
-"""The pretrained models that we know, by upstream's own names."""
+"""Registry of the pretrained models that stemsim knows, by upstream's own names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,18 +12,19 @@ Kind = Literal["encoder", "separator", "part"]
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """A pretrained model as it is published.
+    """A pretrained model as its publisher offers it.
 
     Attributes:
         name: Upstream's name of it.
-        kind: What it is for; a `part` is nothing on its own.
-        summary: What it is, in a few words.
+        kind: Its purpose; a `part` is of no use on its own.
+        summary: A short description.
         repo: Repository on the Hugging Face hub.
-        files: What is needed of it; alternatives, the best one first, are parted by `|`.
+        files: Files that are needed; alternatives, the best one first, are separated by `|`.
         megabytes: Size of all files, rounded.
-        license: Of the weights.
-        noncommercial: Whether that licence forbids commercial use.
-        needs: Names of the parts that come along.
+        license: Terms of use of the weights in the publisher's words; `not stated` where there are none.
+        license_source: Address where the publisher says so.
+        noncommercial: Whether these terms exclude commercial use.
+        needs: Names of the parts that are downloaded with it.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Pretrained:
     files: tuple[str, ...]
     megabytes: int
     license: str
+    license_source: str
     noncommercial: bool = False
     needs: tuple[str, ...] = ()
 
@@ -43,9 +45,21 @@ class Pretrained:
 
     @property
     def terms(self) -> str:
-        """Return the licence, and in words what it forbids."""
-        return f"{self.license}: not for commercial use" if self.noncommercial else self.license
+        """Return the license of the weights, and that it excludes commercial use if it does."""
+        return f"{self.license}{', no commercial use' if self.noncommercial else ''}"
 
+
+# The metadata of the model card on the hub: https://huggingface.co/lukewys/laion_clap/blob/main/README.md
+_CLAP: Final = "https://huggingface.co/lukewys/laion_clap"
+# "The model weights (MuQ-large-msd-iter, MuQ-MuLan-large) in this repository are released under the CC-BY-NC 4.0
+# license": README and LICENSE_weights of the repository and of the package muq.
+_MUQ: Final = "https://github.com/tencent-ailab/MuQ#license"
+# Alexandre Défossez, the author, in issue #327 (2022): "The model weights are not covered by the MIT license, and are
+# provided only for scientific purposes"; in #508 (2023), asked about commercial products: "Weights are provided for
+# research purpose!" His hub repositories, published in July 2026, first carried the tag `mit`, which a later commit
+# removed (https://huggingface.co/adefossez/HTDemucs-6s/discussions/1).
+_DEMUCS: Final = "https://github.com/facebookresearch/demucs/issues/327"
+_SCIENTIFIC: Final = "not covered by the MIT license of the code; for scientific purposes only"
 
 _MODELS: Final = (
     Pretrained(
@@ -56,6 +70,7 @@ _MODELS: Final = (
         files=("630k-audioset-best.pt",),
         megabytes=1860,
         license="CC0-1.0",
+        license_source=_CLAP,
     ),
     Pretrained(
         name="music_audioset_epoch_15_esc_90.14",
@@ -65,6 +80,7 @@ _MODELS: Final = (
         files=("music_audioset_epoch_15_esc_90.14.pt",),
         megabytes=2350,
         license="CC0-1.0",
+        license_source=_CLAP,
     ),
     Pretrained(
         name="MuQ-MuLan-large",
@@ -74,6 +90,7 @@ _MODELS: Final = (
         files=("config.json", "model.safetensors|pytorch_model.bin"),
         megabytes=2600,
         license="CC-BY-NC-4.0",
+        license_source=_MUQ,
         noncommercial=True,
         needs=("MuQ-large-msd-iter",),
     ),
@@ -84,7 +101,9 @@ _MODELS: Final = (
         repo="adefossez/HTDemucs",
         files=("htdemucs.yaml", "955717e8.safetensors|955717e8-8726e21a.th"),
         megabytes=84,
-        license="MIT",
+        license=_SCIENTIFIC,
+        license_source=_DEMUCS,
+        noncommercial=True,
     ),
     Pretrained(
         name="htdemucs_6s",
@@ -93,7 +112,9 @@ _MODELS: Final = (
         repo="adefossez/HTDemucs-6s",
         files=("htdemucs_6s.yaml", "5c90dfd2.safetensors|5c90dfd2-34c22ccb.th"),
         megabytes=55,
-        license="MIT",
+        license=_SCIENTIFIC,
+        license_source=_DEMUCS,
+        noncommercial=True,
     ),
     Pretrained(
         name="MuQ-large-msd-iter",
@@ -103,27 +124,30 @@ _MODELS: Final = (
         files=("config.json",),
         megabytes=0,
         license="CC-BY-NC-4.0",
+        license_source=_MUQ,
         noncommercial=True,
     ),
     Pretrained(
         name="roberta-base",
         kind="part",
-        summary="tokenizer, for words with LAION-CLAP",
+        summary="tokenizer, for text with LAION-CLAP",
         repo="FacebookAI/roberta-base",
         files=("config.json", "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"),
         megabytes=3,
         license="MIT",
+        license_source="https://huggingface.co/FacebookAI/roberta-base",
     ),
     Pretrained(
         name="xlm-roberta-base",
         kind="part",
-        summary="tokenizer, for words with MuQ-MuLan",
+        summary="tokenizer, for text with MuQ-MuLan",
         repo="FacebookAI/xlm-roberta-base",
         files=("config.json", "tokenizer.json", "sentencepiece.bpe.model", "tokenizer_config.json"),
         megabytes=14,
         license="MIT",
+        license_source="https://huggingface.co/FacebookAI/xlm-roberta-base",
     ),
 )
 
 PRETRAINED: Final[Mapping[str, Pretrained]] = MappingProxyType({model.name: model for model in _MODELS})
-"""By name: the encoders, the separators, and the parts that they need."""
+"""The encoders, the separators and the parts that they need, by name."""

@@ -1,9 +1,9 @@
-"""Lets torchvision and torchaudio be imported beside a CPU build of torch.
+"""Workaround that makes torchvision and torchaudio importable beside a CPU build of torch.
 
 muq and laion-clap need torchvision and torchaudio, whose wheels in the package index are CUDA builds. Beside a CPU
-torch their compiled parts cannot load, and then not only they fail: `import torchvision` ends with "operator
-torchvision::nms does not exist", and every package that imports it where it is installed (lightning, torchmetrics,
-transformers) ends with it. We use none of those compiled parts: the mel spectrogram of torchaudio is Python.
+torch their compiled parts cannot be loaded: `import torchvision` fails with "operator torchvision::nms does not exist",
+and so does every package that imports it if it is installed (lightning, torchmetrics, transformers). stemsim uses none
+of those compiled parts: the mel spectrogram of torchaudio is written in Python.
 """
 
 import platform
@@ -15,16 +15,16 @@ from typing import Any, NoReturn
 
 __all__ = ["repair_torchvision"]
 
-# PyTorch takes definitions back when the library that made them goes away.
+# PyTorch removes definitions when the library that made them is deleted.
 _libraries: list[Any] = []
 
 
 @cache
 def repair_torchvision() -> None:
-    """Make torchvision and torchaudio importable where CUDA builds of them lie beside a CPU build of torch.
+    """Make CUDA builds of torchvision and torchaudio importable beside a CPU build of torch.
 
-    Call it before the first import of either, or of lightning, torchmetrics, transformers or muq. Does nothing in any
-    other combination, and imports nothing but torch.
+    Call it before the first import of either, or of lightning, torchmetrics, transformers or muq. It does nothing in
+    other combinations, and imports only torch.
     """
     if not _mismatched("torchvision") and not _mismatched("torchaudio"):
         return
@@ -42,7 +42,7 @@ def repair_torchvision() -> None:
 
 
 def _mismatched(package: str) -> bool:
-    """Whether a package is the index' build for Linux on x86-64, which is the CUDA build, and not yet imported."""
+    """Tell whether a package is the index's build for Linux on x86-64, which needs CUDA, and is not imported yet."""
     if package in sys.modules or sys.platform != "linux" or platform.machine() != "x86_64":
         return False
     try:
@@ -52,7 +52,7 @@ def _mismatched(package: str) -> bool:
 
 
 def _extension_stub() -> ModuleType:
-    """Return what `torchaudio._extension` is where torchaudio was built without compiled parts."""
+    """Return the module `torchaudio._extension` of a torchaudio without compiled parts."""
 
     def fail_if_no_align(function: Any) -> Any:
         def fail(*_args: Any, **_kwargs: Any) -> NoReturn:

@@ -19,14 +19,14 @@ _CROSSOVER_ORDER: Final = 4
 
 
 class Bands(Separator):
-    """Splits a mix into bass (low and sustained), drums (percussive) and residuals (all the rest), without weights.
+    """Splits a mix into bass (low and sustained), drums (percussive) and residuals (everything else), without weights.
 
-    Harmonic/percussive separation by median filtering (FitzGerald, DAFx 2010) with soft masks, and a crossover that
-    takes the bass out of the harmonic part. The three stems add up to the mix. **It is the offline default, and Demucs
-    is far better**: these are bands of the mix, not instruments. Vocals, guitars and keys all land in `residuals`.
+    Harmonic/percussive separation by median filtering (FitzGerald, DAFx 2010) with soft masks, followed by a crossover
+    that takes the bass out of the harmonic part. The three stems add up to the mix. **It is the offline default, and
+    Demucs is far better**: these are bands of the mix, not instruments. Vocals, guitars and keys end up in `residuals`.
 
     Args:
-        crossover: Frequency in Hz at which the harmonic part passes from `bass` to `residuals`.
+        crossover: Frequency in Hz above which the harmonic part belongs to `residuals` rather than to `bass`.
     """
 
     stems = ("bass", "drums", "residuals", "mix")
@@ -35,7 +35,7 @@ class Bands(Separator):
 
     def __init__(self, crossover: float = 200.0) -> None:
         if not 0.0 < crossover < self.sample_rate / 2:
-            msg = f"The crossover lies between 0 and {self.sample_rate // 2} Hz; got {crossover} Hz."
+            msg = f"The crossover lies between 0 and {self.sample_rate // 2} Hz; got {crossover} Hz. Set it to 200."
             raise ConfigError(msg)
         self.crossover = crossover
         self.identity = f"bands-v1(crossover={crossover:g})"
@@ -50,7 +50,9 @@ class Bands(Separator):
         padded = pad(mix, (_N_FFT, _N_FFT))
         spectrum = torch.stft(padded, _N_FFT, _HOP, window=window, return_complex=True)  # (row, bin, frame)
         harmonic = self._harmonic_mask(spectrum.abs())
-        low = self._low_mask(mix.device)
+        # The Butterworth-shaped share (bin, 1) of the bass in the harmonic part.
+        ratio = torch.fft.rfftfreq(_N_FFT, 1.0 / self.sample_rate, device=mix.device) / self.crossover
+        low = torch.reciprocal(1.0 + ratio.pow(2 * _CROSSOVER_ORDER)).unsqueeze(1)
         masks = torch.stack([harmonic * low, 1.0 - harmonic])  # (2, row, bin, frame)
         masked = (masks * spectrum).flatten(0, 1)  # (2 * row, bin, frame)
         parts = torch.istft(masked, _N_FFT, _HOP, window=window, length=padded.shape[-1])
@@ -60,21 +62,15 @@ class Bands(Separator):
 
     @staticmethod
     def _harmonic_mask(magnitude: Tensor) -> Tensor:
-        """Return the soft mask `(row, bin, frame)` in [0, 1] of what is smoother in time than in frequency."""
+        """Return the share `(row, bin, frame)` in [0, 1] that is smoother in time than in frequency."""
         harmonic = _running_median(magnitude, _HARMONIC_FRAMES)
         percussive = _running_median(magnitude.transpose(1, 2), _PERCUSSIVE_BINS).transpose(1, 2)
         power = harmonic.square() + percussive.square()
         return torch.where(power > 0.0, harmonic.square() / power.clamp(min=1e-30), 0.5)
 
-    def _low_mask(self, device: torch.device) -> Tensor:
-        """Return the Butterworth-shaped share `(bin, 1)` in [0, 1] that the bass has of the harmonic part."""
-        frequencies = torch.fft.rfftfreq(_N_FFT, 1.0 / self.sample_rate, device=device)
-        ratio = frequencies / self.crossover
-        return torch.reciprocal(1.0 + ratio.pow(2 * _CROSSOVER_ORDER)).unsqueeze(1)
-
 
 def _running_median(values: Tensor, width: int) -> Tensor:
-    """Median over `width` (odd) neighbours along the last axis, with the edge values repeated outwards."""
+    """Return the median over `width` (odd) neighbours along the last axis, with the edge values repeated outwards."""
     margin = width // 2
     neighbours = pad(values, (margin, margin), mode="replicate").unfold(-1, width, 1)  # (..., time, width)
     return torch.median(neighbours, dim=-1).values

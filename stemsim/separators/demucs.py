@@ -1,48 +1,67 @@
 """Demucs v4 (Rouard et al., ICASSP 2023, arXiv:2211.08553) as a separator."""
 
+import hashlib
+import inspect
+import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 import torch
+import yaml
 from torch import Tensor
 from torch.nn.functional import pad
 
-from stemsim.audio import Segment, audio_info, read_audio, resample, to_channels
-from stemsim.errors import ConfigError
+from stemsim.audio import Segment, read_audio, resample, to_channels
+from stemsim.audio.files import FileVersion, file_version
+from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
 from stemsim.pretrained import locate
+from stemsim.pretrained.loading import load_strictly, read_checkpoint, state_hash
 from stemsim.pretrained.precision import Precision, autocast, check_precision, precision_suffix
 from stemsim.separators.base import Separator, fit_length
-from stemsim.separators.demucs_loading import load_htdemucs
 from stemsim.stems import STEMS
 
 __all__ = ["Demucs"]
 
+_log = logging.getLogger(__name__)
+
 Context = Literal["none", "neighbours", "file"]
+Span = tuple[int, int]  # offset and length in samples
 
 _OVERLAP: Final = 0.25  # of a chunk with the next, as upstream
 _EPSILON: Final = 1e-8  # added to the standard deviation, as upstream
-_CHUNKS_KEPT: Final = 8  # of the file at hand: 16 MB each with six sources
+_CHUNKS_KEPT: Final = 8  # of the current file: 16 MB each with six sources
+_KLASS: Final = "demucs.htdemucs.HTDemucs"
+_SUFFIXES: Final = (".safetensors", ".th")
+_ALIASES: Final = {"other": "residuals"}
 
 
 class Demucs(Separator):
     """Demucs v4: `htdemucs` gives the 4-stem layout, `htdemucs_6s` the 6-stem layout; `other` is called `residuals`.
 
-    As upstream with `shifts=0`, which makes it deterministic: each clip is normalised by mean and deviation of its
-    channels' mean, which is undone afterwards, so that the levels between stems are kept; clips longer than a chunk
-    (7.8 s) are separated in chunks that overlap by a quarter. Nothing is written to disk.
+    Equal to upstream with `shifts=0`, which makes it deterministic: each clip is normalised by the mean and standard
+    deviation of its downmix, which is undone afterwards, so that the levels between stems are kept; clips longer than
+    a chunk (7.8 s) are separated in chunks that overlap by a quarter. Nothing is written to disk.
+
+    On a CPU, much of the time goes into memory that glibc returns to the kernel and requests again. With the
+    environment variables `MALLOC_ARENA_MAX=1`, `MALLOC_MMAP_MAX_=0`, `MALLOC_TRIM_THRESHOLD_=2147483647` and
+    `MALLOC_TOP_PAD_=268435456` it keeps this memory, which saves about a fifth of the time.
 
     Args:
         model: `htdemucs`, `htdemucs_6s`, or a folder with such a model: `NAME.yaml` and the `.safetensors` or `.th`
             file that it names; or one such file alone.
-        context: What lies around a segment shorter than a chunk. `none`: zeros, as in the paper. `neighbours`: what the
-            file holds there, at no cost. `file`: the file is separated once, in overlapping chunks, and the segments
-            are cut out of the result; best for windows that cover whole songs.
+        context: Audio around a segment that is shorter than a chunk. `none`: zeros, as in the paper. `neighbours`: the
+            audio of the file around it, at no cost. `file`: the file is separated once, in overlapping chunks, and the
+            segments are cut out of the result; best for windows that cover whole songs.
         precision: `float32`, or `bfloat16` or `float16` by automatic mixed precision.
-        batch_size: Most chunks separated at once; null is one on a CPU, where more gain nothing, and all that are asked
-            for on a GPU.
+        batch_size: Maximum number of chunks separated at once. null: one on a CPU, where more gain nothing, and all of
+            them on a GPU.
+
+    Raises:
+        ConfigError: If an option is out of range, the package demucs is missing, or the folder holds several models.
+        DataNotFoundError: If a file does not exist.
+        CheckpointError: If a file is damaged or holds another kind of model.
     """
 
     channels = 2
@@ -57,7 +76,7 @@ class Demucs(Separator):
     ) -> None:
         if context not in {"none", "neighbours", "file"} or (batch_size is not None and batch_size < 1):
             msg = (
-                "`context` is none, neighbours or file, and `batch_size` is at least 1, or null; got "
+                "`context` must be none, neighbours or file, and `batch_size` at least 1 or null; got "
                 f"{context!r} and {batch_size}."
             )
             raise ConfigError(msg)
@@ -65,19 +84,14 @@ class Demucs(Separator):
         self.context: Context = context
         self.precision = check_precision(precision)
         self.batch_size = batch_size
-        self._model, sources, digest = load_htdemucs(locate(model))
+        self._model, digest = _load(locate(model))
+        sources = [_ALIASES.get(source, source) for source in self._model.sources]
         self.stems = tuple(stem for stem in STEMS if stem in sources or stem == "mix")
         self._order = [sources.index(stem) for stem in self.stems[:-1]]
         self.sample_rate = int(self._model.samplerate)
         self._chunk = int(self._model.segment * self.sample_rate)
         self.identity = f"demucs-v1({digest},context={context}{precision_suffix(self.precision)})"
-        self._at_hand = threading.local()  # the file that this thread separates
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        device: torch.device = next(self._model.parameters()).device
-        return device
+        self._current = threading.local()  # the file that this thread separates
 
     def to(self, device: str | torch.device) -> Self:
         """Move the model to a device."""
@@ -88,7 +102,8 @@ class Demucs(Separator):
     def __call__(self, waveforms: Tensor) -> Tensor:
         """Separate `(batch, 2, time)` into `(batch, stem, 2, time)` on the CPU, each clip on its own."""
         mean, deviation = _scale(waveforms)
-        sources = self._separate((waveforms - mean) / deviation, 0, waveforms.shape[-1])
+        time = waveforms.shape[-1]
+        sources = self._separate((waveforms - mean) / deviation, _spans(0, time, self._chunk), 0, time, {})
         return self._with_mix(sources * deviation.unsqueeze(1) + mean.unsqueeze(1), waveforms)
 
     @torch.inference_mode()
@@ -97,104 +112,90 @@ class Demucs(Separator):
         if self.context == "none":
             return super().read(segments, sample_rate)
         stems = torch.stack([self._in_context(segment) for segment in segments])
-        return self.to_mono(stems, self.sample_rate, sample_rate, segments)
+        return self._to_mono(stems, self.sample_rate, sample_rate, segments)
 
     def _in_context(self, segment: Segment) -> Tensor:
-        """Separate a segment among what lies around it in its file: `(stem, 2, time)`."""
+        """Separate a segment together with the audio around it in its file: `(stem, 2, time)`.
+
+        With the context `file` the result equals upstream's on the whole file, which is never in memory as a whole.
+        """
         track = self._track(segment.path)
         start, time = round(segment.start * self.sample_rate), round(segment.duration * self.sample_rate)
-        mix = fit_length(track.waveform[..., start : start + time], time)
+        kept: dict[Span, Tensor] = {}
+        spans = _spans(start, time, self._chunk)
         if self.context == "file":
-            sources = self._cut(track, start, time)
-        else:
-            sources = self._separate(track.normalised, start, time)
+            kept = track.chunks
+            whole = _spans(0, track.waveform.shape[-1], self._chunk)
+            spans = [(at, length) for at, length in whole if at < start + time and start < at + length]
+        sources = self._separate(track.normalised, spans, start, time, kept)
+        while len(kept) > max(_CHUNKS_KEPT, len(spans)):
+            del kept[next(iter(kept))]  # the oldest
+        mix = fit_length(track.waveform[..., start : start + time], time)
         return self._with_mix(sources * track.deviation.unsqueeze(1) + track.mean.unsqueeze(1), mix)[0]
 
-    def _separate(self, normalised: Tensor, start: int, time: int) -> Tensor:
-        """Separate a stretch of normalised tracks `(batch, 2, length)` into `(batch, source, 2, time)`."""
-        spans = [(start + offset, length) for offset, length in _spans(time, self._chunk)]
-        heard = torch.stack([_heard(normalised, *span, self._chunk) for span in spans], dim=1)
-        outputs = self._run(heard.flatten(0, 1))
-        outputs = outputs.reshape(*heard.shape[:2], *outputs.shape[1:])  # (batch, chunk, source, 2, chunk length)
-        chunks = {span: outputs[:, index] for index, span in enumerate(spans)}
-        return _overlap_add(chunks, start, time, self._chunk)
+    def _separate(self, tracks: Tensor, spans: list[Span], start: int, time: int, kept: dict[Span, Tensor]) -> Tensor:
+        """Separate a stretch of normalised tracks `(batch, 2, length)` into `(batch, source, 2, time)`.
 
-    def _cut(self, track: "_Track", start: int, time: int) -> Tensor:
-        """Cut `(1, source, 2, time)` out of the separation of a whole file, chunk by chunk as they are needed.
-
-        The result is that of upstream on the whole file, which is never in memory as a whole.
+        `kept` holds the outputs of earlier spans, and those of the missing ones are added to it.
         """
-        spans = [
-            (offset, length)
-            for offset, length in _spans(track.waveform.shape[-1], self._chunk)
-            if offset < start + time and start < offset + length
-        ]
-        missing = [span for span in spans if span not in track.chunks]
+        missing = [span for span in spans if span not in kept]
         if missing:
-            outputs = self._run(torch.cat([_heard(track.normalised, *span, self._chunk) for span in missing]))
-            track.chunks.update((span, output.unsqueeze(0)) for span, output in zip(missing, outputs, strict=True))
-        result = _overlap_add({span: track.chunks[span] for span in spans}, start, time, self._chunk)
-        while len(track.chunks) > max(_CHUNKS_KEPT, len(spans)):
-            track.chunks.popitem(last=False)
-        return result
+            inputs = torch.stack([_input(tracks, *span, self._chunk) for span in missing], dim=1)
+            outputs = self._run(inputs.flatten(0, 1))
+            outputs = outputs.reshape(*inputs.shape[:2], *outputs.shape[1:])  # (batch, span, source, 2, chunk)
+            kept.update(zip(missing, outputs.unbind(1), strict=True))
+        return _overlap_add({span: kept[span] for span in spans}, start, time, self._chunk)
 
     def _run(self, chunks: Tensor) -> Tensor:
         """Apply the model to chunks `(n, 2, chunk)`: `(n, source, 2, chunk)`."""
-        size = self.batch_size or (1 if self.device.type == "cpu" else len(chunks))
+        device = next(self._model.parameters()).device
         outputs = []
-        for part in torch.split(chunks, size):
-            with autocast(self.device, self.precision):
-                outputs.append(self._model(part.to(self.device)).float().cpu())
+        for part in torch.split(chunks, self.batch_size or (1 if device.type == "cpu" else len(chunks))):
+            with autocast(device, self.precision):
+                outputs.append(self._model(part.to(device)).float().cpu())
         return torch.cat(outputs)
 
     def _with_mix(self, sources: Tensor, mix: Tensor) -> Tensor:
-        """Put sources `(batch, source, 2, time)` into the order of the stem layout, and the mix last."""
+        """Put sources `(batch, source, 2, time)` into the order of the stem layout, with the mix last."""
         return torch.cat([sources[:, self._order], mix.unsqueeze(1)], dim=1)
 
     def _track(self, path: Path) -> "_Track":
-        """Return a whole file at the model's rate; the last one is kept."""
-        audio_info(path)  # says what is wrong with a file that is not there
-        stat = path.stat()
-        version = (path, stat.st_size, stat.st_mtime_ns)
-        track: _Track | None = getattr(self._at_hand, "track", None)
+        """Return a whole file at the model's rate; each thread keeps the last one."""
+        version = file_version(path)
+        track: _Track | None = getattr(self._current, "track", None)
         if track is None or track.version != version:
-            waveform, rate = read_audio(path, 0.0, audio_info(path).duration)
+            waveform, rate = read_audio(path)
             track = _Track(version, resample(to_channels(waveform, 2), rate, self.sample_rate).unsqueeze(0))
-            self._at_hand.track = track
+            self._current.track = track
         return track
 
 
 class _Track:
-    """A whole file while its segments are separated.
+    """A whole file `(1, 2, length)` at the model's rate while its segments are separated."""
 
-    Args:
-        version: What changes when the file does.
-        waveform: `(1, 2, length)` at the model's rate.
-    """
-
-    def __init__(self, version: tuple[Any, ...], waveform: Tensor) -> None:
+    def __init__(self, version: FileVersion, waveform: Tensor) -> None:
         self.version = version
         self.waveform = waveform
         self.mean, self.deviation = _scale(waveform)
         self.normalised = (waveform - self.mean) / self.deviation
-        self.chunks: OrderedDict[tuple[int, int], Tensor] = OrderedDict()  # (offset, length): (1, source, 2, chunk)
+        self.chunks: dict[Span, Tensor] = {}  # of the last spans, (1, source, 2, chunk) each
 
 
 def _scale(waveforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation `(batch, 1, 1)` of the channels' mean."""
+    """Return mean and standard deviation `(batch, 1, 1)` of the downmix."""
     reference = waveforms.mean(dim=1, keepdim=True)
     return reference.mean(dim=2, keepdim=True), reference.std(dim=2, keepdim=True) + _EPSILON
 
 
-def _spans(time: int, chunk: int) -> list[tuple[int, int]]:
-    """Return offset and length in samples of the overlapping chunks that cover a stretch."""
-    return [(offset, min(chunk, time - offset)) for offset in range(0, time, int((1 - _OVERLAP) * chunk))]
+def _spans(start: int, time: int, chunk: int) -> list[Span]:
+    """Return the overlapping spans, up to a chunk long, that cover a stretch."""
+    return [(start + at, min(chunk, time - at)) for at in range(0, time, int((1 - _OVERLAP) * chunk))]
 
 
-def _heard(track: Tensor, offset: int, length: int, chunk: int) -> Tensor:
-    """Return what the model hears of a span: the span in the middle of a full chunk `(batch, 2, chunk)`.
+def _input(track: Tensor, offset: int, length: int, chunk: int) -> Tensor:
+    """Return the model's input `(batch, 2, chunk)` for a span, which lies in the middle of it.
 
-    Around a span shorter than a chunk lies what the track holds there, and zeros beyond its ends.
+    A span shorter than a chunk is surrounded by the audio of the track, and by zeros beyond its ends.
     """
     start = offset - (chunk - length) // 2
     inside = track[..., max(start, 0) : max(start + chunk, 0)]
@@ -202,18 +203,8 @@ def _heard(track: Tensor, offset: int, length: int, chunk: int) -> Tensor:
     return pad(inside, (left, chunk - left - inside.shape[-1]))
 
 
-def _overlap_add(chunks: dict[tuple[int, int], Tensor], start: int, time: int, chunk: int) -> Tensor:
-    """Average what chunks say of a stretch, each with a weight that falls from its middle to its ends.
-
-    Args:
-        chunks: By offset and length of their spans, `(batch, source, 2, chunk)`, the span in the middle.
-        start: First sample of the stretch.
-        time: Its length.
-        chunk: Length of a full chunk.
-
-    Returns:
-        `(batch, source, 2, time)`.
-    """
+def _overlap_add(chunks: dict[Span, Tensor], start: int, time: int, chunk: int) -> Tensor:
+    """Average chunks `(batch, source, 2, chunk)` over a stretch, with weights that fall from the middle to the ends."""
     middle = chunk // 2
     triangle = torch.cat([torch.arange(1, middle + 1), torch.arange(chunk - middle, 0, -1)])
     triangle = triangle / triangle.max()
@@ -229,3 +220,91 @@ def _overlap_add(chunks: dict[tuple[int, int], Tensor], start: int, time: int, c
         weights[begin - start : end - start] += weight
     # A segment may end after its file does, by less than a sample of rounding.
     return total / torch.where(weights > 0.0, weights, 1.0)
+
+
+def _load(path: Path) -> tuple[Any, str]:
+    """Load a frozen Hybrid Transformer Demucs from any of upstream's file layouts; return it and its hash."""
+    try:
+        from demucs.htdemucs import HTDemucs
+    except ImportError as error:
+        msg = f"Demucs needs the package demucs ({error}): pip install 'stemsim[models]'."
+        raise ConfigError(msg) from error
+    file, segment = _weights_file(path)
+    checkpoint = read_checkpoint(file)
+    if checkpoint.metadata.get("klass") != _KLASS:
+        msg = (
+            f"{file} holds a {checkpoint.metadata.get('klass', 'model of no stated class')}, expected {_KLASS}: "
+            "htdemucs or htdemucs_6s, or a model of your own of that class."
+        )
+        raise CheckpointError(msg)
+    known = inspect.signature(HTDemucs).parameters
+    settings = {name: value for name, value in checkpoint.metadata["kwargs"].items() if name in known}
+    if dropped := sorted(set(checkpoint.metadata["kwargs"]) - set(settings)):
+        _log.warning("%s: ignored settings that this version of demucs does not know: %s.", file, dropped)
+    try:
+        model = HTDemucs(*checkpoint.metadata["args"], **settings)
+    except (TypeError, ValueError, AssertionError) as error:
+        msg = f"{file} describes a model that cannot be built ({error}). Download it again."
+        raise CheckpointError(msg) from error
+    load_strictly(model, checkpoint.state, str(file))
+    if segment is not None and segment <= model.segment:
+        model.segment = segment
+    if unknown := [source for source in model.sources if _ALIASES.get(source, source) not in STEMS[:-1]]:
+        msg = f"{file} separates {', '.join(unknown)}, expected only {', '.join(STEMS[:-1])} (or other)."
+        raise CheckpointError(msg)
+    return model.requires_grad_(requires_grad=False).eval(), state_hash(checkpoint.state)
+
+
+def _weights_file(path: Path) -> tuple[Path, float | None]:
+    """Return the file with the weights, and the length of a chunk in seconds if the description sets one."""
+    if path.suffix in _SUFFIXES:
+        return path, None
+    if path.suffix != ".yaml":
+        bags = sorted(path.glob("*.yaml"))
+        if len(bags) != 1:
+            alone = [file for suffix in _SUFFIXES for file in sorted(path.glob(f"*{suffix}"))]
+            if not bags and len({file.stem for file in alone}) == 1:
+                return alone[0], None
+            msg = (
+                f"{path} has {len(bags)} models ({', '.join(bag.name for bag in bags)}): expected one NAME.yaml with "
+                "the .safetensors or .th file that it names. Name one of the files instead of the folder."
+            )
+            raise (ConfigError if bags else DataNotFoundError)(msg)
+        path = bags[0]
+    signature, segment = _read_bag(path)
+    for suffix in _SUFFIXES:
+        for file in (path.parent / f"{signature}{suffix}", *sorted(path.parent.glob(f"{signature}-*{suffix}"))):
+            if file.is_file():
+                _check_name(file)
+                return file, segment
+    msg = f"{path} names the model {signature}, but {path.parent} has no {signature}.safetensors or {signature}.th."
+    raise DataNotFoundError(msg)
+
+
+def _read_bag(path: Path) -> tuple[str, float | None]:
+    """Return the signature of the only model of a bag (upstream's word), and its chunk length in seconds."""
+    try:
+        bag = yaml.safe_load(path.read_text(encoding="utf-8"))
+        models, segment = [str(model) for model in bag["models"]], bag.get("segment")
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        msg = f"{path} does not describe a Demucs model ({error!r}): expected `models: [SIGNATURE]`."
+        raise CheckpointError(msg) from error
+    if len(models) != 1:
+        msg = (
+            f"{path} is a bag of {len(models)} models, which would be that many times as slow; expected one, as in "
+            "htdemucs and htdemucs_6s."
+        )
+        raise ConfigError(msg)
+    return models[0], None if segment is None else float(segment)
+
+
+def _check_name(file: Path) -> None:
+    """Compare a `.th` file with the beginning of its SHA-256, which upstream puts into its name."""
+    _, dash, expected = file.stem.partition("-")
+    if file.suffix != ".th" or not dash:
+        return
+    with file.open("rb") as opened:
+        seen = hashlib.file_digest(opened, "sha256").hexdigest()[: len(expected)]
+    if seen != expected:
+        msg = f"{file} has the SHA-256 {seen}..., but its name says {expected}: it is damaged. Download it again."
+        raise CheckpointError(msg)

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 import torch
@@ -24,15 +23,15 @@ StemFiles = Mapping[str, tuple[Path, ...]]
 
 
 class Multitrack(StemSource):
-    """Reads true stems that lie beside a song's mix, in one of two layouts.
+    """True stems that lie beside a song's mix, in one of two layouts.
 
-    *Ours*: a folder with `mix.*` and one file a stem (`bass.*`, `drums.*`, `guitar.*`, `piano.*`, `vocals.*`,
-    `residuals.*` or `other.*`); a song lacks the files of the stems that it does not use. *Slakh2100*: a track folder
+    *Ours*: a folder with `mix.*` and one file for each stem (`bass.*`, `drums.*`, `guitar.*`, `piano.*`, `vocals.*`,
+    `residuals.*` or `other.*`); the files of stems that a song does not use are missing. *Slakh2100*: a track folder
     with `mix.flac`, `metadata.yaml` and `stems/S00.flac ...`, grouped by instrument class; a stem that was never
     rendered (`audio_rendered: false`) has no file.
 
-    A stem that is not part of the stem layout is added to `residuals`, so that the 4-stem residuals hold guitar and
-    piano, as Demucs' `other` does; where the layout has no `residuals`, it is left out.
+    A stem that is not part of the stem layout is added to `residuals`, so that the 4-stem residuals include guitar
+    and piano, like Demucs' `other`; if the layout has no `residuals`, it is left out.
 
     Args:
         stems: `4-stem`, `6-stem`, `mix`, or a list of stems in the order wanted.
@@ -44,54 +43,41 @@ class Multitrack(StemSource):
 
     def read(self, segments: Sequence[Segment], sample_rate: int) -> Tensor:
         """Read the stems of segments of equal duration: `(segment, stem, time)`, mono at `sample_rate` Hz."""
-        time = round(segments[0].duration * sample_rate)
-        return torch.stack([self._read_song(segment, sample_rate, time) for segment in segments])
+        result = torch.zeros(len(segments), len(self.stems), round(segments[0].duration * sample_rate))
+        for segment, stems in zip(segments, result, strict=True):
+            for index, (stem, paths) in enumerate(self._files(segment).items()):
+                for path in paths:
+                    # A stem may end before the song does and is silent from there on; the mix may not.
+                    waveform, rate = read_audio(path, segment.start, segment.duration, pad=stem != "mix")
+                    stems[index] += fit_length(resample(downmix(waveform), rate, sample_rate), stems.shape[1])
+        return result
 
     def content_hash(self, segment: Segment) -> str:
-        """Hash the mix and all stem files, and which file is which stem."""
-        return _content_hash(tuple((stem, path) for stem, paths in self._files(segment) for path in paths))
+        """Hash the mix and all stem files, together with the stem that each file belongs to."""
+        digest = hashlib.blake2b(digest_size=16)
+        for stem, paths in self._files(segment).items():
+            for path in paths:
+                digest.update(f"{stem}:{file_hash(path)};".encode())
+        return digest.hexdigest()
 
-    def _files(self, segment: Segment) -> list[tuple[str, tuple[Path, ...]]]:
-        """Return, for each stem of the layout, the files that add up to it; none where the song lacks the stem."""
+    def _files(self, segment: Segment) -> dict[str, list[Path]]:
+        """Return, for each stem of the layout, the files that add up to it; none if the song lacks the stem."""
         grouped: dict[str, list[Path]] = {stem: [] for stem in self.stems}
-        for stem, paths in find_stem_files(segment.path).items():
+        folder = segment.path.parent
+        metadata = folder / "metadata.yaml"
+        is_slakh = metadata.is_file()
+        found = _slakh_files(metadata, _version(metadata)) if is_slakh else _plain_files(segment.path, _version(folder))
+        for stem, paths in found.items():
             target = stem if stem in grouped else "residuals"
             if target in grouped:
                 grouped[target] += paths
         if "mix" in grouped:
             grouped["mix"] = [segment.path]
-        return [(stem, tuple(paths)) for stem, paths in grouped.items()]
-
-    def _read_song(self, segment: Segment, sample_rate: int, time: int) -> Tensor:
-        """Return the stems `(stem, time)` of one segment."""
-        stems = torch.zeros(len(self.stems), time)
-        for index, (stem, paths) in enumerate(self._files(segment)):
-            for path in paths:
-                # A stem may end before the song does, and what follows is silence; the mix may not.
-                waveform, rate = read_audio(path, segment.start, segment.duration, pad=stem != "mix")
-                stems[index] += fit_length(resample(downmix(waveform), rate, sample_rate), time)
-        return stems
-
-
-def find_stem_files(mix: Path) -> StemFiles:
-    """Find the stem files that belong to a mix.
-
-    Args:
-        mix: The `mix.*` file of a multitrack song.
-
-    Returns:
-        For each stem that the song has (`mix` excepted), the files that add up to it.
-
-    Raises:
-        DataNotFoundError: If there are no stems, or one that should be there is not.
-        ConfigError: If a file's name, or the metadata, cannot be understood.
-    """
-    metadata = mix.parent / "metadata.yaml"
-    return _slakh_files(metadata, _version(metadata)) if metadata.is_file() else _plain_files(mix, _version(mix.parent))
+        return grouped
 
 
 def _version(path: Path) -> int:
-    """Return what changes when a file, or the listing of a folder, changes; 0 where there is none."""
+    """Return the modification time of a file or folder, as a key for the caches below; 0 if it does not exist."""
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
@@ -102,14 +88,12 @@ def _plain_files(mix: Path, _version: int) -> StemFiles:
         msg = f"No song folder at {mix.parent}. Check the folder of songs that the configuration names."
         raise DataNotFoundError(msg)
     files: dict[str, tuple[Path, ...]] = {}
-    beside = sorted(mix.parent.iterdir()) if mix.stem == "mix" else []  # a plain file has no stems beside it
-    for path in beside:
-        if not is_audio_path(path) or path.stem == "mix":
-            continue
+    beside = sorted(mix.parent.iterdir()) if mix.stem == "mix" else []  # any other file has no stems beside it
+    for path in (path for path in beside if is_audio_path(path) and path.stem != "mix"):
         stem = _ALIASES.get(path.stem, path.stem)
         if stem not in STEMS or stem in files:
             msg = (
-                f"{path} is not, or not once more, the file of a stem: expected one file each of "
+                f"{path} is not the file of a stem, or is a second file of the same stem: expected one file each of "
                 f"{', '.join(STEMS[:-1])} beside {mix.name}. Rename it, mix it into residuals{path.suffix}, or move it."
             )
             raise ConfigError(msg)
@@ -120,7 +104,7 @@ def _plain_files(mix: Path, _version: int) -> StemFiles:
             "For plain mixes use a separator (stemsim.separators.Bands) or the mix alone (stemsim.separators.MixOnly)."
         )
         raise DataNotFoundError(msg)
-    return MappingProxyType(files)
+    return files
 
 
 @lru_cache(maxsize=8192)
@@ -133,16 +117,17 @@ def _slakh_files(metadata: Path, _version: int) -> StemFiles:
         }
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         msg = (
-            f"{metadata} is not Slakh2100 metadata ({error!r}): expected `stems: {{S00: {{inst_class: Bass, ...}}, "
-            "...}}`. Unpack the track again."
+            f"{metadata} is not valid Slakh2100 metadata ({error!r}): expected `stems: {{S00: {{inst_class: Bass, "
+            "...}, ...}`. Unpack the track again."
         )
         raise ConfigError(msg) from error
-    files: dict[str, list[Path]] = {}
+    files: dict[str, tuple[Path, ...]] = {}
     missing: list[str] = []
     for name, (inst_class, rendered) in sorted(classes.items()):
         path = next((p for p in sorted((metadata.parent / "stems").glob(f"{name}.*")) if is_audio_path(p)), None)
         if path is not None:
-            files.setdefault(_SLAKH_CLASSES.get(inst_class, "residuals"), []).append(path)
+            stem = _SLAKH_CLASSES.get(inst_class, "residuals")
+            files[stem] = (*files.get(stem, ()), path)
         elif rendered:
             missing.append(name)
     if missing:
@@ -154,12 +139,4 @@ def _slakh_files(metadata: Path, _version: int) -> StemFiles:
     if not files:
         msg = f"{metadata.parent} has no rendered stem. Unpack the track again, or leave it out."
         raise AudioError(msg)
-    return MappingProxyType({stem: tuple(paths) for stem, paths in files.items()})
-
-
-def _content_hash(files: tuple[tuple[str, Path], ...]) -> str:
-    """Hash the contents of stem files together with the stems that they stand for."""
-    digest = hashlib.blake2b(digest_size=16)
-    for stem, path in files:
-        digest.update(f"{stem}:{file_hash(path)};".encode())
-    return digest.hexdigest()
+    return files

@@ -1,12 +1,14 @@
-"""Triplets of stem embeddings for training."""
+"""Data module: triplets of stem embeddings, split into parts and batched."""
 
 import logging
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -14,16 +16,30 @@ from stemsim.embedding import StemEmbedder
 from stemsim.encoders import Encoder, Spectral
 from stemsim.errors import ConfigError, SplitError
 from stemsim.evaluation import DROPPED, PARTS, SplitKind, split_triplets
+from stemsim.evaluation.splits import PartArray
 from stemsim.separators import Bands, StemSource
-from stemsim.similarity import StemEmbeddings, stem_deltas
+from stemsim.similarity import StemEmbeddings
 from stemsim.stems import StemLayout
-from stemsim.triplets import QUESTIONS, TARGETS, TEST_TYPES, TargetKind, TripletReader, Triplets
+from stemsim.triplets import (
+    QUESTIONS,
+    TARGETS,
+    TEST_TYPES,
+    EmbeddedTriplets,
+    TargetKind,
+    TripletReader,
+    Triplets,
+)
 
 __all__ = ["Part", "TripletBatch", "TripletDataModule", "TripletDataset"]
 
 _log = logging.getLogger(__name__)
 
 Part = Literal["train", "val", "test"]
+_NEEDED_PART: Final[dict[TrainerFn | None, Part]] = {
+    TrainerFn.FITTING: "train",
+    TrainerFn.VALIDATING: "val",
+    TrainerFn.TESTING: "test",
+}
 
 
 class TripletBatch(NamedTuple):
@@ -33,9 +49,8 @@ class TripletBatch(NamedTuple):
         x: Stem embeddings of the references, vectors `(batch, stem, dim)` and masks `(batch, stem)`.
         a: Stem embeddings of the first candidates.
         b: Stem embeddings of the second candidates.
-        preference: `(batch,)` the listeners' majority choice, +1 = A or -1 = B, float64.
-        target: `(batch,)` what a fit should predict, in [-1, 1], float64; the majority choice unless votes are shared.
-        weight: `(batch,)` what a triplet counts in the loss, float64; 1 unless votes weigh.
+        target: `(batch,)` target of the fit, in [-1, 1], float64.
+        weight: `(batch,)` weight of each triplet in the loss, float64.
         votes: `(batch, 2)` votes for A and for B.
         test_type: `(batch,)` index into `TEST_TYPES`.
         row: `(batch,)` row in the triplet table.
@@ -44,7 +59,6 @@ class TripletBatch(NamedTuple):
     x: StemEmbeddings
     a: StemEmbeddings
     b: StemEmbeddings
-    preference: Tensor
     target: Tensor
     weight: Tensor
     votes: Tensor
@@ -53,33 +67,29 @@ class TripletBatch(NamedTuple):
 
 
 class TripletDataset(Dataset[TripletBatch]):
-    """Rows of a triplet table, gathered a batch at a time from the embeddings of their segments.
+    """Some rows of a triplet table, gathered one batch at a time.
 
     Args:
-        triplets: The table.
-        embeddings: Stem embeddings of `triplets.segments`.
-        rows: `(n,)` rows that this data set consists of.
-        target: What the batches' targets are; see `Triplets.target`.
-        vote_weighted_loss: Let the batches' weights be the numbers of votes, divided by their mean.
+        embedded: The triplets.
+        rows: `(n,)` rows of the table that belong to this data set.
+        target: Target of the fit (`Triplets.target`).
+        vote_weighted_loss: Weight each triplet in the loss by its number of votes.
     """
 
     def __init__(
         self,
-        triplets: Triplets,
-        embeddings: StemEmbeddings,
+        embedded: EmbeddedTriplets,
         rows: Tensor,
         *,
         target: TargetKind = "majority",
         vote_weighted_loss: bool = False,
     ) -> None:
-        self.embeddings = embeddings
+        self.embedded = embedded
         self.rows = rows
-        self.members = torch.from_numpy(np.stack([triplets.x, triplets.a, triplets.b]))  # (3, triplet)
-        self.preference = torch.from_numpy(triplets.preference).double()
-        self.target = torch.from_numpy(triplets.target(target))
-        self.weight = torch.from_numpy(triplets.vote_weights()) if vote_weighted_loss else torch.ones_like(self.target)
-        self.votes = torch.from_numpy(triplets.votes)
-        self.test_type = torch.tensor([TEST_TYPES.index(kind) for kind in triplets.test_type.tolist()])
+        self.target = embedded.target(target)
+        self.weight = embedded.vote_weights() if vote_weighted_loss else torch.ones_like(self.target)
+        self.votes = torch.from_numpy(embedded.triplets.votes)
+        self.test_type = torch.tensor([TEST_TYPES.index(kind) for kind in embedded.triplets.test_type.tolist()])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -89,37 +99,36 @@ class TripletDataset(Dataset[TripletBatch]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: list[int]) -> TripletBatch:
-        """Return a batch: PyTorch's loader calls this instead of `__getitem__` once for each batch."""
+        """Return a batch; PyTorch's loader calls this once for each batch instead of `__getitem__`."""
         row = self.rows[torch.tensor(indices)]
-        x, a, b = (self.embeddings.take(members) for members in self.members[:, row])
-        said = (self.preference[row], self.target[row], self.weight[row], self.votes[row])
-        return TripletBatch(x, a, b, *said, self.test_type[row], row)
+        said = (self.target[row], self.weight[row], self.votes[row], self.test_type[row])
+        return TripletBatch(*self.embedded.roles(row), *said, row)
 
 
 class TripletDataModule(lightning.LightningDataModule):
-    """Embeds the segments of a triplet table, splits the table, and yields batches of triplets.
+    """Reads triplets, embeds their segments once, splits the table, and yields batches of triplets.
 
     Args:
-        triplets: Where the triplets come from.
-        separator: Where stems come from; its stem layout is the model's. null: Bands, which needs no weights.
+        triplets: Source of the triplets.
+        separator: Source of the stems; the model takes its stem layout. null: Bands, which needs no weights.
         encoder: Frozen encoder; null: Spectral, which needs no weights.
         store: Folder of the embedding store.
-        silence: Level in dBFS under which a stem is silent and adds nothing; null encodes every stem.
-        embedding_batch: Most segments separated and encoded at once; halved once when memory runs out. null: 16 on a
-            CPU, and as many as fit on a GPU.
-        device: Where separator and encoder compute, e.g. `cpu` or `cuda:0`.
-        workers: Batches in work at the same time; null: as many as there are cores, up to 8, or two on a GPU.
-        split: `stratified` (the paper) or `grouped`, so that no track is on both sides.
+        silence: Level in dBFS below which a stem counts as silent and contributes nothing; null encodes every stem.
+        embedding_batch: Maximum number of segments separated and encoded at once; halved once if memory runs out.
+            null: 16 on a CPU; on a GPU, as many as fit.
+        device: Device for separator and encoder, e.g. `cpu` or `cuda:0`.
+        workers: Number of batches processed at the same time; null: one per core, up to 8, or two on a GPU.
+        split: `stratified` (the paper), or `grouped` so that no track is on both sides.
         val_fraction: Share of the triplets (grouped: of the tracks) for validation.
-        test_fraction: Share for testing; the rest is trained on.
+        test_fraction: Share for testing; the rest is for training.
         seed: Seed of the split.
-        batch_size: Triplets in a batch; null takes the whole train part, as full-batch LBFGS needs.
+        batch_size: Number of triplets in a batch; null: the whole train part, as full-batch LBFGS needs.
         progress: Show a progress bar while embedding.
-        target: What is fitted: `majority` (the paper), `share` of the votes, or `graded`, the mean of answers that are
-            sure (1) or a little sure (1/2). Agreement is measured against the majority in any case.
-        vote_weighted_loss: Let a triplet count in the loss as much as it has votes.
-        pretraining: Same-song triplets of unlabelled songs (stemsim.triplets.SameSong) that `crossval` fits first, as
-            models of their own rows; null: none.
+        target: Target of the fit: `majority` (the paper), `share` of the votes, or `graded`, the mean answer on the
+            scale sure (1) to a little sure (1/2). Agreement is always measured against the majority.
+        vote_weighted_loss: Weight each triplet in the loss by its number of votes.
+        pretraining: Same-song triplets of unlabelled songs (stemsim.triplets.SameSong) for `crossval` to pre-train on,
+            as additional models; null: none.
     """
 
     def __init__(
@@ -144,10 +153,10 @@ class TripletDataModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         if target not in TARGETS:
-            msg = f"`target` is one of {', '.join(TARGETS)}; got {target!r}."
+            msg = f"`target` must be one of {', '.join(TARGETS)}; got {target!r}."
             raise ConfigError(msg)
         if batch_size is not None and batch_size < 1:
-            msg = f"`batch_size` is at least 1, or null for full batches; got {batch_size}."
+            msg = f"`batch_size` must be at least 1, or null for full batches; got {batch_size}."
             raise ConfigError(msg)
         self.reader = triplets
         self.embedder = StemEmbedder(
@@ -167,97 +176,62 @@ class TripletDataModule(lightning.LightningDataModule):
         self.target: TargetKind = target
         self.vote_weighted_loss = vote_weighted_loss
         self.pretraining = pretraining
-        self.triplets: Triplets | None = None
 
     @property
     def stems(self) -> StemLayout:
-        """Stem layout of everything that this module yields."""
+        """Stem layout of all embeddings."""
         return self.embedder.stems
 
+    @cached_property
+    def embedded(self) -> EmbeddedTriplets:
+        """The triplets with their embeddings: read and embedded when first asked for.
+
+        Raises:
+            SplitError: If there are no triplets.
+            ConfigError: If the listeners heard other stems than the model weights.
+            TripletError: If the target needs graded answers and there are none.
+        """
+        return self.reader.embed(self.embedder, self._check)
+
+    @cached_property
+    def parts(self) -> PartArray:
+        """`(triplet,)` index into `PARTS`, or `DROPPED`: the split of the table."""
+        triplets = self.embedded.triplets
+        parts: PartArray = split_triplets(triplets, self.fractions, kind=self.split, seed=self.seed)[0]
+        sizes = ", ".join(f"{(parts == index).sum()} {name}" for index, name in enumerate(PARTS))
+        dropped = f", {lost} dropped" if (lost := int((parts == DROPPED).sum())) else ""
+        _log.info("%s: %d triplets, %s split: %s%s.", triplets.source, len(triplets), self.split, sizes, dropped)
+        return parts
+
     def prepare_data(self) -> None:
-        """Embed and store what the store lacks."""
-        self.embedder.embed(self.read().segments)
+        """Embed everything before loggers start; of several processes, only one fills the store."""
+        job = None if self.trainer is None else self.trainer.state.fn
+        _ = self.rows(_NEEDED_PART[job]) if job in _NEEDED_PART else self.parts
 
     def setup(self, stage: str) -> None:
-        """Read triplets and embeddings, and split."""
+        """Load the embeddings, in the processes where `prepare_data` has not run."""
         del stage
-        if self.triplets is not None:
-            return
-        triplets = self.read()
-        self.embeddings = self.embedder.embed(triplets.segments)
-        self.parts = split_triplets(triplets, self.fractions, kind=self.split, seed=self.seed)[0]
-        self.triplets = triplets
-        sizes = {name: int((self.parts == index).sum()) for index, name in enumerate(PARTS)}
-        dropped = int((self.parts == DROPPED).sum())
-        _log.info(
-            "%s: %s triplets, %s split %s, %d dropped.", triplets.source, len(triplets), self.split, sizes, dropped
-        )
+        _ = self.parts
 
-    def read(self) -> Triplets:
-        """Read the table, and keep the triplets that have a majority.
-
-        Raises:
-            SplitError: If none are left.
-            ConfigError: If listeners heard another stem than the model weighs.
-            TripletError: If their answers have no grades, and these are to be fitted.
-        """
-        triplets = self._with_majority(self.reader.read(self.embedder))
-        if len(triplets) == 0:
-            msg = f"No triplets left of {triplets.source}. Loosen the filter: min_agreement, min_votes, test_type."
-            raise SplitError(msg)
-        triplets.target(self.target)  # an error, if there is none, comes before hours of embedding
-        return triplets
-
-    def perspectives(self) -> dict[str, tuple[Triplets, Tensor]]:
-        """Read the triplets by what listeners were asked about them, and embed their segments.
+    def embed_questions(self) -> dict[str, EmbeddedTriplets]:
+        """Return the triplets by the question that listeners answered, with their embeddings.
 
         Returns:
-            By question, `overall` first: the triplets with a majority on it, by its own votes and cut-offs, and their
-            stem features `(triplet, stem)`. Questions without any are left out, which is said.
+            Tables by question, `overall` first, each chosen by its own votes. Questions without triplets are left out.
 
         Raises:
-            SplitError: If none are left on any question.
-            ConfigError: If listeners heard another stem than the model weighs.
+            SplitError: If no question has any triplets.
+            ConfigError: If the listeners heard other stems than the model weights.
         """
-        read = self.reader.read_perspectives(self.embedder)
-        tables = {question: self._with_majority(table) for question, table in read.items()}
-        if lacking := [question for question in QUESTIONS if not len(tables.get(question, ()))]:
+        found = self.reader.embed_questions(self.embedder)
+        if lacking := [question for question in QUESTIONS if question not in found]:
             _log.info("No triplets with a majority on %s.", ", ".join(lacking))
-        tables = {question: table for question, table in tables.items() if len(table)}
-        if not tables:
-            msg = "No triplets left on any question. Loosen the filter: min_agreement, min_votes, test_type."
+        if not found:
+            msg = "No triplets are left on any question. Loosen the filter: min_agreement, min_votes, test_type."
             raise SplitError(msg)
-        distinct = dict.fromkeys(segment for table in tables.values() for segment in table.segments)
-        place = {segment: index for index, segment in enumerate(distinct)}
-        embeddings = self.embedder.embed(tuple(place))
-        found = {}
-        for question, table in tables.items():
-            index = torch.tensor([place[segment] for segment in table.segments])
-            members = (embeddings.take(index[torch.from_numpy(role)]) for role in (table.x, table.a, table.b))
-            found[question] = (table, stem_deltas(*members))
+        for embedded in found.values():
+            self._check_heard(embedded.triplets)
         return found
-
-    def _with_majority(self, everything: Triplets) -> Triplets:
-        """Keep the triplets that have a majority, and verify that listeners heard what the model weighs."""
-        triplets = everything.filter()
-        if len(triplets) < len(everything):
-            _log.info("Left out %d triplets without a majority.", len(everything) - len(triplets))
-        heard = sorted(set(triplets.instrument.tolist()))
-        if heard not in ([], ["mix"]) and tuple(heard) != self.stems:
-            msg = (
-                f"Listeners heard {', '.join(heard)} in these triplets, and the model would weigh "
-                f"{', '.join(self.stems)}. Filter them by `instrument: mix`, or set the separator's stems to the one "
-                "instrument chosen."
-            )
-            raise ConfigError(msg)
-        return triplets
-
-    def table(self) -> Triplets:
-        """Return the triplets; `setup` must have run."""
-        if self.triplets is None:
-            self.setup("")
-        assert self.triplets is not None  # noqa: S101 - for the type checker: setup has just set it
-        return self.triplets
 
     def rows(self, part: Part) -> Tensor:
         """Return the rows `(n,)` of the table that belong to a part.
@@ -265,33 +239,26 @@ class TripletDataModule(lightning.LightningDataModule):
         Raises:
             SplitError: If there are none.
         """
-        table = self.table()
         rows = torch.from_numpy(np.flatnonzero(self.parts == PARTS.index(part)))
         if len(rows) == 0:
+            triplets = self.embedded.triplets
             msg = (
-                f"The {part} part is empty: a {self.split} split of {len(table)} triplets over "
-                f"{len(set(table.tracks))} tracks into train/val/test {tuple(round(f, 3) for f in self.fractions)}. "
-                "Set data.val_fraction and data.test_fraction so that every part has some (train has the rest), use "
-                "more triplets or tracks, or split by triplet (data.split=stratified)."
+                f"The {part} part is empty: a {self.split} split of {len(triplets)} triplets over "
+                f"{len(set(triplets.tracks))} tracks into train/val/test {tuple(round(f, 3) for f in self.fractions)}. "
+                "Change data.val_fraction and data.test_fraction so that every part has some triplets, use more "
+                "triplets or tracks, or split by triplet (data.split=stratified)."
             )
             raise SplitError(msg)
         return rows
-
-    def deltas(self, rows: Tensor | None = None) -> Tensor:
-        """Return the stem features `(n, stem)` of some rows of the table, or of all."""
-        table = self.table()
-        index = torch.arange(len(table)) if rows is None else rows
-        members = (torch.from_numpy(column)[index] for column in (table.x, table.a, table.b))
-        return stem_deltas(*(self.embeddings.take(member) for member in members))
 
     def train_dataloader(self) -> DataLoader[TripletBatch]:
         """Yield the train part: shuffled mini-batches, or one full batch."""
         return self._loader(self.rows("train"), shuffle=self.batch_size is not None)
 
     def val_dataloader(self) -> DataLoader[TripletBatch] | list[DataLoader[TripletBatch]]:
-        """Yield the validation part; nothing where `val_fraction` is 0 and a fit merely asks in passing."""
+        """Yield the validation part; a fit can do without one."""
         fitting = self.trainer is not None and self.trainer.state.fn == "fit"
-        if fitting and not (self.table() and (self.parts == PARTS.index("val")).any()):
+        if fitting and not (self.parts == PARTS.index("val")).any():
             return []
         return self._loader(self.rows("val"))
 
@@ -300,27 +267,42 @@ class TripletDataModule(lightning.LightningDataModule):
         return self._loader(self.rows("test"))
 
     def predict_dataloader(self) -> DataLoader[TripletBatch]:
-        """Yield all triplets, whatever their part."""
-        return self._loader(torch.arange(len(self.table())))
+        """Yield all triplets of all parts."""
+        return self._loader(torch.arange(len(self.embedded)))
 
     def batch(self, rows: Tensor) -> TripletBatch:
         """Return some rows `(n,)` of the table as one batch."""
         return self._dataset(rows).__getitems__(list(range(len(rows))))
 
     def _loader(self, rows: Tensor, *, shuffle: bool = False) -> DataLoader[TripletBatch]:
-        dataset = self._dataset(rows)
-        return DataLoader(dataset, batch_size=self.batch_size or len(rows), shuffle=shuffle, collate_fn=_as_it_is)
+        dataset, size = self._dataset(rows), self.batch_size or len(rows)
+        return DataLoader(dataset, batch_size=size, shuffle=shuffle, collate_fn=_identity)
 
     def _dataset(self, rows: Tensor) -> TripletDataset:
         return TripletDataset(
-            self.table(),
-            self.embeddings,
-            rows,
-            target=self.target,
-            vote_weighted_loss=self.vote_weighted_loss,
+            self.embedded, rows, target=self.target, vote_weighted_loss=self.vote_weighted_loss
         )
 
+    def _check(self, triplets: Triplets) -> None:
+        """Verify the table, if possible before hours of embedding."""
+        if len(triplets) == 0:
+            msg = f"No triplets are left of {triplets.source}. Loosen the filter: min_agreement, min_votes, test_type."
+            raise SplitError(msg)
+        self._check_heard(triplets)
+        triplets.target(self.target)
 
-def _as_it_is(batch: Any) -> Any:
+    def _check_heard(self, triplets: Triplets) -> None:
+        """Verify that the listeners heard what the model weights."""
+        heard = sorted(set(triplets.instrument.tolist()))
+        if heard not in ([], ["mix"]) and tuple(heard) != self.stems:
+            msg = (
+                f"In these triplets, listeners heard {', '.join(heard)}, but the model would weight "
+                f"{', '.join(self.stems)}. Keep only triplets with `instrument: mix`, or set the separator's stems to "
+                "the one instrument that was heard."
+            )
+            raise ConfigError(msg)
+
+
+def _identity(batch: Any) -> Any:
     """Collate nothing: the data set gathers whole batches."""
     return batch

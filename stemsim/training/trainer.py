@@ -1,31 +1,35 @@
-"""Lightning's Trainer with two jobs more: cross-validation, and the perspectives of listeners side by side."""
+"""Lightning's Trainer with cross-validation, and the publication of results: terminal, files, loggers."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
 
 import lightning
-from torch import Tensor
+import pandas as pd
+from lightning.pytorch.loggers import WandbLogger
+from rich.console import Console
 
-from stemsim.evaluation import CrossValidation, SplitKind, cross_validate
-from stemsim.evaluation.crossval import ALPHAS, Challenger
-from stemsim.evaluation.fusion_fit import fusion_challenger
-from stemsim.evaluation.perspectives import Perspectives
-from stemsim.evaluation.pretraining import pretrain, prior_challenger
-from stemsim.evaluation.vote_fit import vote_challenger
-from stemsim.evaluation.weight_report import weight_report
+from stemsim.analysis import ANALYSES, Analysis, Summary, summarise
+from stemsim.analysis.perspectives import compare_perspectives
+from stemsim.evaluation import ALPHAS, SplitKind, SplitModel, Splits, cross_validate
+from stemsim.fitting import FusionModel, PriorModel, distinct_vote_models, pretrain
 from stemsim.fusion import Fusion, LinearFusion
+from stemsim.report.results import CrossvalResults, PerspectivesResults, Results
 from stemsim.training.data import TripletDataModule
-from stemsim.training.leakage import leakage_report
 from stemsim.training.module import StemSimilarityModule
-from stemsim.training.perspectives import run_perspectives
-from stemsim.training.results import report_cross_validation
+from stemsim.triplets import QUESTIONS
 
-__all__ = ["StemTrainer"]
+__all__ = ["StemTrainer", "log_settings", "publish"]
+
+Report = Literal["standard", "full", "votes", "importance", "penalty", "leakage", "perspectives"]
 
 
 class StemTrainer(lightning.Trainer):
-    """Lightning's Trainer, plus `crossval` and `perspectives`."""
+    """Lightning's Trainer with one job more: `crossval`."""
 
     def crossval(
         self,
@@ -36,114 +40,179 @@ class StemTrainer(lightning.Trainer):
         kind: SplitKind = "stratified",
         alphas: list[float] | None = None,
         seed: int = 0,
-    ) -> CrossValidation:
-        """Fit OLS and ridge on many random splits, exactly, beside human ceiling, baselines and fits to the votes.
+        report: Report | list[Analysis] = "standard",
+    ) -> Summary:
+        """Cross-validate least squares and ridge on random splits, beside the human ceiling and baselines.
 
         Args:
-            model: A fusion other than the linear one is fitted too, to all splits at once, and compared with ridge;
-                its optimizer and loss play no part.
-            datamodule: Where the triplets come from; its own split plays no part. With `pretraining`, models that start
-                from same-song triplets have rows of their own.
+            model: A fusion other than the linear one is fitted to every split too, with the model's loss, and compared
+                with ridge.
+            datamodule: Source of the triplets; its own split is not used. With `pretraining`, models that start from
+                same-song triplets are added.
             splits: Number of splits.
-            train_fraction: Share of the triplets (grouped: of the tracks) to train on; the others are tested.
+            train_fraction: Share of the triplets (grouped: of the tracks) to train on; the rest is tested.
             kind: `stratified` as in the paper, or `grouped` so that no track is on both sides.
             alphas: Ridge penalties, chosen by leave-one-out within each train part; null: 20 from 0.001 to 1000.
             seed: Seed of the splits.
+            report: Analyses to add: `votes` (other losses and targets), `importance` (agreement lost without each
+                stem), `penalty` (weights as functions of the penalty, nested cross-validation), `leakage` (effect of
+                shared tracks), `perspectives` (timbre, rhythm and melody beside overall similarity). One name, a list,
+                `full` for all, or `standard` for none.
 
         Returns:
-            Agreement and weights on every split.
+            The summary of the cross-validation.
         """
-        datamodule.prepare_data()
-        datamodule.setup("crossval")
-        penalties = ALPHAS if alphas is None else alphas
-        deltas, table = datamodule.deltas(), datamodule.table()
-        challengers = [
-            vote_challenger(deltas, table, alphas=penalties),
-            *_fusion_challengers(model.fusion, datamodule, penalties),
-        ]
-        result = cross_validate(
-            deltas,
-            table,
-            datamodule.stems,
-            count=splits,
-            train_fraction=train_fraction,
-            kind=kind,
-            alphas=penalties,
-            seed=seed,
-            challengers=challengers,
+        embedded, penalties = datamodule.embedded, tuple(ALPHAS if alphas is None else alphas)
+        analyses = _analyses(report)
+        log_settings(
+            self, model, datamodule, split=kind, seed=seed, splits=splits, train_fraction=train_fraction, report=analyses
         )
-        self._log_scores(result)
-        report = weight_report(result, deltas, table, alphas=penalties)
-        leak = leakage_report(datamodule, splits=splits, train_fraction=train_fraction, alphas=alphas, seed=seed)
-        report_cross_validation(self, result, report, leak)
-        return result
+        drawn = Splits.draw(embedded.triplets, count=splits, train_fraction=train_fraction, kind=kind, seed=seed)
+        models: list[SplitModel] = [*_configured_models(model, datamodule, penalties)]
+        if "votes" in analyses:
+            models = [*distinct_vote_models(embedded, alphas=penalties), *models]
+        summary = summarise(cross_validate(embedded, drawn, models, alphas=penalties), analyses)
+        found = CrossvalResults.of(summary)
+        publish(self, found, metrics=_crossval_metrics(found))
+        if "perspectives" in analyses:
+            compared = compare_perspectives(
+                datamodule.embed_questions(),
+                count=splits,
+                train_fraction=train_fraction,
+                kind=kind,
+                seed=seed,
+                alphas=penalties,
+            )
+            beside = PerspectivesResults.of(compared)
+            publish(self, beside, metrics=_perspectives_metrics(beside))
+        return summary
 
-    def perspectives(
-        self,
-        model: StemSimilarityModule,
-        datamodule: TripletDataModule,
-        splits: int = 100,
-        train_fraction: float = 0.7,
-        kind: SplitKind = "stratified",
-        alphas: list[float] | None = None,
-        seed: int = 0,
-    ) -> Perspectives:
-        """Fit timbre, rhythm, melody and overall similarity side by side: which stem drives which.
 
-        Args:
-            model: Not trained; only its stem layout counts.
-            datamodule: Where the triplets come from; its own split and target play no part.
-            splits: Number of splits.
-            train_fraction: Share of the triplets (grouped: of the tracks) to train on; the others are tested.
-            kind: `stratified` as in the paper, or `grouped` so that no track is on both sides.
-            alphas: Ridge penalties, chosen by leave-one-out within each train part; null: 20 from 0.001 to 1000.
-            seed: Seed of the splits.
+def log_settings(
+    trainer: lightning.Trainer, module: StemSimilarityModule, data: TripletDataModule, **others: Any
+) -> None:
+    """Log the resolved settings of a run to every logger, so that runs can be filtered and compared.
 
-        Returns:
-            The fit of each question, each to its own votes.
-        """
-        del model
-        return run_perspectives(
-            self, datamodule, splits=splits, train_fraction=train_fraction, kind=kind, alphas=alphas, seed=seed
-        )
+    Args:
+        trainer: Has the loggers.
+        module: The model.
+        data: The data module.
+        others: Settings to add or replace.
+    """
+    spec = data.embedder.spec
+    settings = {
+        "triplets": data.embedded.triplets.source,
+        "encoder": spec.encoder,
+        "separator": spec.separator,
+        "stems": list(spec.stems),
+        "silence": data.embedder.silence,
+        "split": data.split,
+        "seed": data.seed,
+        "target": data.target,
+        "vote_weighted_loss": data.vote_weighted_loss,
+        "fusion": type(module.fusion).__name__,
+        "loss": type(module.loss).__name__,
+        "l2": module.l2,
+        **others,
+    }
+    for logger in trainer.loggers:
+        logger.log_hyperparams(settings)
 
-    def _log_scores(self, result: CrossValidation) -> None:
-        """Log mean agreement and weights as plain metrics, so that any logger has them."""
-        entries = result.to_dict()["models"]
-        metrics: dict[str, float] = {}
-        for name, entry in entries.items():
-            short = name.replace(" ", "_").lower()
-            for column, value in entry["agreement"].items():
-                if value["mean"] is not None:
-                    metrics[f"crossval/{short}/{column}"] = value["mean"]
-            for stem, value in entry.get("weights", {}).items():
-                metrics[f"crossval/{short}/weight_{stem}"] = value["mean"]
-        for logger in self.loggers:
+
+def publish(
+    trainer: lightning.Trainer,
+    results: Results,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    frames: Mapping[str, pd.DataFrame] | None = None,
+) -> None:
+    """Print results, write them into the run's folder with their pictures and tables, and log them.
+
+    Args:
+        trainer: Has the run's folder and the loggers.
+        results: The results.
+        metrics: Numbers for every logger, by stable key.
+        frames: Tables to add to those of the results, by file stem.
+    """
+    if not trainer.is_global_zero:
+        return
+    from stemsim.report.plots import figures
+    from stemsim.report.run_files import frames as tables_of
+    from stemsim.report.style import save_figure
+    from stemsim.report.terminal import show
+
+    console, folder = Console(), Path(trainer.default_root_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    show(results, console)
+    written = [results.write(folder)]
+    drawn, tables = figures(results), {**tables_of(results), **(frames or {})}
+    for stem, figure in drawn.items():
+        written.append(folder / f"{stem}.png")
+        save_figure(figure, written[-1])
+    for stem, table in tables.items():
+        written.append(folder / f"{stem}.csv")
+        table.to_csv(written[-1], index=False)
+    console.print("Wrote " + ", ".join(map(str, written)), soft_wrap=True)
+    for logger in trainer.loggers:
+        if metrics:
             logger.log_metrics(metrics)
-            logger.save()
+        if isinstance(logger, WandbLogger):
+            for stem, table in tables.items():
+                logger.log_table(stem, dataframe=table)
+            for stem in drawn:
+                logger.log_image(stem, [str(folder / f"{stem}.png")])
+            logger.experiment.summary.update({results.file_stem: results.model_dump(mode="json")})
+        logger.save()
 
 
-def _fusion_challengers(fusion: Fusion, datamodule: TripletDataModule, alphas: Sequence[float]) -> Iterator[Challenger]:
-    """Yield what fits a fusion other than the linear one, and what starts from same-song triplets."""
-    untrained = deepcopy(fusion)
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(fusion).__name__).lower()
-    stems, table, nonlinear = datamodule.stems, datamodule.table(), not isinstance(fusion, LinearFusion)
+def _analyses(report: Report | Sequence[Analysis]) -> list[Analysis]:
+    """Return the analyses that were asked for."""
+    if report == "standard":
+        return []
+    if report == "full":
+        return list(ANALYSES)
+    asked = [report] if isinstance(report, str) else report
+    return [name for name in ANALYSES if name in asked]
 
-    def make(_: list[str]) -> Fusion:
+
+def _configured_models(
+    module: StemSimilarityModule, data: TripletDataModule, alphas: Sequence[float]
+) -> Iterator[SplitModel]:
+    """Yield the configured fusion, if it is not the linear one, and the models that start from same-song triplets."""
+    untrained, nonlinear = deepcopy(module.fusion), not isinstance(module.fusion, LinearFusion)
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(untrained).__name__).lower()
+
+    def make(_: Sequence[str]) -> Fusion:
         return deepcopy(untrained)
 
-    def fitted(title: str, start: Mapping[str, Tensor] | None = None) -> Challenger:
-        show = datamodule.embedder.progress
-        return fusion_challenger(
-            title, make, stems, datamodule.embeddings, table, alphas=alphas, start=start, progress=show
-        )
-
+    fitted = FusionModel(name, make, alphas, loss=module.loss, progress=data.embedder.progress)
     if nonlinear:
-        yield fitted(name)
-    if datamodule.pretraining is not None:
-        songs = datamodule.pretraining.read(datamodule.embedder)
-        embeddings = datamodule.embedder.embed(songs.segments)
-        known = pretrain(make if nonlinear else LinearFusion, stems, embeddings, songs, alphas=alphas)
-        yield prior_challenger("ridge, same-song prior", datamodule.deltas(), table, known.weights, alphas=alphas)
+        yield fitted
+    if data.pretraining is not None:
+        known = pretrain(make if nonlinear else LinearFusion, data.pretraining.embed(data.embedder), alphas=alphas)
+        yield PriorModel("ridge, same-song prior", known.weights, alphas)
         if nonlinear:
-            yield fitted(f"{name}, pre-trained", known.state)
+            yield replace(fitted, name=f"{name}, pre-trained", start=known.state)
+
+
+def _crossval_metrics(found: CrossvalResults) -> dict[str, float]:
+    """Return mean agreement and mean weights, by `crossval/MODEL/all`, `.../xab`, `.../xyc` and `.../weight_STEM`."""
+    metrics = {}
+    for model in found.models:
+        columns = {column.lower(): score for column, score in model.agreement.items()}
+        columns |= {f"weight_{stem}": score for stem, score in model.weights.items()}
+        metrics |= {f"crossval/{model.slug}/{column}": score.mean for column, score in columns.items()}
+    return metrics
+
+
+def _perspectives_metrics(found: PerspectivesResults) -> dict[str, float]:
+    """Return agreement of ridge and parts, by `perspectives/QUESTION/ridge` and `.../part_STEM`; NaN if left out."""
+    metrics = {}
+    for question in QUESTIONS:
+        fit = found.questions.get(question)
+        ridge = [] if fit is None else [model for model in fit.models if model.slug == "ridge"]
+        metrics[f"perspectives/{question}/ridge"] = ridge[0].agreement["all"].mean if ridge else math.nan
+        for stem in found.stems:
+            part = math.nan if fit is None else fit.by_stem[stem].part
+            metrics[f"perspectives/{question}/part_{stem}"] = part
+    return metrics

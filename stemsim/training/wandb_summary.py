@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from stemsim.audio import Segment
 from stemsim.errors import AudioError, ConfigError, DataNotFoundError
-from stemsim.evaluation.report_audio import clip
-from stemsim.evaluation.report_page import comparison_rows
-from stemsim.evaluation.report_plot import plot_run_weights
-from stemsim.evaluation.run_results import RunResults
+from stemsim.report.audio import clip
+from stemsim.report.page import comparison_rows
+from stemsim.report.plots import plot_run_weights
+from stemsim.report.run_files import Run
 
 if TYPE_CHECKING:
     import wandb
@@ -25,7 +25,7 @@ __all__ = ["common_group", "log_summary"]
 _LOG = logging.getLogger(__name__)
 
 
-def common_group(runs: Sequence[RunResults]) -> str:
+def common_group(runs: Sequence[Run]) -> str:
     """Return the W&B group that all runs were logged to.
 
     Args:
@@ -46,7 +46,7 @@ def common_group(runs: Sequence[RunResults]) -> str:
 
 
 def log_summary(
-    runs: Sequence[RunResults],
+    runs: Sequence[Run],
     project: str,
     *,
     group: str,
@@ -102,7 +102,7 @@ def log_summary(
         return str(summary.url) if online else Path(summary.dir).parent
 
 
-def _group(run: RunResults) -> str | None:
+def _group(run: Run) -> str | None:
     logger = run.settings.get("trainer", {}).get("logger")
     settings = logger.get("init_args", {}) if isinstance(logger, dict) else {}
     group = settings.get("group")
@@ -119,7 +119,7 @@ def _pixels(figure: "Figure") -> npt.NDArray[np.uint8]:
     return (255.0 * np.asarray(imread(file))).astype(np.uint8)  # (row, column, channel)
 
 
-def _comparison(runs: Sequence[RunResults]) -> "wandb.Table":
+def _comparison(runs: Sequence[Run]) -> "wandb.Table":
     import wandb
 
     columns = ["run", "model"]
@@ -127,20 +127,20 @@ def _comparison(runs: Sequence[RunResults]) -> "wandb.Table":
         columns += [f"{name}, %", f"{name}, standard deviation"]
     table = wandb.Table(columns=[*columns, "share of ceiling, %", "best in"])
     for row in comparison_rows(runs):
-        figures = [figure for column in ("all", "XAB", "XYC") for figure in row.percent[column]]
-        table.add_data(row.run, row.model, *figures, row.share, ", ".join(sorted(row.best)))
+        scores = [row.model.agreement[column] for column in ("all", "XAB", "XYC")]
+        figures = [100 * figure for score in scores for figure in (score.mean, score.std)]
+        table.add_data(row.run, row.model.name, *figures, 100 * row.model.share_of_ceiling, ", ".join(sorted(row.best)))
     return table
 
 
-def _worst(runs: Sequence[RunResults], count: int, *, audio: bool) -> "wandb.Table":
+def _worst(runs: Sequence[Run], count: int, *, audio: bool) -> "wandb.Table":
     import wandb
 
     table = wandb.Table(columns=["run", "test type", "X", "A", "B", "votes A", "votes B", "preference", "segments"])
     for run in runs:
         for one in run.worst[:count]:
-            segments = (one.x, one.a, one.b)
-            sounds = [_audio(segment, wanted=audio) for segment in segments]
-            named = "; ".join(f"{role} {segment}" for role, segment in zip("XAB", segments, strict=True))
+            sounds = [_audio(segment, wanted=audio) for segment in one.segments.values()]
+            named = "; ".join(f"{role} {segment}" for role, segment in one.segments.items())
             table.add_data(run.name, one.test_type, *sounds, *one.votes, one.preference, named)
     return table
 

@@ -1,16 +1,23 @@
-"""Triplets (x, a, b) with listeners' votes, and where they come from."""
+"""Triplets (x, a, b) with listeners' votes, and the readers that provide them."""
 
-from stemsim.triplets.inst_sim_abx import InstSimABX
-from stemsim.triplets.reader import TripletReader
-from stemsim.triplets.same_song import SameSong
-from stemsim.triplets.simulated import SimulatedListeners
+from typing import TYPE_CHECKING
+
+from stemsim.lazy import lazy_names
 from stemsim.triplets.table import PERSPECTIVES, QUESTIONS, TARGETS, TEST_TYPES, TargetKind, TestType, Triplets
+
+if TYPE_CHECKING:
+    from stemsim.triplets.embedded import EmbeddedTriplets
+    from stemsim.triplets.inst_sim_abx import InstSimABX
+    from stemsim.triplets.reader import TripletReader
+    from stemsim.triplets.same_song import SameSong
+    from stemsim.triplets.simulated import SimulatedListeners
 
 __all__ = [
     "PERSPECTIVES",
     "QUESTIONS",
     "TARGETS",
     "TEST_TYPES",
+    "EmbeddedTriplets",
     "InstSimABX",
     "SameSong",
     "SimulatedListeners",
@@ -19,3 +26,14 @@ __all__ = [
     "TripletReader",
     "Triplets",
 ]
+
+__getattr__ = lazy_names(  # `stemsim votes` reads tables only, and needs no torch
+    __name__,
+    {
+        "EmbeddedTriplets": "embedded",
+        "InstSimABX": "inst_sim_abx",
+        "SameSong": "same_song",
+        "SimulatedListeners": "simulated",
+        "TripletReader": "reader",
+    },
+)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final
 
 from stemsim.audio import is_audio_path
-from stemsim.embedding import StemEmbedder
 from stemsim.errors import ConfigError, DataNotFoundError, TripletError
 from stemsim.triplets.inst_sim_abx_answers import INSTRUMENTS, Answers, read_answers
 from stemsim.triplets.reader import TripletReader
@@ -77,9 +76,8 @@ class InstSimABX(TripletReader):
         self.pool = pool
         self.question = question
 
-    def read(self, embedder: StemEmbedder) -> Triplets:
-        """Count the votes, keep the triplets asked for, and find their tracks; nothing is embedded for it."""
-        del embedder
+    def read(self) -> Triplets:
+        """Count the votes, keep the triplets that meet all conditions, and find their tracks."""
         kept, asked = self._kept(self._answers(), self.question)
         if not len(kept):
             msg = (
@@ -90,9 +88,8 @@ class InstSimABX(TripletReader):
             raise TripletError(msg)
         return _with_audio(kept, _find_mixes(self.slakh, kept.tracks))
 
-    def read_perspectives(self, embedder: StemEmbedder) -> dict[str, Triplets]:
-        """Return the triplets that meet the cut-offs on each question by itself, whatever `question` says."""
-        del embedder
+    def read_questions(self) -> dict[str, Triplets]:
+        """Return the triplets that meet the conditions on each question by itself, whatever `question` says."""
         answers = self._answers()
         tables = {question: self._kept(answers, question)[0] for question in QUESTIONS}
         mixes = _find_mixes(self.slakh, [track for table in tables.values() for track in table.tracks])
@@ -102,7 +99,7 @@ class InstSimABX(TripletReader):
         """Read the answers, screened and pooled if that is asked for."""
         answers = read_answers(self.root)
         for check in answers.wrong_dummies:
-            fate = "all answers of this listener are left out" if self.screen else "`screen` would leave them out"
+            fate = "all answers of this listener are left out" if self.screen else "`screen` leaves them out"
             _log.info("%s answered %s where %s is the reference; %s", check.subject, check.answer, check.expected, fate)
         answers = answers.screened() if self.screen else answers
         return answers.pooled() if self.pool else answers

@@ -1,50 +1,62 @@
-"""The answers of the listening test Inst-Sim-ABX, which need no audio."""
+"""Answers of the listening test Inst-Sim-ABX, and the samples that they are about; no audio is needed."""
 
-from collections.abc import Callable
+import json
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from stemsim.errors import ConfigError, DataNotFoundError, TripletError
-from stemsim.triplets.inst_sim_abx_samples import REPOSITORY, ROLES, SampleTable, read_samples
-from stemsim.triplets.table import PERSPECTIVES, QUESTIONS, Triplets
+from stemsim.triplets.table import PERSPECTIVES, QUESTIONS, TestType, Triplets
 
-__all__ = ["ANSWERS_FILE", "INSTRUMENTS", "QUESTIONS", "Answers", "DummyCheck", "read_answers"]
+__all__ = ["ANSWERS_FILE", "INSTRUMENTS", "Answers", "DummyCheck", "read_answers"]
 
 ANSWERS_FILE: Final = "csvs/inst_sim_abx_answers.csv"
 INSTRUMENTS: Final = ("bass", "drums", "guitar", "piano", "residuals", "mix")
-"""What the listeners heard: single stems, or whole recordings."""
+"""The stems that the listeners heard, or `mix`: whole recordings."""
 
+_REPOSITORY: Final = "zume06/Inst-Sim-ABX-Dataset"
+_ROLES: Final[dict[TestType, tuple[str, str, str]]] = {
+    "XAB": ("X", "A", "B"),
+    "XYC": ("X", "Y", "C"),
+}  # canonical order
+# The data set's own Readme has these the other way round; the roles in the files themselves decide.
+_TESTS: Final[dict[TestType, str]] = {"XYC": "test1", "XAB": "test2"}
+_RUN: Final = re.compile(r"ex(\d+)")
+_SAMPLE_FIELDS: Final = ("ID", "seg", "filename", "sr", "index_s", "index_e")
 _PRESENTED: Final = ("reference", "sample_a", "sample_b")
 _ANSWERS: Final = tuple(f"answer_{question}" for question in ("total", *PERSPECTIVES))
+_PATHS: Final = ("x_path", "a_path", "b_path")  # in canonical order
 _COLUMNS: Final = ("ex_name", "subject_id", *_PRESENTED, *_ANSWERS)
 _CHOICES: Final = {"A+": 1, "A-": 1, "B+": -1, "B-": -1}  # + is sure, - is a little; both are a choice
 _SURE: Final = ("A+", "B+")
 _NOT_ASKED: Final = "NA"
 _DUMMY: Final = r"samples/[^/]+"
-_SAMPLE: Final = (
-    rf"^set(?P<set>\d+)/(?P<sample>\d+)/(?P<instrument>{'|'.join(INSTRUMENTS)})/"
-    r"(?P<filename>(?P<role>[XABYC])_\d+-\d+\.wav)$"
+_SAMPLE: Final = re.compile(
+    rf"(?P<folder>set\d+/\d+/(?:{'|'.join(INSTRUMENTS)}))/(?P<filename>(?P<role>[XABYC])_\d+-\d+\.wav)"
 )
 
 BoolArray = npt.NDArray[np.bool_]
 ChoiceArray = npt.NDArray[np.int8]
 IntArray = npt.NDArray[np.int64]
 StrArray = npt.NDArray[np.str_]
+Excerpt = tuple[int, float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class DummyCheck:
-    """An answer to a dummy check, in which one candidate is the reference itself.
+    """Answer to a dummy check, in which one candidate is the reference itself.
 
     Attributes:
         line: Line of the answers file, counted from 1.
         subject: The listener.
-        answer: What the listener said over all: `A+`, `A-`, `B+` or `B-`.
+        answer: The answer on overall similarity: `A+`, `A-`, `B+` or `B-`.
         expected: The candidate that is the reference: `A` or `B`.
     """
 
@@ -55,29 +67,30 @@ class DummyCheck:
 
     @property
     def wrong(self) -> bool:
-        """Whether the listener found the other candidate closer to the reference than itself."""
+        """Whether the listener found the other candidate closer to the reference than the reference itself."""
         return not self.answer.startswith(self.expected)
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """The answers of the listening test in canonical order: candidate A or Y first, B or C second.
+    """Answers of the listening test in canonical order: candidate A or Y first, B or C second.
 
-    A triplet is what one run of the test asked. The second run (`ex202407`) asked anew, of the same segments, all that
-    the first one had asked, and more; these count as two triplets, and no listener answered both. `pooled` makes them
-    one.
+    The test ran twice. The second run (`ex202407`) repeated all questions of the first one and added more; repeated
+    questions count as two triplets here, and no listener answered both. `pooled` makes them one.
 
     Attributes:
-        table: The triplets that were asked, without votes; their segments' paths are relative to a Slakh2100 folder.
-        triplet: `(answer,)` row of the table.
+        asked: The triplets, one row each: `test_type`, `instrument`, and the rows `x`, `a` and `b` of `excerpts`.
+        excerpts: The distinct segments: number of the Slakh2100 track, start and duration in seconds.
+        triplet: `(answer,)` row of `asked`.
         subject: `(answer,)` the listener.
-        choices: `(answer, 4)` over all and by `PERSPECTIVES`: +1 = A or Y, -1 = B or C, 0 = not asked.
-        sure: `(answer, 4)` whether the listener was sure of the choice; False is "a little", or not asked.
-        swapped: `(answer,)` whether B or C was presented first.
+        choices: `(answer, 4)` overall and by `PERSPECTIVES`: +1 = A or Y, -1 = B or C, 0 = not asked.
+        sure: `(answer, 4)` True where the listener was sure; False is "a little", or not asked.
+        swapped: `(answer,)` True where B or C was presented first.
         dummies: The answers to dummy checks; they are not among the others.
     """
 
-    table: Triplets
+    asked: pd.DataFrame
+    excerpts: tuple[Excerpt, ...]
     triplet: IntArray
     subject: StrArray
     choices: ChoiceArray
@@ -88,6 +101,32 @@ class Answers:
     def __len__(self) -> int:
         return len(self.triplet)
 
+    @cached_property
+    def table(self) -> Triplets:
+        """The triplets without votes; paths of segments are relative to a Slakh2100 folder."""
+        from stemsim.audio import Segment
+
+        n = len(self.asked)
+        used, place = np.unique(self.asked[["x", "a", "b"]].to_numpy(np.int64), return_inverse=True)
+        x, a, b = place.reshape(n, 3).astype(np.int64).T
+        excerpts = [self.excerpts[row] for row in used]
+        tracks = tuple(f"Track{track:05d}" for track, _, _ in excerpts)
+        return Triplets(
+            segments=tuple(
+                Segment(Path(track) / "mix.flac", start, duration)
+                for track, (_, start, duration) in zip(tracks, excerpts, strict=True)
+            ),
+            tracks=tracks,
+            x=x,
+            a=a,
+            b=b,
+            test_type=self.asked["test_type"].to_numpy(str),
+            instrument=self.asked["instrument"].to_numpy(str),
+            votes=np.zeros((n, 2), np.int64),
+            perspective_votes=np.zeros((n, len(PERSPECTIVES), 2), np.int64),
+            source="Inst-Sim-ABX",
+        )
+
     @property
     def wrong_dummies(self) -> tuple[DummyCheck, ...]:
         """The dummy checks that were answered wrongly."""
@@ -95,40 +134,32 @@ class Answers:
 
     @property
     def chose_first(self) -> BoolArray:
-        """`(answer,)` whether the candidate that was presented first was chosen over all."""
+        """`(answer,)` True where the candidate that was presented first was chosen overall."""
         chose_first: BoolArray = (self.choices[:, 0] > 0) != self.swapped
         return chose_first
 
     def screened(self) -> Self:
         """Return the answers without all those of listeners who failed a dummy check."""
         failed = {check.subject for check in self.wrong_dummies}
-        keep = ~np.isin(self.subject, sorted(failed))
-        asked, triplet = np.unique(self.triplet[keep], return_inverse=True)
+        kept = self._select(~np.isin(self.subject, sorted(failed)))
+        asked, triplet = np.unique(kept.triplet, return_inverse=True)
         return replace(
-            self,
-            table=self.table.select(asked),
+            kept,
+            asked=self.asked.iloc[asked],
             triplet=triplet.astype(np.int64),
-            subject=self.subject[keep],
-            choices=self.choices[keep],
-            sure=self.sure[keep],
-            swapped=self.swapped[keep],
             dummies=tuple(check for check in self.dummies if check.subject not in failed),
         )
 
     def pooled(self) -> Self:
-        """Return the answers with identical questions of the two runs made one triplet; no answer is lost."""
-        table = self.table
-        names = np.unique(np.char.add(table.test_type, table.instrument), return_inverse=True)[1]
-        asked = np.stack([table.x, table.a, table.b, names.reshape(-1)], axis=1)
-        _, first, question = np.unique(asked, axis=0, return_index=True, return_inverse=True)
-        order = np.argsort(first)  # triplets stay in the order in which they come first
-        place = np.argsort(order)[question.reshape(-1)]
-        return replace(self, table=table.select(first[order]), triplet=place[self.triplet].astype(np.int64))
+        """Return the answers with questions that both runs asked as one triplet; no answer is lost."""
+        question, _ = pd.factorize(pd.MultiIndex.from_frame(self.asked[["x", "a", "b", "instrument", "test_type"]]))
+        _, first = np.unique(question, return_index=True)  # numbers are by first occurrence
+        return replace(self, asked=self.asked.iloc[first], triplet=question[self.triplet].astype(np.int64))
 
     def about(self, question: str) -> Self:
-        """Return the answers to one question in place of those over all, without the listeners who gave none.
+        """Return the answers to one question as the overall answers, without the listeners who gave none.
 
-        Votes, grades, majorities and position bias of what is returned are then about this question.
+        Votes, grades, majorities and position bias of the result are about this question.
 
         Args:
             question: `overall`, `timbre`, `rhythm` or `melody`.
@@ -140,27 +171,30 @@ class Answers:
             msg = f"Listeners were asked about {', '.join(QUESTIONS)}; got {question!r}. Choose one of these."
             raise ConfigError(msg)
         column = QUESTIONS.index(question)
-        said = self.choices[:, column] != 0
         columns = [column, *range(1, len(QUESTIONS))]
-        return replace(
-            self,
-            triplet=self.triplet[said],
-            subject=self.subject[said],
-            choices=self.choices[said][:, columns],
-            sure=self.sure[said][:, columns],
-            swapped=self.swapped[said],
-        )
+        kept = self._select(self.choices[:, column] != 0)
+        return replace(kept, choices=kept.choices[:, columns], sure=kept.sure[:, columns])
 
     def count(self) -> Triplets:
         """Return the table with the votes counted, overall and for each perspective, and the grades overall."""
-        votes = np.stack([self._count(chosen) for chosen in self.choices.T])  # (question, triplet, 2)
-        sure = self._count(np.where(self.sure[:, 0], self.choices[:, 0], 0))
-        return replace(self.table, votes=votes[0], perspective_votes=votes[1:].swapaxes(0, 1), sure_votes=sure)
+        perspectives = np.stack([self.votes(column) for column in range(1, len(QUESTIONS))], axis=1)
+        return replace(
+            self.table, votes=self.votes(), perspective_votes=perspectives, sure_votes=self._count(self.sure[:, 0])
+        )
 
-    def _count(self, chosen: ChoiceArray) -> IntArray:
-        """Count choices `(answer,)` by triplet and side, `(triplet, 2)`."""
-        sides = [np.bincount(self.triplet[chosen == side], minlength=len(self.table)) for side in (1, -1)]
+    def votes(self, column: int = 0) -> IntArray:
+        """Count the votes for A and for B of each triplet, `(triplet, 2)`; `column` is that of `choices`."""
+        return self._count(np.ones(len(self), bool), column)
+
+    def _count(self, counted: BoolArray, column: int = 0) -> IntArray:
+        chosen = self.choices[:, column]
+        sides = [np.bincount(self.triplet[counted & (chosen == side)], minlength=len(self.asked)) for side in (1, -1)]
         return np.stack(sides, axis=-1).astype(np.int64)
+
+    def _select(self, rows: BoolArray) -> Self:
+        """Return some answers to all triplets."""
+        names = ("triplet", "subject", "choices", "sure", "swapped")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
 def read_answers(root: str | Path) -> Answers:
@@ -169,7 +203,7 @@ def read_answers(root: str | Path) -> Answers:
     Source: Hashizume and Toda, arXiv:2502.02138; repository zume06/Inst-Sim-ABX-Dataset.
 
     Args:
-        root: The folder of the repository, with `csvs` and `sample_configs`.
+        root: Folder of the repository, with `csvs` and `sample_configs`.
 
     Returns:
         The answers in canonical order, and the triplets that they are about.
@@ -181,54 +215,66 @@ def read_answers(root: str | Path) -> Answers:
     """
     path = Path(root) / ANSWERS_FILE
     frame = _read_csv(path)
-    _check_answers(frame, path)
     dummy = frame["reference"].str.fullmatch(_DUMMY).to_numpy(bool)
     if dummy.all():
-        msg = f"{path} holds dummy checks only, and no answer. Restore it from the repository {REPOSITORY}."
+        msg = f"{path} holds dummy checks only, and no answer. Restore it from the repository {_REPOSITORY}."
         raise TripletError(msg)
     dummies = _dummy_checks(frame[dummy], path)
-    return _canonical(frame[~dummy], path, dummies)
-
-
-def _require(good: BoolArray, frame: pd.DataFrame, path: Path, describe: Callable[[int], str]) -> None:
-    """Raise an error about the first row that is not good; `describe` says what is wrong with the row of a position."""
-    if not good.all():
-        where = int(good.argmin())
-        line = int(frame.index.to_numpy(np.int64)[where]) + 2  # the heading is line 1
-        msg = f"{path}, line {line}: {describe(where)}. Restore the file from the repository {REPOSITORY}."
-        raise TripletError(msg)
+    frame = frame[~dummy]
+    known, excerpts = _read_samples(path.parents[1], sorted(set(frame["ex_name"])))
+    row, swapped = _look_up(frame, known, path)
+    asked, triplet = np.unique(row, return_inverse=True)
+    subject = frame["subject_id"].to_numpy(str)
+    repeated = pd.DataFrame({"subject": subject, "triplet": triplet}).duplicated().to_numpy(bool)
+    _require(~repeated, frame, path, lambda where: f"{subject[where]} answered this question before")
+    codes = {**_CHOICES, _NOT_ASKED: 0}
+    choices = np.stack([frame[column].map(codes).to_numpy(np.int8) for column in _ANSWERS], axis=1)
+    choices[swapped] *= -1
+    sure = np.stack([frame[column].isin(_SURE).to_numpy(bool) for column in _ANSWERS], axis=1)
+    return Answers(known.iloc[asked], excerpts, triplet.astype(np.int64), subject, choices, sure, swapped, dummies)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """Read the columns we need as text, `NA` included."""
+    """Read and verify the columns that we need as text, `NA` included."""
     if not path.is_file():
         msg = (
-            f"No answers at {path}. Set the folder to a copy of the repository {REPOSITORY} (arXiv:2502.02138), which "
+            f"No answers at {path}. Set the folder to a copy of the repository {_REPOSITORY} (arXiv:2502.02138), which "
             "holds `csvs` and `sample_configs`."
         )
         raise DataNotFoundError(msg)
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        msg = f"{path} is not a table of answers ({error}). Restore it from the repository {REPOSITORY}."
+        msg = f"{path} is not a table of answers ({error}). Restore it from the repository {_REPOSITORY}."
         raise TripletError(msg) from error
     missing = [column for column in _COLUMNS if column not in frame.columns]
     if missing:
         msg = (
             f"{path} must have the columns {', '.join(_COLUMNS)}; it lacks {', '.join(missing)}. Restore it from the "
-            f"repository {REPOSITORY}."
+            f"repository {_REPOSITORY}."
         )
         raise TripletError(msg)
-    return frame[list(_COLUMNS)].fillna("")
-
-
-def _check_answers(frame: pd.DataFrame, path: Path) -> None:
-    """Verify that every answer is a choice; only perspectives may go without."""
+    frame = frame[list(_COLUMNS)].fillna("")
     for column in _ANSWERS:
-        allowed = [*_CHOICES, *([] if column == _ANSWERS[0] else [_NOT_ASKED])]
-        seen = frame[column].to_numpy(str)
-        expected = f"`{column}` must be one of {', '.join(allowed)}"
-        _require(np.isin(seen, allowed), frame, path, lambda where: f"{expected}; got {str(seen[where])!r}")  # noqa: B023
+        _check_answers(frame, column, path)
+    return frame
+
+
+def _check_answers(frame: pd.DataFrame, column: str, path: Path) -> None:
+    """Verify that every answer is a choice; only those on perspectives may be missing."""
+    allowed = [*_CHOICES, *([] if column == _ANSWERS[0] else [_NOT_ASKED])]
+    expected = f"`{column}` must be one of {', '.join(allowed)}"
+    good = frame[column].isin(allowed).to_numpy(bool)
+    _require(good, frame, path, lambda where: f"{expected}; got {frame[column].iloc[where]!r}")
+
+
+def _require(good: BoolArray, frame: pd.DataFrame, path: Path, describe: Callable[[int], str]) -> None:
+    """Raise an error about the first row that is not good; `describe` explains what is wrong with it."""
+    if not good.all():
+        where = int(good.argmin())
+        line = int(frame.index.to_numpy(np.int64)[where]) + 2  # the heading is line 1
+        msg = f"{path}, line {line}: {describe(where)}. Restore the file from the repository {_REPOSITORY}."
+        raise TripletError(msg)
 
 
 def _dummy_checks(frame: pd.DataFrame, path: Path) -> tuple[DummyCheck, ...]:
@@ -244,106 +290,97 @@ def _dummy_checks(frame: pd.DataFrame, path: Path) -> tuple[DummyCheck, ...]:
     )
     lines = (frame.index.to_numpy(np.int64) + 2).tolist()
     expected = np.where(first == reference, "A", "B").tolist()
-    rows = zip(lines, frame["subject_id"], frame[_ANSWERS[0]], expected, strict=True)
-    return tuple(DummyCheck(line, subject, answer, letter) for line, subject, answer, letter in rows)
+    return tuple(map(DummyCheck, lines, frame["subject_id"], frame[_ANSWERS[0]], expected))
 
 
-def _canonical(frame: pd.DataFrame, path: Path, dummies: tuple[DummyCheck, ...]) -> Answers:
-    """Put the answers, one row each, in canonical order, and look up what was heard."""
-    presented = [_parse(frame, column, path) for column in _PRESENTED]
-    test_type, swapped = _roles(frame, presented, path)
-    samples = read_samples(path.parents[1], sorted(set(frame["ex_name"])))
-    looked_up = [
-        _look_up(frame, column, parts, test_type, samples, path)
-        for column, parts in zip(_PRESENTED, presented, strict=True)
-    ]
-    rows = np.stack(looked_up, axis=1)  # (answer, 3), as presented
-    rows[swapped] = rows[swapped][:, [0, 2, 1]]
-    # The row of X stands for the triplet: run, set, sample, test type and instrument are its key.
-    _, first, triplet = np.unique(rows[:, 0], return_index=True, return_inverse=True)
-    subject = frame["subject_id"].to_numpy(str)
-    repeated = pd.DataFrame({"subject": subject, "triplet": triplet}).duplicated().to_numpy(bool)
-    _require(~repeated, frame, path, lambda where: f"{subject[where]} has answered this before, and may do so once")
-    choices = np.stack(
-        [frame[column].map({**_CHOICES, _NOT_ASKED: 0}).to_numpy(np.int8) for column in _ANSWERS], axis=1
+def _look_up(frame: pd.DataFrame, known: pd.DataFrame, path: Path) -> tuple[IntArray, BoolArray]:
+    """Return the row of `known` for each answer, and True where the candidates were presented in the other order."""
+    triplets = pd.Index(known["run"].str.cat(known[list(_PATHS)], sep=" "))
+    there, back = (
+        triplets.get_indexer(pd.Index(frame["ex_name"].str.cat(frame[["reference", *order]], sep=" ")))
+        for order in (["sample_a", "sample_b"], ["sample_b", "sample_a"])
     )
-    choices[swapped] *= -1
-    sure = np.stack([frame[column].isin(_SURE).to_numpy(bool) for column in _ANSWERS], axis=1)
-    return Answers(
-        table=_table(rows[first], test_type[first], presented[0]["instrument"].to_numpy(str)[first], samples),
-        triplet=triplet.astype(np.int64),
-        subject=subject,
-        choices=choices,
-        sure=sure,
-        swapped=swapped,
-        dummies=dummies,
+    row = np.maximum(there, back).astype(np.int64)  # -1: not found
+    _require(row >= 0, frame, path, lambda where: _mismatch(frame.iloc[where].to_dict(), known))
+    return row, there < 0
+
+
+def _mismatch(answer: dict[Any, str], known: pd.DataFrame) -> str:
+    """Explain why the paths of an answer are not those of a triplet of the sample configuration."""
+    parts = []
+    for column in _PRESENTED:
+        if (part := _SAMPLE.fullmatch(answer[column])) is None:
+            return (
+                f"`{column}` must be a path such as set2/0/mix/X_1876-3.wav, of {', '.join(INSTRUMENTS)}, unless the "
+                f"reference is that of a dummy check, such as samples/dummyX1.wav; got {answer[column]!r}"
+            )
+        parts.append(part)
+    roles, seen = [part["role"] for part in parts], ", ".join(part[0] for part in parts)
+    tests = [test for test, (x, a, b) in _ROLES.items() if roles in ([x, a, b], [x, b, a])]
+    if not tests or len({part["folder"] for part in parts}) > 1:
+        return f"a triplet must be X with A and B, or X with Y and C, of one set, sample and instrument; got {seen}"
+    of_run = known[(known["run"] == answer["ex_name"]) & (known["test_type"] == tests[0])]
+    same = of_run[of_run["x_path"].str.startswith(f"{parts[0]['folder']}/")][list(_PATHS)]
+    expected = "no such sample" if same.empty else ", ".join(same.iloc[0])
+    return f"the listener heard {seen}, but the sample configuration of {answer['ex_name']} has {expected}"
+
+
+def _read_samples(root: Path, runs: list[str]) -> tuple[pd.DataFrame, tuple[Excerpt, ...]]:
+    """Read the sample configurations of some runs of the test.
+
+    Returns:
+        All triplets that the runs could have presented, as `Answers.asked` with `run` and the paths of the three
+        samples, and their segments, as `Answers.excerpts`.
+    """
+    rows = [row for run in runs for row in _read_run(root, run)]
+    if not rows:
+        msg = f"The sample configurations of {', '.join(runs)} in {root} are empty. Restore them from {_REPOSITORY}."
+        raise TripletError(msg)
+    excerpts = tuple(sorted({excerpt for *_, samples in rows for _, excerpt in samples}))  # many are in both runs
+    number = {excerpt: index for index, excerpt in enumerate(excerpts)}
+    known = pd.DataFrame(
+        [(*row, *(path for path, _ in samples), *(number[one] for _, one in samples)) for *row, samples in rows],
+        columns=["run", "test_type", "instrument", *_PATHS, "x", "a", "b"],
     )
+    return known, excerpts
 
 
-def _parse(frame: pd.DataFrame, column: str, path: Path) -> pd.DataFrame:
-    """Take the paths of one column apart: set, sample, instrument, filename, role."""
-    parts = frame[column].str.extract(_SAMPLE)
-    expected = (
-        f"`{column}` must be a path such as set2/0/mix/X_1876-3.wav, of {', '.join(INSTRUMENTS)}; only where the "
-        "reference is samples/dummyX1.wav or its like is the row a dummy check"
-    )
-    good = parts["role"].notna().to_numpy(bool)
-    _require(good, frame, path, lambda where: f"{expected}; got {str(frame[column].iloc[where])!r}")
-    return parts
+def _read_run(root: Path, run: str) -> Iterator[tuple[str, str, str, list[tuple[str, Excerpt]]]]:
+    """Yield run, test type, instrument, and path and excerpt of the three samples of each triplet of a run."""
+    name = _RUN.fullmatch(run)
+    if name is None:
+        msg = f"Unknown run {run!r} of the listening test: expected a name such as ex202404. Restore the answers file."
+        raise TripletError(msg)
+    path = root / "sample_configs" / f"dict_triplet_{name[1]}.json"
+    if not path.is_file():
+        msg = (
+            f"No sample configuration at {path}, which the answers of {run} refer to. Set the folder to a complete "
+            f"copy of the repository {_REPOSITORY}."
+        )
+        raise DataNotFoundError(msg)
+    try:
+        for set_name, samples in json.loads(path.read_text(encoding="utf-8")).items():
+            for sample_name, tests in samples.items():
+                for test_type, roles in _ROLES.items():
+                    for instrument, described in tests[_TESTS[test_type]].items():
+                        folder = f"set{set_name}/{sample_name}/{instrument}"
+                        triplet = [_read_sample(described[role], role, folder, path) for role in roles]
+                        yield run, test_type, instrument, triplet
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        msg = (
+            f"{path} is not a sample configuration of Inst-Sim-ABX ({error!r}): expected set -> sample -> test1, test2 "
+            f"-> instrument -> role -> {{{', '.join(_SAMPLE_FIELDS)}}}. Restore it from the repository {_REPOSITORY}."
+        )
+        raise TripletError(msg) from error
 
 
-def _roles(frame: pd.DataFrame, presented: list[pd.DataFrame], path: Path) -> tuple[StrArray, BoolArray]:
-    """Return the test type `(answer,)`, and whether the candidates were presented in the other order `(answer,)`."""
-    roles = presented[0]["role"] + presented[1]["role"] + presented[2]["role"]
-    canonical = {"".join(order): test for test, order in ROLES.items()}
-    other_way = {x + b + a: test for test, (x, a, b) in ROLES.items()}
-    good = roles.isin([*canonical, *other_way]).to_numpy(bool)
-    for column in ("set", "sample", "instrument"):
-        for candidate in presented[1:]:
-            good = good & (presented[0][column] == candidate[column]).to_numpy(bool)
-    expected = "a triplet must be X with A and B, or X with Y and C, of one set, sample and instrument"
-    _require(
-        good, frame, path, lambda where: f"{expected}; got {', '.join(str(frame[c].iloc[where]) for c in _PRESENTED)}"
-    )
-    return roles.map({**canonical, **other_way}).to_numpy(str), roles.isin([*other_way]).to_numpy(bool)
-
-
-def _look_up(
-    frame: pd.DataFrame, column: str, parts: pd.DataFrame, test_type: StrArray, samples: SampleTable, path: Path
-) -> IntArray:
-    """Return the row of the sample table for each path of a column, having verified that both say the same."""
-    place = parts[["set", "sample"]].assign(test_type=test_type)
-    place[["instrument", "role"]] = parts[["instrument", "role"]]
-    rows = samples.find(pd.Index(frame["ex_name"].str.cat(place, sep="/")))
-    filename = parts["filename"].to_numpy(str)
-    agree: BoolArray = (rows >= 0) & (samples.filename[rows] == filename) & (samples.described[rows] == filename)
-
-    def describe(where: int) -> str:
-        row = int(rows[where])
-        seen = f"{samples.filename[row]}, described as {samples.described[row]}" if row >= 0 else "no such sample"
-        run = frame["ex_name"].iloc[where]
-        return f"`{column}` is {frame[column].iloc[where]}, but the sample configuration of {run} has {seen}"
-
-    _require(agree, frame, path, describe)
-    return rows
-
-
-def _table(rows: IntArray, test_type: StrArray, instrument: StrArray, samples: SampleTable) -> Triplets:
-    """Return the triplet table, without votes, of rows `(triplet, 3)` of the sample table."""
-    n = len(rows)
-    used, place = np.unique(rows, return_inverse=True)
-    segments = [samples.segment(row) for row in used]
-    number = {segment: index for index, segment in enumerate(sorted(set(segments)))}  # both runs use the same ones
-    x, a, b = np.array([number[segment] for segment in segments], dtype=np.int64)[place.reshape(n, 3)].T
-    return Triplets(
-        segments=tuple(number),
-        tracks=tuple(segment.path.parent.name for segment in number),
-        x=x,
-        a=a,
-        b=b,
-        test_type=test_type,
-        instrument=instrument,
-        votes=np.zeros((n, 2), np.int64),
-        perspective_votes=np.zeros((n, len(PERSPECTIVES), 2), np.int64),
-        source="Inst-Sim-ABX",
-    )
+def _read_sample(described: dict[str, Any], role: str, folder: str, path: Path) -> tuple[str, Excerpt]:
+    """Return path and excerpt of a sample, having verified its name and its ends."""
+    track, segment, filename, rate, start, end = (described[field] for field in _SAMPLE_FIELDS)
+    if filename != f"{role}_{track}-{segment}.wav" or not 0 <= int(start) < int(end) or int(rate) <= 0:
+        msg = (
+            f"{path}: the sample {role} of {folder} is named {filename} and spans samples {start} to {end} at {rate} "
+            f"Hz; expected {role}_{track}-{segment}.wav and a stretch of positive length. Restore the file."
+        )
+        raise TripletError(msg)
+    return f"{folder}/{filename}", (int(track), int(start) / float(rate), (int(end) - int(start)) / float(rate))

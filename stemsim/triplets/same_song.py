@@ -3,7 +3,6 @@
 import numpy as np
 
 from stemsim.audio import SongFolder
-from stemsim.embedding import StemEmbedder
 from stemsim.errors import TripletError
 from stemsim.triplets.drawing import cut_songs
 from stemsim.triplets.reader import TripletReader
@@ -37,9 +36,8 @@ class SameSong(TripletReader):
         self.hop = hop
         self.seed = seed
 
-    def read(self, embedder: StemEmbedder) -> Triplets:
-        """Draw the triplets; nothing is embedded for it."""
-        del embedder
+    def read(self) -> Triplets:
+        """Draw the triplets."""
         windows = cut_songs(self.songs.songs(), duration=self.duration, hop=self.hop)
         drawn = windows.draw_xyc(self.triplets, np.random.default_rng(self.seed))
         rows = np.unique(drawn, axis=0)  # a triplet drawn twice is one triplet

@@ -1,18 +1,17 @@
 """Simulated listeners, whose stem weights are known."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from stemsim.audio import SongFolder
 from stemsim.embedding import StemEmbedder
 from stemsim.errors import TripletError
-from stemsim.similarity import stem_deltas
 from stemsim.stems import StemLayout
 from stemsim.triplets.drawing import cut_songs
+from stemsim.triplets.embedded import EmbeddedTriplets
 from stemsim.triplets.reader import TripletReader
 from stemsim.triplets.table import PERSPECTIVES, Triplets
 
@@ -90,44 +89,53 @@ class SimulatedListeners(TripletReader):
         self.hop = hop
         self.seed = seed
 
-    def read(self, embedder: StemEmbedder) -> Triplets:
-        """Draw triplets, let the listeners hear them, and count their votes."""
-        return self._asked(embedder).filter(min_agreement=self.min_agreement)
+    def read(self) -> Triplets:
+        """Draw the triplets. Nobody has voted yet: listeners vote by what they hear, in `embed`."""
+        return self._drawn(np.random.default_rng(self.seed))
 
-    def read_perspectives(self, embedder: StemEmbedder) -> dict[str, Triplets]:
-        """Return the triplets by question, each table with its own true weights and cut off by its own votes."""
-        table = self._asked(embedder)
-        truths = {"overall": self.weights, **self.perspectives}
-        about = {
-            question: replace(table.about(question), true_weights=self._truth(weights, embedder.stems))
-            for question, weights in truths.items()
-        }
-        kept = {question: one.filter(min_agreement=self.min_agreement) for question, one in about.items()}
-        return {question: one for question, one in kept.items() if len(one)}
+    def embed(self, embedder: StemEmbedder, check: Callable[[Triplets], None] | None = None) -> EmbeddedTriplets:
+        """Draw triplets, embed their segments, and let the listeners vote."""
+        voted = self._voted(embedder)["overall"]
+        if check is not None:
+            check(voted.triplets)
+        return voted
 
-    def _asked(self, embedder: StemEmbedder) -> Triplets:
-        """Return all triplets that were drawn, with the votes on them."""
-        truth = self._truth(self.weights, embedder.stems)
-        truths = {name: self._truth(weights, embedder.stems) for name, weights in self.perspectives.items()}
-        rng = np.random.default_rng(self.seed)
+    def embed_questions(self, embedder: StemEmbedder) -> dict[str, EmbeddedTriplets]:
+        """Return the triplets by question, each table with its own true weights and chosen by its own votes."""
+        return {question: one for question, one in self._voted(embedder).items() if len(one)}
+
+    def _drawn(self, rng: np.random.Generator) -> Triplets:
+        """Draw triplets of windows, XAB first, without votes."""
         windows = cut_songs(self.songs.songs(), duration=self.duration, hop=self.hop)
         n_xab = round(self.triplets * self.xab_fraction)
         n_xyc = self.triplets - n_xab
         drawn = [windows.draw_xab(n_xab, rng)] if n_xab else []
         drawn += [windows.draw_xyc(n_xyc, rng)] if n_xyc else []
-        rows = np.concatenate(drawn)
-        embeddings = embedder.embed(windows.segments)
-        deltas = stem_deltas(*(embeddings.take(torch.from_numpy(rows[:, role])) for role in range(3)))
-        impression = self._impression(deltas.numpy() @ np.array(list(truth.values())))
-        votes = self._votes(impression, rng)
-        sure = self._sure(impression, votes, rng)
         source = f"simulated listeners, {len(windows.count)} songs of {self.songs.root.name}/"
-        table = replace(windows.table(rows, n_xab, votes, source), true_weights=truth, sure_votes=sure)
-        perspective_votes = table.perspective_votes.copy()
-        for name, weights in truths.items():
-            impression = self._impression(deltas.numpy() @ np.array(list(weights.values())))
-            perspective_votes[:, PERSPECTIVES.index(name)] = self._votes(impression, rng)
-        return replace(table, perspective_votes=perspective_votes)
+        return windows.table(np.concatenate(drawn), n_xab, np.zeros((self.triplets, 2), np.int64), source)
+
+    def _voted(self, embedder: StemEmbedder) -> dict[str, EmbeddedTriplets]:
+        """Return the triplets on which enough listeners agree, by question."""
+        asked = {"overall": self.weights, **self.perspectives}
+        truths = {question: self._truth(weights, embedder.stems) for question, weights in asked.items()}
+        rng = np.random.default_rng(self.seed)
+        silent = EmbeddedTriplets.of(self._drawn(rng), embedder)
+        votes: dict[str, IntArray] = {}
+        perspective_votes, sure = silent.triplets.perspective_votes.copy(), None
+        for question, truth in truths.items():
+            impression = self._impression(silent.deltas.numpy() @ np.array(list(truth.values())))
+            votes[question] = self._votes(impression, rng)
+            if question == "overall":
+                sure = self._sure(impression, votes[question], rng)
+            else:
+                perspective_votes[:, PERSPECTIVES.index(question)] = votes[question]
+        table = replace(silent.triplets, votes=votes["overall"], perspective_votes=perspective_votes, sure_votes=sure)
+        found = {}
+        for question, truth in truths.items():
+            voted = replace(table.about(question), true_weights=truth)
+            whole = EmbeddedTriplets(voted, silent.embeddings, silent.stems)
+            found[question] = whole.select(voted.retained(min_agreement=self.min_agreement))
+        return found
 
     def _votes(self, impression: FloatArray, rng: np.random.Generator) -> IntArray:
         """Draw votes for A and for B `(triplet, 2)`."""

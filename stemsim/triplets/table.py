@@ -1,31 +1,43 @@
-"""The triplet table: what listeners were asked, and what they said."""
+"""The triplet table: questions to listeners, and their votes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from stemsim.audio import Segment
 from stemsim.errors import ConfigError, TripletError
 from stemsim.stems import STEMS
 
-__all__ = ["PERSPECTIVES", "QUESTIONS", "TARGETS", "TEST_TYPES", "TargetKind", "TestType", "Triplets"]
+if TYPE_CHECKING:
+    from stemsim.audio import Segment  # imports torch, which a table of votes does not need
+
+__all__ = [
+    "PERSPECTIVES",
+    "QUESTIONS",
+    "TARGETS",
+    "TEST_TYPES",
+    "TargetKind",
+    "TestType",
+    "Triplets",
+    "majority_of",
+    "retained_votes",
+]
 
 TestType = Literal["XAB", "XYC"]
 TEST_TYPES: Final[tuple[TestType, ...]] = ("XAB", "XYC")
 """`XAB`: three different tracks. `XYC`: A is another segment of X's track (Y), B is of another track (C)."""
 
 PERSPECTIVES: Final = ("timbre", "rhythm", "melody")
-"""What listeners were asked to attend to, beside the overall similarity that `votes` holds."""
+"""Aspects that listeners were asked about, in addition to overall similarity."""
 
 QUESTIONS: Final = ("overall", *PERSPECTIVES)
-"""What listeners were asked about every triplet."""
+"""All questions that listeners were asked about a triplet."""
 
 TargetKind = Literal["majority", "share", "graded"]
 TARGETS: Final[tuple[TargetKind, ...]] = ("majority", "share", "graded")
-"""What a model is fitted to; see `Triplets.target`."""
+"""Targets of a fit; see `Triplets.target`."""
 
 IntArray = npt.NDArray[np.int64]
 StrArray = npt.NDArray[np.str_]
@@ -47,14 +59,14 @@ class Triplets:
         b: `(triplet,)` indices of the second candidates.
         test_type: `(triplet,)` `XAB` or `XYC`.
         instrument: `(triplet,)` the stem that the listeners heard; `mix` for whole recordings.
-        votes: `(triplet, 2)` how many listeners found A, and B, closer to X over all.
+        votes: `(triplet, 2)` number of listeners who found A, and B, closer to X overall.
         perspective_votes: `(triplet, 3, 2)` the same for each of `PERSPECTIVES`; zeros where they were not asked.
-        source: What the triplets are, for titles: a listening test, same-song triplets, simulated listeners.
-        true_weights: The weights that simulated listeners followed; None if the listeners were real.
-        sure_votes: `(triplet, 2)` how many of `votes` were sure rather than "a little"; None if nobody was asked.
+        source: Origin of the triplets, for titles: a listening test, same-song triplets, simulated listeners.
+        true_weights: Weights that simulated listeners followed; None if the listeners were real.
+        sure_votes: `(triplet, 2)` number of `votes` that were sure rather than "a little"; None if nobody was asked.
     """
 
-    segments: tuple[Segment, ...]
+    segments: "tuple[Segment, ...]"
     tracks: tuple[str, ...]
     x: IntArray
     a: IntArray
@@ -68,7 +80,7 @@ class Triplets:
     sure_votes: IntArray | None = field(default=None)
 
     def __post_init__(self) -> None:
-        """Verify shapes, indices and values, and that test types tell the truth about the tracks."""
+        """Verify shapes, indices and values, and that the tracks fit the test types."""
         n = len(self.x)
         shapes = {
             "x": (self.x, (n,)),
@@ -91,7 +103,7 @@ class Triplets:
         if (self.votes < 0).any() or (self.perspective_votes < 0).any():
             self._fail("votes must not be negative")
         if self.sure_votes is not None and ((self.sure_votes < 0) | (self.sure_votes > self.votes)).any():
-            self._fail("`sure_votes` are some of the votes: from 0 to as many as there are for A, and for B")
+            self._fail("`sure_votes` must lie between 0 and `votes`, for A and for B")
         if not set(self.test_type.tolist()) <= set(TEST_TYPES):
             self._fail(f"test types are {' and '.join(TEST_TYPES)}, got {sorted(set(self.test_type.tolist()))}")
         if not set(self.instrument.tolist()) <= set(STEMS):
@@ -111,7 +123,7 @@ class Triplets:
             )
 
     def _fail(self, what: str) -> None:
-        msg = f"Not a table of triplets ({self.source}): {what}. Mend the reader that made it."
+        msg = f"Not a valid table of triplets ({self.source}): {what}. Correct the reader that produced it."
         raise TripletError(msg)
 
     def __len__(self) -> int:
@@ -119,7 +131,7 @@ class Triplets:
 
     @property
     def track_ids(self) -> IntArray:
-        """`(triplet, 3)` the number of the track of X, A and B; equal numbers are equal tracks."""
+        """`(triplet, 3)` numbers of the tracks of X, A and B; equal numbers are equal tracks."""
         numbers = {track: number for number, track in enumerate(dict.fromkeys(self.tracks))}
         ids = np.array([numbers[track] for track in self.tracks], dtype=np.int64)
         return ids[np.stack([self.x, self.a, self.b], axis=1)]
@@ -127,7 +139,7 @@ class Triplets:
     @property
     def preference(self) -> IntArray:
         """`(triplet,)` the majority choice: +1 = A, -1 = B, 0 = as many votes for A as for B."""
-        return np.sign(self.votes[:, 0] - self.votes[:, 1])
+        return majority_of(self.votes)
 
     @property
     def majority_share(self) -> FloatArray:
@@ -136,14 +148,13 @@ class Triplets:
         return np.divide(self.votes.max(axis=1, initial=0), total, out=np.zeros(len(self)), where=total > 0)
 
     def target(self, kind: TargetKind = "majority") -> FloatArray:
-        """Return what a model is fitted to, in [-1, 1]; swapping A and B flips every sign exactly.
+        """Return the targets of a fit, in [-1, 1]; swapping A and B flips every sign exactly.
 
-        - `majority`: the majority choice, +1, -1 or 0 (the paper, section 3.4).
-        - `share`: votes for A less votes for B, over all votes: 2 P(A) - 1 of a listener drawn at random.
-        - `graded`: the mean answer on the scale that listeners were given, sure = 1 and a little = 1/2, A positive:
-          the four answers are then equally far apart around "no difference", which nobody could choose. All being a
-          little sure of A is 1/2; a few who are sure may outweigh more who are not, so that the sign need not be the
-          majority's.
+        - `majority`: the majority choice, +1, -1 or 0 (paper, section 3.4).
+        - `share`: votes for A minus votes for B, over all votes: 2 P(A) - 1 of a listener drawn at random.
+        - `graded`: the mean answer on the scale that listeners were given, sure = 1 and "a little" = 1/2, A positive.
+          The four answers are equally spaced around "no difference", which nobody could choose. A few sure listeners
+          may outweigh more unsure ones, so the sign may differ from that of the majority.
 
         Args:
             kind: One of these.
@@ -164,7 +175,7 @@ class Triplets:
             points, most = self.votes, 1
         elif self.sure_votes is None:
             msg = (
-                f"A graded target needs answers that say how sure the listener is; those of {self.source} do not. "
+                f"A graded target needs answers with the listener's confidence; {self.source} has none. "
                 "Use the target `share` or `majority`."
             )
             raise TripletError(msg)
@@ -175,20 +186,20 @@ class Triplets:
         return target
 
     def vote_weights(self) -> FloatArray:
-        """Return the number of votes of each triplet `(triplet,)`, divided by its mean over the table.
+        """Return the number of votes of each triplet `(triplet,)` over its mean.
 
         Raises:
             TripletError: If there are triplets, and nobody voted on any.
         """
         total: FloatArray = self.votes.sum(axis=1).astype(np.float64)
         if len(self) and not total.any():
-            msg = f"Nobody voted on any of the {len(self)} triplets of {self.source}, so that none weighs more."
+            msg = f"There are no votes on the {len(self)} triplets of {self.source}: vote weights are undefined."
             raise TripletError(msg)
         mean = float(total.mean()) if len(self) else 1.0
         return total / mean
 
     def about(self, question: str) -> Self:
-        """Return the table with the votes on one question in place of those over all, ungraded.
+        """Return the table with the votes on one question as its `votes`, without grades.
 
         Args:
             question: `overall`, `timbre`, `rhythm` or `melody`.
@@ -206,7 +217,7 @@ class Triplets:
 
     @property
     def simulated(self) -> bool:
-        """Whether the votes were drawn from known weights, not given by people."""
+        """Whether the votes were simulated from known weights."""
         return self.true_weights is not None
 
     def select(self, rows: IntArray | BoolArray | Sequence[int]) -> Self:
@@ -241,13 +252,13 @@ class Triplets:
         min_agreement: float = 0.0,
         min_votes: int = 1,
     ) -> Self:
-        """Keep the triplets that meet all conditions; those with a tied vote or none have no majority and go.
+        """Return the triplets that meet all conditions and have a majority: not those with a tied vote or no vote.
 
         Args:
             instrument: The stem that the listeners heard; None keeps all.
             test_type: `XAB` or `XYC`; None keeps both.
-            min_agreement: Least share of votes that the majority must have, in [0, 1] (the paper: 0.75 and 0.8).
-            min_votes: Least number of votes.
+            min_agreement: Minimum share of votes of the majority, in [0, 1] (paper: 0.75 and 0.8).
+            min_votes: Minimum number of votes.
 
         Raises:
             TripletError: If a condition is out of range.
@@ -260,21 +271,34 @@ class Triplets:
         return self.select(keep)
 
     def retained(self, *, min_agreement: float = 0.0, min_votes: int = 1) -> BoolArray:
-        """Return which triplets `(triplet,)` have a majority, votes enough, and agreement enough.
+        """Return the mask `(triplet,)` of `retained_votes`."""
+        return retained_votes(self.votes, min_agreement=min_agreement, min_votes=min_votes)
 
-        Args:
-            min_agreement: Least share of votes that the majority must have, in [0, 1].
-            min_votes: Least number of votes.
 
-        Raises:
-            TripletError: If a condition is out of range.
-        """
-        if not 0.0 <= min_agreement <= 1.0 or min_votes < 0:
-            msg = (
-                f"`min_agreement` lies in [0, 1] and `min_votes` is not negative; got {min_agreement} and {min_votes}."
-            )
-            raise TripletError(msg)
-        # Shares are ratios of small integers: 4 of 5 votes must count as 0.8 whatever its last bit.
-        enough = self.majority_share >= min_agreement - 1e-9
-        retained: BoolArray = (self.preference != 0) & (self.votes.sum(axis=1) >= min_votes) & enough
-        return retained
+def majority_of(votes: IntArray) -> IntArray:
+    """Return the majority choice `(triplet,)` of votes `(triplet, 2)`: +1 = A, -1 = B, 0 = tied."""
+    return np.sign(votes[:, 0] - votes[:, 1])
+
+
+def retained_votes(votes: IntArray, *, min_agreement: float = 0.0, min_votes: int = 1) -> BoolArray:
+    """Return the mask `(triplet,)` of triplets with a majority, enough votes, and enough agreement.
+
+    Args:
+        votes: `(triplet, 2)` votes for A and for B.
+        min_agreement: Minimum share of votes of the majority, in [0, 1].
+        min_votes: Minimum number of votes.
+
+    Raises:
+        TripletError: If a condition is out of range.
+    """
+    if not 0.0 <= min_agreement <= 1.0 or min_votes < 0:
+        msg = (
+            f"`min_agreement` must lie in [0, 1] and `min_votes` must not be negative; got {min_agreement} and "
+            f"{min_votes}."
+        )
+        raise TripletError(msg)
+    total = votes.sum(axis=1)
+    # Shares are ratios of small integers: 4 of 5 votes must count as 0.8 whatever its last bit.
+    enough = votes.max(axis=1, initial=0) >= (min_agreement - 1e-9) * total
+    retained: BoolArray = (majority_of(votes) != 0) & (total >= min_votes) & enough
+    return retained

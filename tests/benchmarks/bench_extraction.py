@@ -139,7 +139,7 @@ def main():
         upstream, make_encoder = write_models(folder, arguments.encoder, arguments.separator)
         separator, encoder = Demucs(str(folder / arguments.separator)), make_encoder()
         embedder = StemEmbedder(separator, encoder, store=folder / "store", progress=False, workers=arguments.workers)
-        embedder.compute(segments[:1])  # both sides warm
+        embedder.embed_batch(segments[:1])  # both sides warm
         forward = separator._model, encoder._audio["audio_branch" if arguments.encoder == "clap" else "audio"]
         with timed(*forward) as spent:
             start = time.perf_counter()

@@ -2,14 +2,13 @@
 
     python tests/benchmarks/bench_spectral.py                       # precision@5 and speed
     python tests/benchmarks/bench_spectral.py --songs               # same-song agreement per stem as well
-    python tests/benchmarks/bench_spectral.py --scaling scaling.py  # source for stemsim/encoders/_spectral_scaling.py
+    python tests/benchmarks/bench_spectral.py --scaling FILE        # writes stemsim/encoders/spectral_scaling.json
 
 Run it from the root of the repository. Data: environment variable STEMSIM_DATA, default `../shared/data`.
 """
 
 import argparse
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -23,12 +22,6 @@ from test_spectral import DATA, RATE, cosines, embed_each, mean_mfcc, precision_
 from stemsim.encoders.spectral import GROUPS, Spectral
 
 WINDOW_S, SILENT_DB = 5, -50
-SCALING_DOC = """Centre and scale of every descriptor of `Spectral`, by group.
-
-Mean and standard deviation over three corpora of equal share: 236 one-shots and loops (Sonic Pi, uzu-drumkit), the 5 s
-windows of the stems of seven songs (Everything is Free), 120 synthetic tones. No label was used. Recompute with
-`python tests/benchmarks/bench_spectral.py --scaling FILE`.
-"""
 STEMS = ("drums", "piano", "vocals", "residuals", "mix")  # only one song has a bass stem
 
 
@@ -146,31 +139,30 @@ def fit_scaling(encoder):
     return centres, scales
 
 
-def scaling_source(centres, scales):
-    """Return the source of `_spectral_scaling`, three digits to a number."""
-    lines = ['"""' + SCALING_DOC + '"""', "", '__all__ = ["CENTRE", "SCALE"]', "", "# fmt: off"]
-    for name, table in (("CENTRE", centres), ("SCALE", scales)):
-        lines.append(f"{name}: dict[str, tuple[float, ...]] = {{")
-        for group, values in table.items():
-            numbers = ", ".join(f"{value:.3g}" for value in values)
-            lines.append(f'    "{group}": (')
-            lines += textwrap.wrap(numbers, 119, initial_indent=" " * 8, subsequent_indent=" " * 8)
-            lines.append("    ),")
-        lines.append("}")
-    return "\n".join([*lines, "# fmt: on", ""])
+def scaling_json(centres, scales):
+    """Return the content of `spectral_scaling.json`, three digits to a number."""
+    groups = [
+        f'  "{name}": {{\n    "centre": {digits(centres[name])},\n    "scale": {digits(scales[name])}\n  }}'
+        for name in centres
+    ]
+    return "{\n" + ",\n".join(groups) + "\n}\n"
+
+
+def digits(values):
+    return "[" + ", ".join(f"{value:.3g}" for value in values) + "]"
 
 
 def main():
     """Parse the command line; print the tables, or write the source of the constants."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--songs", action="store_true", help="same-song agreement per stem as well")
-    parser.add_argument("--scaling", metavar="FILE", type=Path, help="only write the source of the scaling constants")
+    parser.add_argument("--scaling", metavar="FILE", type=Path, help="only write the scaling constants, as JSON")
     parser.add_argument("--threads", type=int, default=2, help="processor threads for torch (default: 2)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     encoder = Spectral()
     if args.scaling:
-        args.scaling.write_text(scaling_source(*fit_scaling(encoder)))
+        args.scaling.write_text(scaling_json(*fit_scaling(encoder)))
         return
     print("precision@5: raw / over min(5, others of the category)")
     print(f"{encoder.identity}, dim {encoder.dim}\n{'':32}{'sonic-pi':>15}{'uzu-drumkit':>15}{'together':>15}")

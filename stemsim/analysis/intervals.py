@@ -1,0 +1,106 @@
+"""Confidence intervals of stem weights that are robust to triplets that share tracks.
+
+Every pair of triplets with a track in common may be correlated in any way (Cameron, Gelbach and Miller 2011; Aronow,
+Samii and Assenova 2015; see `stemsim.evaluation.clusters`). The intervals are about the weights that least squares
+would find with an unlimited number of tracks of the same kind, whether or not listeners are linear. `stemsim study`
+measures their coverage on simulated listening tests.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from stemsim.errors import TripletError
+from stemsim.evaluation.clusters import cluster_robust_variance, interval_reach
+from stemsim.regression import RidgeFit
+from stemsim.stems import StemLayout
+
+__all__ = ["WeightIntervals", "influence", "weight_intervals"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+_FEWEST_TRACKS = 3  # of one triplet
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WeightIntervals:
+    """Cluster-robust confidence interval of the weight of each stem.
+
+    Attributes:
+        stems: Stem layout.
+        estimate: `(stem,)` weights fitted to all triplets.
+        standard_error: `(stem,)` standard errors; infinite where the triplets do not determine a weight.
+        lower: `(stem,)` lower ends.
+        upper: `(stem,)` upper ends.
+        level: Nominal coverage of each interval by itself.
+    """
+
+    stems: StemLayout
+    estimate: FloatArray
+    standard_error: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    level: float
+
+    def covers(self, weights: FloatArray) -> BoolArray:
+        """Return True `(stem,)` where the interval contains the weight `(stem,)`."""
+        return (self.lower <= weights) & (weights <= self.upper)
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row for each stem."""
+        columns = ("estimate", "standard_error", "lower", "upper")
+        return pd.DataFrame({"stem": self.stems, **{name: getattr(self, name) for name in columns}})
+
+
+def weight_intervals(
+    fit: RidgeFit, tracks: IntArray, stems: StemLayout, *, penalty: int = 0, level: float = 0.95
+) -> WeightIntervals:
+    """Return cluster-robust intervals of the weights of a fit to all triplets.
+
+    Residuals are divided by 1 - leverage (HC3; MacKinnon and White, Journal of Econometrics 29, 1985), the variance is
+    multiplied by T / (T - 1) with T tracks, and quantiles are those of Student's t with T - 1 degrees of freedom.
+
+    Args:
+        fit: One subset, without a subset axis.
+        tracks: `(triplet, 3)` tracks of X, A and B (`Triplets.track_ids`).
+        stems: Stem layout.
+        penalty: Index of the penalty in `fit.alphas`; the first is ordinary least squares in a cross-validation.
+        level: Nominal coverage.
+
+    Returns:
+        Intervals symmetric about the estimate.
+
+    Raises:
+        ConfigError: If the level does not lie between 0 and 1.
+        TripletError: If there are too few triplets or tracks.
+    """
+    scores = influence(fit, tracks, penalty=penalty)
+    error = np.where(fit.undetermined.numpy(), np.inf, np.sqrt(cluster_robust_variance(scores, tracks)))
+    reach = interval_reach(level, len(np.unique(tracks))) * error
+    weights = fit.weights[penalty].numpy()
+    return WeightIntervals(tuple(stems), weights, error, weights - reach, weights + reach, level)
+
+
+def influence(fit: RidgeFit, tracks: IntArray, *, penalty: int = 0) -> FloatArray:
+    """Return the contribution of each triplet to the error of the weights, `(triplet, stem)` (HC3).
+
+    Raises:
+        TripletError: If there are too few triplets or tracks.
+    """
+    triplets, stems = fit.deltas.shape
+    heard = len(np.unique(tracks))
+    if triplets <= stems or heard < _FEWEST_TRACKS:
+        msg = (
+            f"Standard errors of {stems} weights need more than {stems} triplets, of at least {_FEWEST_TRACKS} tracks; "
+            f"got {triplets} triplets of {heard} tracks."
+        )
+        raise TripletError(msg)
+    weights, alpha = fit.weights[penalty], fit.alphas[penalty]
+    residual = fit.residual[penalty] / (1.0 - fit.leverage[penalty]).clamp(min=1e-6)
+    scores = fit.deltas * residual.unsqueeze(1) - alpha * weights / triplets
+    influences: FloatArray = (scores @ fit.inverse[penalty]).numpy()
+    return influences

@@ -1,0 +1,106 @@
+"""The ridge penalty: weights as functions of it, and its choice by nested cross-validation."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from stemsim.errors import SplitError
+from stemsim.evaluation import PARTS, CrossValidation, SplitFits, split_triplets
+from stemsim.evaluation.crossval import held_out_r2, score_fits
+from stemsim.regression import fit_ridge
+from stemsim.stems import StemLayout
+
+__all__ = ["NestedCrossValidation", "WeightPath", "nested_cross_validation", "weight_path"]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WeightPath:
+    """Ridge weights on all triplets as functions of the penalty.
+
+    Attributes:
+        stems: Stem layout.
+        alphas: `(alpha,)` penalties, ascending and above 0.
+        weights: `(alpha, stem)` weights.
+        effective: `(alpha,)` effective number of weights: the trace of the hat matrix.
+        left_out_error: `(alpha,)` mean squared error on left-out triplets.
+        best_alpha: Penalty of the least `left_out_error`.
+    """
+
+    stems: StemLayout
+    alphas: FloatArray
+    weights: FloatArray
+    effective: FloatArray
+    left_out_error: FloatArray
+    best_alpha: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NestedCrossValidation:
+    """Penalties chosen within each train part, and the agreement that they reach on the test part.
+
+    Attributes:
+        alphas: `(split,)` penalties by an inner cross-validation of each train part.
+        agreement: `(split,)` test agreement with them.
+    """
+
+    alphas: FloatArray
+    agreement: FloatArray
+
+
+def weight_path(result: CrossValidation) -> WeightPath:
+    """Return ridge regression on all triplets of a cross-validation, with every penalty."""
+    fit = result.on_all
+    order = [index for index in fit.alphas.argsort().tolist() if fit.alphas[index] > 0.0]
+    error = fit.left_out_error()[order].numpy() / len(result.embedded)
+    alphas = fit.alphas[order].numpy()
+    return WeightPath(
+        stems=result.stems,
+        alphas=alphas,
+        weights=fit.weights[order].numpy(),
+        effective=fit.leverage[order].sum(dim=1).numpy(),
+        left_out_error=error,
+        best_alpha=float(alphas[error.argmin()]),
+    )
+
+
+def nested_cross_validation(result: CrossValidation, *, inner: int = 10) -> NestedCrossValidation:
+    """Choose the penalty within each train part by inner splits, and test it on the test part.
+
+    Inner splits are splits of all triplets (or tracks) restricted to the train part, so that they are of the same kind:
+    grouped inner splits choose a penalty for new tracks, which leave-one-out cannot do.
+
+    Args:
+        result: A cross-validation.
+        inner: Number of inner splits of each train part.
+
+    Raises:
+        SplitError: If an inner split leaves its train or test part empty.
+    """
+    splits, triplets, outer = result.splits, result.embedded.triplets, result.on_train
+    count, fractions = len(splits), (splits.train_fraction, 0.0, 1.0 - splits.train_fraction)
+    within = split_triplets(triplets, fractions, kind=splits.kind, count=count * inner, seed=splits.seed + 1)
+    train, held = (
+        (within == PARTS.index(part)).reshape(count, inner, -1) & splits.train[:, None] for part in ("train", "test")
+    )
+    usable = train.any(axis=2) & held.any(axis=2)  # (outer, inner)
+    if not usable.any(axis=1).all():
+        msg = (
+            f"Some {splits.kind} train parts cannot be split again. Use more triplets or tracks, or another train "
+            "fraction."
+        )
+        raise SplitError(msg)
+    chosen = torch.empty(count, dtype=torch.int64)
+    for split in range(count):  # all inner splits of one outer split at once, which bounds the memory
+        rows = usable[split]
+        inner_fits = fit_ridge(outer.features, outer.target, outer.alphas, counts=torch.from_numpy(train[split][rows]))
+        chosen[split] = held_out_r2(inner_fits, torch.from_numpy(held[split][rows]), first=1)[1]
+    weights = outer.weights[torch.arange(count), chosen]
+    fits = SplitFits((weights @ outer.deltas.T).numpy())
+    return NestedCrossValidation(
+        alphas=outer.alphas[chosen].numpy(),
+        agreement=score_fits("nested", fits, result.embedded, splits).agreement[:, 0],
+    )

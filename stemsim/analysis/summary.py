@@ -1,0 +1,131 @@
+"""Summary of a cross-validation: certainty of the weights, verdicts, and further analyses on request."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from stemsim.analysis.collinearity import Collinearity, collinearity
+from stemsim.analysis.importance import StemImportance, leave_one_stem_out
+from stemsim.analysis.intervals import WeightIntervals, weight_intervals
+from stemsim.analysis.leakage import Leakage, leakage
+from stemsim.analysis.penalty import NestedCrossValidation, WeightPath, nested_cross_validation, weight_path
+from stemsim.errors import SplitError, TripletError
+from stemsim.evaluation import Comparison, CrossValidation, compare_models
+from stemsim.evaluation.ceiling import CeilingShare, share_of_ceiling
+
+__all__ = ["ANALYSES", "Analysis", "Summary", "summarise"]
+
+Analysis = Literal["votes", "importance", "penalty", "leakage", "perspectives"]
+ANALYSES: Final[tuple[Analysis, ...]] = get_args(Analysis)
+"""Analyses on request. `votes` and `perspectives` need more than a cross-validation and are left to the caller."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Summary:
+    """Cross-validation with comparisons of models, certainty of the weights, and further analyses.
+
+    Attributes:
+        result: The cross-validation.
+        comparisons: Paired comparisons of ridge with the mix-only cosine, and of further models with ridge.
+        share: Ridge as a share of the ceiling; None where no triplet has two votes.
+        intervals: Of the least-squares weights on all triplets; None where there are too few triplets or tracks.
+        collinearity: Collinearity of the stem features.
+        importance: Loss without each stem, on request; None for a single stem or split.
+        path: Ridge weights as functions of the penalty, on request.
+        nested: Penalties chosen by nested cross-validation, on request; None where an inner split has an empty part.
+        leakage: Effect of shared tracks, on request.
+        notes: Reasons why something that was asked for is missing.
+    """
+
+    result: CrossValidation
+    comparisons: tuple[Comparison, ...]
+    share: CeilingShare | None
+    intervals: WeightIntervals | None
+    collinearity: Collinearity
+    importance: StemImportance | None
+    path: WeightPath | None
+    nested: NestedCrossValidation | None
+    leakage: Leakage | None
+    notes: tuple[str, ...]
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row for each stem: weight with its interval, importance and variance inflation."""
+        frame = pd.DataFrame({"stem": self.result.stems})
+        for part in (self.intervals, self.importance):
+            if part is not None:
+                frame = frame.merge(part.frame(), on="stem")
+        return frame.assign(**{"variance inflation": self.collinearity.inflation})
+
+    @property
+    def sentences(self) -> list[str]:
+        """The findings in words."""
+        said = [one.verdict for one in self.comparisons if one.first == "ridge" or one.significant]
+        if alike := [one.first for one in self.comparisons if one.first != "ridge" and not one.significant]:
+            said.append(f"No significant difference from ridge: {'; '.join(alike)}.")
+        if self.share is not None:
+            said.append(f"Ridge: {self.share.sentence}")
+        said.append(self.collinearity.sentence)
+        if self.nested is not None:
+            ridge = self.result["ridge"]
+            left_out = np.median(ridge.alphas) if ridge.alphas is not None else np.nan
+            said.append(
+                f"Penalty within the train parts: median alpha {left_out:.3g} by leave-one-out (agreement "
+                f"{100 * ridge.mean:.1f} %), {np.median(self.nested.alphas):.3g} by nested cross-validation "
+                f"({100 * self.nested.agreement.mean():.1f} %)."
+            )
+        if self.leakage is not None:
+            said.append(self.leakage.sentence)
+        return [*said, *self.notes]
+
+
+def summarise(result: CrossValidation, analyses: Collection[Analysis] = (), *, level: float = 0.95) -> Summary:
+    """Summarise a cross-validation.
+
+    Args:
+        result: The cross-validation.
+        analyses: Further analyses, out of `ANALYSES`.
+        level: Nominal coverage of all intervals.
+    """
+    notes: list[str] = []
+    several = len(result.stems) > 1 and len(result.splits) > 1
+    intervals: WeightIntervals | None = None
+    nested: NestedCrossValidation | None = None
+    leak: Leakage | None = None
+    try:
+        tracks = result.embedded.triplets.track_ids
+        intervals = weight_intervals(result.on_all, tracks, result.stems, level=level)
+    except TripletError as error:
+        notes.append(f"No intervals of the weights: {error}")
+    if "penalty" in analyses:
+        try:
+            nested = nested_cross_validation(result)
+        except SplitError as error:
+            notes.append(f"No nested cross-validation: {error}")
+    if "leakage" in analyses:
+        try:
+            leak = leakage(result)
+        except SplitError as error:
+            notes.append(f"No splits by track: {error}")
+    return Summary(
+        result=result,
+        comparisons=_comparisons(result, level) if several else (),
+        share=share_of_ceiling(result, result["ridge"], level=level),
+        intervals=intervals,
+        collinearity=collinearity(result.embedded.deltas, result.stems),
+        importance=leave_one_stem_out(result, level=level) if several and "importance" in analyses else None,
+        path=weight_path(result) if "penalty" in analyses else None,
+        nested=nested,
+        leakage=leak,
+        notes=tuple(notes),
+    )
+
+
+def _comparisons(result: CrossValidation, level: float) -> tuple[Comparison, ...]:
+    """Compare ridge with the mix-only cosine, and every further model with ridge."""
+    ridge = result["ridge"]
+    pairs = [(ridge, result["mix cosine"])] if "mix cosine" in result else []
+    pairs += [(model, ridge) for model in result.models[result.models.index(ridge) + 1 :]]
+    return tuple(compare_models(first, second, result.splits, level=level) for first, second in pairs)

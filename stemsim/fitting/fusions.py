@@ -1,0 +1,396 @@
+"""Nonlinear fusions fitted to the train parts of all splits at once.
+
+Every split's fusion starts as the best linear one on its train part, with the penalty that leave-one-out chooses, and
+moves away from it by Adam on the full batch. The objective is
+
+    mean loss + (alpha / n) |w|^2 + roughness
+
+The number of steps is chosen by cross-validation within the train part. Step 0 is the linear model, so early stopping
+is a shrinkage towards it (Yao, Rosasco and Caponnetto, "On early stopping in gradient descent learning", 2007); the
+first step is taken whose held-out loss is within one standard error of the least (Breiman et al., "Classification and
+regression trees", 1984, section 3.4.3). The test part has no influence on any of this.
+
+The parameters of all splits and of all inner folds are stacked and differentiated together (`torch.func`): the
+objectives share no parameter, so that Adam on their sum is Adam on each.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Final, cast
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+from torch.nn.functional import pad
+
+from stemsim.errors import ConfigError, SplitError
+from stemsim.evaluation import ALPHAS, SplitFits, Splits
+from stemsim.evaluation.crossval import ridge_on_train
+from stemsim.fitting.fusion_stack import Examples, FusionStack
+from stemsim.fitting.votes import fit_weights
+from stemsim.fusion import Fusion, WeightedFusion
+from stemsim.losses import Loss, SquaredError
+from stemsim.regression import fit_ridge
+from stemsim.triplets import EmbeddedTriplets
+
+__all__ = ["FitSettings", "FusionFits", "FusionModel", "MakeFusion", "fit_fusions", "ridge_towards"]
+
+MakeFusion = Callable[[list[str]], Fusion]
+"""Makes a fusion from a stem layout, such as the class itself."""
+
+_PREFIX: Final = "fusion."
+_ELEMENTS_AT_ONCE: Final = 50_000  # of (model, triplet): the memory needed is a few dozen times that
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """Settings of a fit of nonlinear fusions.
+
+    Attributes:
+        steps: Largest number of steps of Adam.
+        learning_rate: Learning rate of Adam.
+        folds: Inner folds that choose the number of steps; 0 takes all steps.
+        standard_errors: The first step is taken whose held-out loss is at most this many standard errors above the
+            least.
+        seed: Seed of the inner folds.
+    """
+
+    steps: int = 60
+    learning_rate: float = 0.05
+    folds: int = 4
+    standard_errors: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Verify ranges."""
+        counts = self.steps >= 0 and self.folds >= 0 and self.folds != 1
+        if not counts or not self.learning_rate > 0.0 or not self.standard_errors >= 0.0:
+            msg = (
+                "A fit takes 0 steps or more, 0 folds or at least 2, a learning rate above 0 and at least 0 standard "
+                f"errors; got {self}."
+            )
+            raise ConfigError(msg)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FusionFits:
+    """One kind of fusion fitted to the train part of every split.
+
+    Attributes:
+        preference: `(split, triplet)` prediction of each split's fusion for every triplet.
+        state: Stacked parameters and buffers by name, `(split, ...)`.
+        loss: `(split, step + 1)` objective on the whole train part, up to the last step that any split takes; step 0 is
+            the start.
+        held_out: `(split, step + 1)` mean loss on the inner folds, each predicted by the others; without columns if
+            there are no folds.
+        stopped_at: `(split,)` the step that was kept.
+        linear: `(split, stem)` weights of the linear fusion that each fit starts from.
+        alphas: `(split,)` ridge penalties of these weights.
+        fusion: A fusion of this kind, to load a split's state into.
+    """
+
+    preference: Tensor
+    state: dict[str, Tensor]
+    loss: Tensor
+    held_out: Tensor
+    stopped_at: Tensor
+    linear: Tensor
+    alphas: Tensor
+    fusion: Fusion
+
+    def of_split(self, split: int) -> Fusion:
+        """Return the fusion of one split."""
+        fusion = deepcopy(self.fusion)
+        fusion.load_state_dict({name: values[split] for name, values in self.state.items()})
+        return fusion
+
+
+@dataclass(frozen=True, slots=True)
+class FusionModel:
+    """A nonlinear fusion as a model of a cross-validation; a `stemsim.evaluation.SplitModel`.
+
+    Attributes:
+        name: Name of the model in tables.
+        make: Makes the fusion from the stem layout.
+        alphas: Ridge penalties of the weights to choose from.
+        settings: Settings of the fit.
+        loss: Loss to minimise.
+        start: State to start from, see `fit_fusions`; None: the best linear fusion.
+        progress: Show a progress bar.
+    """
+
+    name: str
+    make: MakeFusion
+    alphas: Sequence[float] = ALPHAS
+    settings: FitSettings = FitSettings()
+    loss: Loss | None = None
+    start: Mapping[str, Tensor] | None = None
+    progress: bool = False
+
+    def fit(self, embedded: EmbeddedTriplets, splits: Splits) -> SplitFits:
+        """Fit the fusion to the train part of every split; inner folds are grouped where the splits are."""
+        groups = torch.from_numpy(embedded.triplets.track_ids[:, 0]) if splits.kind == "grouped" else None
+        least_squares = self.start is None and isinstance(self.loss or SquaredError(), SquaredError)
+        fits = fit_fusions(
+            self.make,
+            embedded,
+            torch.from_numpy(splits.train),
+            alphas=self.alphas,
+            settings=self.settings,
+            loss=self.loss,
+            groups=groups,
+            start=self.start,
+            linear=ridge_on_train(embedded, splits, tuple(self.alphas))[1:] if least_squares else None,
+            progress=self.progress,
+        )
+        return SplitFits(fits.preference.numpy(), alphas=fits.alphas.numpy())
+
+
+def fit_fusions(
+    make: MakeFusion,
+    embedded: EmbeddedTriplets,
+    train: Tensor,
+    *,
+    alphas: Sequence[float] = ALPHAS,
+    settings: FitSettings | None = None,
+    loss: Loss | None = None,
+    groups: Tensor | None = None,
+    start: Mapping[str, Tensor] | None = None,
+    linear: tuple[Tensor, Tensor] | None = None,
+    progress: bool = False,
+) -> FusionFits:
+    """Fit a fusion to the majorities on the train part of every split.
+
+    Args:
+        make: Makes the fusion from the stem layout.
+        embedded: The triplets.
+        train: `(split, triplet)` True where a triplet is trained on.
+        alphas: Ridge penalties of the weights to choose from.
+        settings: Settings of the fit.
+        loss: Loss to minimise; default: the squared error.
+        groups: `(triplet,)` numbers; triplets of one number are in the same inner fold, such as those whose reference
+            is of one track where splits are grouped. Default: every triplet is a group of its own.
+        start: State of a fusion to start from instead of the linear one, see `stemsim.fitting.pretraining`. The
+            squared distance from it then replaces the L2 term and the roughness.
+        linear: Weights `(split, stem)` and penalty `(split,)` of the best linear fusion on every train part, if they
+            are known already.
+        progress: Show a progress bar.
+
+    Returns:
+        Predictions, parameters and the course of the fit.
+
+    Raises:
+        ConfigError: If the train parts have a wrong shape, or the fusion cannot start from stem weights.
+        SplitError: If a train part has too few triplets for the inner folds.
+    """
+    rule = settings or FitSettings()
+    _check(len(embedded), train, rule)
+    target = embedded.target()
+    examples = Examples(*embedded.roles(), target, loss or SquaredError())
+    problem = _Problem(make(list(embedded.stems)), examples, embedded.deltas, start)
+    best, penalties = problem.best_linear(train.double(), alphas) if linear is None else linear
+    inner = _inner_folds(train, rule, groups)
+    at_once = max(1, _ELEMENTS_AT_ONCE // (len(target) * max(1, rule.folds)))
+    parts = []
+    with Progress(console=Console(stderr=True), disable=not progress) as bar:
+        shown = bar.add_task("Fitting fusions", total=len(train))
+        for rows in torch.split(torch.arange(len(train)), at_once):
+            parts.append(problem.fit(train[rows].double(), inner[rows], rule, (best[rows], penalties[rows])))
+            bar.advance(shown, len(rows))
+    return _joined(parts)
+
+
+def ridge_towards(
+    prior: Tensor, deltas: Tensor, target: Tensor, counts: Tensor, alphas: Sequence[float] | Tensor = ALPHAS
+) -> tuple[Tensor, Tensor]:
+    """Fit stem weights that shrink towards prior weights, up to their scale, to every subset of the triplets.
+
+    The prior p says how the stems compare, and not by how much. The weights minimise
+
+        |D w - y|^2 + alpha min_s |w - s p|^2  =  |D w - y|^2 + alpha w^T R w,      R = I - p p^T / |p|^2
+
+    An infinite alpha gives s p with the best s; alpha = 0 is ordinary least squares.
+
+    Args:
+        prior: `(stem,)` weights to shrink towards.
+        deltas: `(triplet, stem)` stem features.
+        target: `(triplet,)` preferences.
+        counts: `(subset, triplet)` weight of each triplet in each subset.
+        alphas: Penalties to choose from by leave-one-out.
+
+    Returns:
+        Weights `(subset, stem)` and penalties `(subset,)`.
+
+    Raises:
+        ConfigError: If the prior is not one finite weight for each stem, or all are 0, or a penalty is out of range.
+    """
+    stems = deltas.shape[1]
+    if prior.shape != (stems,) or not bool(torch.isfinite(prior).all()) or not bool(prior.any()):
+        msg = f"A prior is one finite weight for each of {stems} stems, not all 0; got {prior.tolist()}."
+        raise ConfigError(msg)
+    direction = prior.double() / prior.double().norm()
+    across = torch.eye(stems, dtype=torch.float64) - torch.outer(direction, direction)
+    return fit_ridge(deltas, target, alphas, counts=counts, penalty=across).best()
+
+
+class _Problem:
+    """Common parts of the fits of all splits.
+
+    Args:
+        fusion: A new fusion.
+        examples: The triplets.
+        deltas: `(triplet, stem)` their stem features.
+        start: State to start from instead of the linear fusion.
+    """
+
+    def __init__(self, fusion: Fusion, examples: Examples, deltas: Tensor, start: Mapping[str, Tensor] | None) -> None:
+        self.fusion = fusion
+        self.examples = examples
+        self.deltas = deltas
+        self.first: Tensor | None = None  # what the state to start from predicts, (triplet,)
+        if start is not None:
+            if not isinstance(fusion, WeightedFusion):
+                msg = f"Only a WeightedFusion can start from a state, whose scale it fits; got {type(fusion).__name__}."
+                raise ConfigError(msg)
+            fusion.load_state_dict(dict(start))
+            with torch.no_grad():
+                self.first = fusion.preference(*examples[:3])
+
+    def fit(self, counts: Tensor, inner: Tensor, rule: FitSettings, linear: tuple[Tensor, Tensor]) -> FusionFits:
+        """Fit some splits: counts and inner folds `(split, triplet)`, linear weights and penalties of `best_linear`."""
+        best, alphas = linear
+        observers = [self._observer(split) for split in counts]
+        held_out = counts.new_zeros(len(counts), 0)
+        stop = torch.full((len(counts),), rule.steps)
+        if rule.folds and rule.steps:
+            held = inner.unsqueeze(1) == torch.arange(rule.folds).unsqueeze(1)  # (split, fold, triplet)
+            inside = counts.unsqueeze(1) * ~held
+            stack = self._stack(observers, inside, alphas, self._linear(inside.flatten(0, 1), alphas, rule.folds))
+            held_out, stop = _choose_stop(stack, counts, held, rule)
+        stack = self._stack(observers, counts.unsqueeze(1), alphas, best)
+        kept = {name: values.detach().clone() for name, values in stack.parameters.items()}
+        predicted, course = torch.zeros_like(counts), []
+        for step, preference, objective in stack.descend(int(stop.max()), rule.learning_rate):
+            course.append(objective)
+            here = stop == step
+            predicted[here] = preference[here]
+            for name, values in stack.parameters.items():
+                kept[name][here] = values.detach()[here]
+        state = {name.removeprefix(_PREFIX): values for name, values in (kept | stack.buffers).items()}
+        return FusionFits(predicted, state, torch.stack(course, dim=1), held_out, stop, best, alphas, self.fusion)
+
+    def best_linear(self, counts: Tensor, alphas: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """Return the weights `(split, stem)` and penalty `(split,)` that leave-one-out chooses on each train part."""
+        target, loss = self.examples.target, self.examples.loss
+        if self.first is not None and isinstance(self.fusion, WeightedFusion):
+            return ridge_towards(self.fusion.weight.detach(), self.deltas, target, counts, alphas)
+        return fit_weights(self.deltas, target, counts, alphas, loss=loss).best()
+
+    def _observer(self, counts: Tensor) -> Fusion:
+        """Return a new fusion that has observed the train part of a split, `(triplet,)`."""
+        fusion = deepcopy(self.fusion)
+        if self.first is None:
+            fusion.observe(self.examples.pairs(torch.nonzero(counts).squeeze(1)))
+        return fusion
+
+    def _stack(self, observers: Sequence[Fusion], counts: Tensor, alphas: Tensor, linear: Tensor) -> FusionStack:
+        """Return fusions for counts `(split, fold, triplet)` that start from linear weights `(split * fold, stem)`.
+
+        Where there is a state to start from, they start from that, scaled to the counts.
+        """
+        folds = counts.shape[1]
+        fusions = [deepcopy(observer) for observer in observers for _ in range(folds)]
+        flat = counts.flatten(0, 1)
+        if self.first is None:
+            for fusion, weights in zip(fusions, linear, strict=True):
+                fusion.start_from(weights)
+        else:
+            moment, square = flat @ (self.first * self.examples.target), flat @ self.first.square()
+            for fusion, scale in zip(fusions, moment / square.clamp(min=1e-300), strict=True):
+                cast("WeightedFusion", fusion).weight.data.mul_(scale)
+        l2 = alphas.repeat_interleave(folds) / flat.sum(dim=1)
+        return FusionStack(fusions, self.examples, flat, l2, alike=folds, anchored=self.first is not None)
+
+    def _linear(self, counts: Tensor, alphas: Tensor, folds: int) -> Tensor:
+        """Return the best stem weights `(split * fold, stem)` on inner folds, with penalties `(split,)`."""
+        weights = counts.new_zeros(len(counts), self.deltas.shape[1])
+        if self.first is not None:
+            return weights
+        penalties = alphas.repeat_interleave(folds)
+        for alpha in penalties.unique():  # type: ignore[no-untyped-call]
+            rows = penalties == alpha
+            one = alpha.unsqueeze(0)
+            fits = fit_weights(self.deltas, self.examples.target, counts[rows], one, loss=self.examples.loss)
+            weights[rows] = fits.weights[:, 0]
+        return weights
+
+
+def _choose_stop(stack: FusionStack, counts: Tensor, held: Tensor, rule: FitSettings) -> tuple[Tensor, Tensor]:
+    """Return held-out losses `(split, step + 1)`, and the step `(split,)` that each split's inner folds choose."""
+    loss, target = stack.examples.loss, stack.examples.target
+    values = torch.stack(
+        [
+            (loss.terms(preference, target).value.reshape(held.shape) * held).sum(dim=1)
+            for _, preference, _ in stack.descend(rule.steps, rule.learning_rate)
+        ],
+        dim=1,
+    )  # (split, step + 1, triplet); each triplet of the train part is held out of one fold
+    share = (counts / counts.sum(dim=1, keepdim=True)).unsqueeze(1)
+    mean = (share * values).sum(dim=2)
+    best = mean.argmin(dim=1)
+    worse = values - values[torch.arange(len(best)), best].unsqueeze(1)
+    excess = (share * worse).sum(dim=2)  # (split, step + 1)
+    error = (share.square() * (worse - excess.unsqueeze(2)).square()).sum(dim=2).sqrt()
+    return mean, (excess <= rule.standard_errors * error).double().argmax(dim=1)  # the first
+
+
+def _inner_folds(train: Tensor, rule: FitSettings, groups: Tensor | None = None) -> Tensor:
+    """Return the inner fold `(split, triplet)` of each triplet of a train part, as many groups in each; else -1."""
+    _, group = (torch.arange(train.shape[1]) if groups is None else groups).unique(  # type: ignore[no-untyped-call]
+        return_inverse=True
+    )
+    members = torch.nn.functional.one_hot(group).double()  # (triplet, group)
+    within = train.double() @ members > 0.0  # (split, group): which there are
+    generator = torch.Generator().manual_seed(rule.seed)
+    order = torch.rand(within.shape, generator=generator).masked_fill(~within, 2.0).argsort(dim=1)
+    rank = torch.zeros_like(order).scatter(1, order, torch.arange(within.shape[1]).expand_as(order))
+    inner = torch.where(train, rank[:, group] % max(1, rule.folds), -1)
+    if rule.folds and int(within.sum(dim=1).min()) < rule.folds:
+        msg = (
+            f"{rule.folds} inner folds need as many groups of triplets in every train part; the smallest has "
+            f"{int(within.sum(dim=1).min())}. Use more songs, or fewer folds (FitSettings.folds)."
+        )
+        raise SplitError(msg)
+    return inner
+
+
+def _joined(parts: Sequence[FusionFits]) -> FusionFits:
+    """Join the fits of some splits to those of all."""
+    steps = max(part.loss.shape[1] for part in parts)
+    return FusionFits(
+        preference=torch.cat([part.preference for part in parts]),
+        state={name: torch.cat([part.state[name] for part in parts]) for name in parts[0].state},
+        loss=torch.cat([pad(part.loss, (0, steps - part.loss.shape[1]), value=torch.nan) for part in parts]),
+        held_out=torch.cat([part.held_out for part in parts]),
+        stopped_at=torch.cat([part.stopped_at for part in parts]),
+        linear=torch.cat([part.linear for part in parts]),
+        alphas=torch.cat([part.alphas for part in parts]),
+        fusion=parts[0].fusion,
+    )
+
+
+def _check(triplets: int, train: Tensor, rule: FitSettings) -> None:
+    """Verify that the train parts are masks of the triplets, with enough to train on."""
+    if train.dim() != 2 or train.shape[1] != triplets or train.dtype != torch.bool:  # noqa: PLR2004
+        msg = f"Expected train parts (split, {triplets}) of bool; got {tuple(train.shape)} of {train.dtype}."
+        raise ConfigError(msg)
+    least = int(train.sum(dim=1).min()) if len(train) else 0
+    if least < max(1, 2 * rule.folds):
+        msg = (
+            f"A fit needs at least one split, with {max(1, 2 * rule.folds)} triplets in its train part: two for each "
+            f"inner fold; got {len(train)} splits, with {least} triplets in the smallest. Use more triplets, or fewer "
+            "folds (FitSettings.folds)."
+        )
+        raise SplitError(msg)

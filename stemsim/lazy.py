@@ -1,0 +1,27 @@
+"""Names of a package that are imported when they are first used, so that light commands start quickly."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = ["lazy_names"]
+
+
+def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a package that imports all of its heavy modules once one of their names is used.
+
+    All at once, since jsonargparse offers the subclasses that it knows, and those are the imported ones.
+
+    Args:
+        package: Name of the package.
+        modules: Module within the package, by the name that it defines.
+    """
+
+    def load(name: str) -> Any:
+        if name not in modules:
+            msg = f"module {package!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        imported = {module: importlib.import_module(f"{package}.{module}") for module in modules.values()}
+        return getattr(imported[modules[name]], name)
+
+    return load

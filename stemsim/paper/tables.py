@@ -1,0 +1,311 @@
+"""Tables 1 to 4 of the paper, computed again beside the published figures."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
+from itertools import product
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from stemsim.embedding import StemEmbedder
+from stemsim.encoders import Encoder
+from stemsim.errors import DataNotFoundError, SplitError, StemsimError
+from stemsim.evaluation import CrossValidation, Splits, agreement, cross_validate, human_ceiling
+from stemsim.separators import MixOnly, Multitrack, StemSource
+from stemsim.stems import LAYOUTS, STEMS
+from stemsim.triplets import TEST_TYPES, EmbeddedTriplets, InstSimABX, Triplets
+from stemsim.triplets.inst_sim_abx_answers import read_answers
+
+__all__ = ["Cell", "PaperTables", "Reproduction", "grid", "paper_tables", "published"]
+
+_log = logging.getLogger(__name__)
+
+INSTRUMENTS: Final = ("drums", "bass", "guitar", "piano", "residuals", "mix")
+_Made = TypeVar("_Made")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One figure of a table.
+
+    Attributes:
+        table: `1`, `2-3` or `4`.
+        row: Name of the row.
+        column: Name of the column.
+        ours: Our figure, agreement in % or a weight; None where something is missing.
+        spread: Its standard deviation over the splits.
+        published: The paper's figure; None where it gives none.
+        published_spread: Its standard deviation.
+        ceiling: Agreement of one listener with the majority of the others on the same triplets, in %.
+        triplets: Number of triplets; None where it is not known.
+    """
+
+    table: str
+    row: str
+    column: str
+    ours: float | None = None
+    spread: float | None = None
+    published: float | None = None
+    published_spread: float | None = None
+    ceiling: float | None = None
+    triplets: int | None = None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the paper's."""
+        return None if self.ours is None or self.published is None else self.ours - self.published
+
+
+@dataclass(frozen=True, slots=True)
+class PaperTables:
+    """All tables.
+
+    Attributes:
+        cells: The figures, in the order of the tables.
+        skipped: For each piece that is missing: its name, the reason, and a remedy.
+        settings: Settings that the figures depend on.
+    """
+
+    cells: tuple[Cell, ...]
+    skipped: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+    def table(self, name: str) -> list[Cell]:
+        """Return the cells of one table."""
+        return [cell for cell in self.cells if cell.table == name]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return all cells with their differences, as primitives."""
+        return [{**asdict(cell), "difference": cell.difference} for cell in self.cells]
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """Data, models and settings from which the tables are computed.
+
+    Attributes:
+        abx: Folder of Inst-Sim-ABX.
+        slakh: Folder of Slakh2100; None if there is none.
+        encoders: Functions that make the encoders, by the paper's name (`CLAP`, `MuQ-MuLan`) or another one.
+        separators: Functions that make the separators, by layout (`4-stem`, `6-stem`).
+        store: Folder of the embedding store, so that an interrupted computation can be continued.
+        instruments: Instruments of Table 1.
+        thresholds: Least shares of the majority's votes.
+        splits: Number of random splits.
+        seed: Seed of the splits.
+        device: Device of separator and encoder.
+        progress: Whether to show progress bars.
+    """
+
+    abx: Path
+    slakh: Path | None
+    encoders: Mapping[str, Callable[[], Encoder]]
+    separators: Mapping[str, Callable[[], StemSource]]
+    store: Path
+    instruments: tuple[str, ...] = INSTRUMENTS
+    thresholds: tuple[float, ...] = (0.75, 0.8)
+    splits: int = 100
+    seed: int = 0
+    device: str = "cpu"
+    progress: bool = True
+
+
+@cache
+def published() -> dict[str, Any]:
+    """Return the paper's figures, as in `published.yaml`."""
+    text = files("stemsim.paper").joinpath("published.yaml").read_text(encoding="utf-8")
+    figures: dict[str, Any] = yaml.safe_load(text)
+    return figures
+
+
+def paper_tables(inputs: Reproduction) -> PaperTables:
+    """Compute Tables 1 to 4 of arXiv:2601.19109.
+
+    If Slakh2100 or the weights of a model are missing, the cells that need them hold the published figure and the human
+    ceiling alone. Embeddings are stored, so that an interrupted computation can be continued.
+
+    Args:
+        inputs: Data, models and settings.
+
+    Returns:
+        The tables.
+
+    Raises:
+        DataNotFoundError: If Inst-Sim-ABX is missing.
+    """
+    run = _Computation(inputs)
+    encoders = {name: run.make(name, make) for name, make in inputs.encoders.items()}
+    cells = [*run.table_1(encoders)]
+    results = {
+        (name, layout, separation): run.crossval(name, encoder, layout, separation)
+        for name, encoder in encoders.items()
+        for layout in ("4-stem", "6-stem")
+        for separation in ("demucs", "true")
+    }
+    mix = run.votes.filter(instrument="mix", min_agreement=max(inputs.thresholds))
+    cells += [*_table_2_3(results, mix), *_table_4(results)]
+    settings = {
+        "thresholds": list(inputs.thresholds),
+        "splits": inputs.splits,
+        "seed": inputs.seed,
+        "encoders": {name: None if encoder is None else encoder.identity for name, encoder in encoders.items()},
+        "published": published()["source"],
+    }
+    return PaperTables(tuple(cells), tuple(run.skipped), settings)
+
+
+class _Computation:
+    """Embeddings and cross-validations; collects the pieces that are missing."""
+
+    def __init__(self, inputs: Reproduction) -> None:
+        self.inputs = inputs
+        self.votes = read_answers(inputs.abx).count()
+        self.skipped: dict[str, None] = {}  # in the order in which they were met
+        self._with_audio: dict[tuple[str, float], Triplets] = {}
+        if inputs.slakh is None:
+            self.skipped["Slakh2100: no folder given (--slakh), so nothing that needs audio was computed."] = None
+
+    def make(self, name: str, make: Callable[[], _Made]) -> _Made | None:
+        """Make an encoder or a separator; None if its weights are missing."""
+        try:
+            return make()
+        except StemsimError as error:
+            self.skipped[f"{name}: {error}"] = None
+            return None
+
+    def embed(self, instrument: str, threshold: float, source: StemSource, encoder: Encoder) -> EmbeddedTriplets:
+        """Embed the triplets of one instrument, every stem whatever its level, as in the paper."""
+        key, inputs = (instrument, threshold), self.inputs
+        if key not in self._with_audio:
+            reader = InstSimABX(inputs.abx, inputs.slakh, instrument=instrument, min_agreement=threshold)
+            self._with_audio[key] = reader.read()
+        embedder = StemEmbedder(
+            source, encoder, store=inputs.store, silence=None, device=inputs.device, progress=inputs.progress
+        )
+        return EmbeddedTriplets.of(self._with_audio[key], embedder)
+
+    def table_1(self, encoders: Mapping[str, Encoder | None]) -> Iterator[Cell]:
+        """Yield the agreement of the cosine by model, instrument, test type and threshold."""
+        figures, inputs = published()["table1"], self.inputs
+        for (name, encoder), instrument in product(encoders.items(), inputs.instruments):
+            model = f"{name}-cosine"
+            triplets = self.votes.filter(instrument=instrument, min_agreement=min(inputs.thresholds))
+            preference = self._cosine_preference(instrument, encoder)
+            for test_type, threshold in product(TEST_TYPES, inputs.thresholds):
+                chosen = (triplets.test_type == test_type) & (triplets.majority_share >= threshold - 1e-9)
+                ours = None
+                if preference is not None and chosen.any():
+                    ours = agreement(preference[chosen], triplets.preference[chosen])
+                yield Cell(
+                    "1",
+                    f"{model}, {test_type}, ≥ {100 * threshold:g} %",
+                    instrument,
+                    ours=_percent(ours),
+                    published=figures.get(model, {}).get(test_type, {}).get(instrument),
+                    ceiling=_percent(human_ceiling(triplets.votes[chosen])),
+                    triplets=int(chosen.sum()),
+                )
+        others = [model for model in figures if model.removesuffix("-cosine") not in encoders]
+        for model, instrument, test_type in product(others, inputs.instruments, TEST_TYPES):
+            figure = figures[model].get(test_type, {}).get(instrument)
+            yield Cell("1", f"{model}, {test_type}", instrument, published=figure)  # the paper names no threshold
+
+    def _cosine_preference(self, instrument: str, encoder: Encoder | None) -> npt.NDArray[np.float64] | None:
+        """Return cos(X, A) - cos(X, B) of the sounds that listeners heard, `(triplet,)`; None if audio is missing."""
+        if encoder is None or self.inputs.slakh is None:
+            return None
+        source = MixOnly() if instrument == "mix" else Multitrack([instrument])
+        try:
+            embedded = self.embed(instrument, min(self.inputs.thresholds), source, encoder)
+        except StemsimError as error:
+            self.skipped[f"table 1, {instrument}: {error}"] = None
+            return None
+        preference: npt.NDArray[np.float64] = embedded.deltas[:, 0].numpy()
+        return preference
+
+    def crossval(self, name: str, encoder: Encoder | None, layout: str, separation: str) -> CrossValidation | None:
+        """Follow the paper's protocol for one configuration; None if something is missing."""
+        inputs, title = self.inputs, f"tables 2 to 4, {name}, {layout}, {separation} stems"
+        if encoder is None or inputs.slakh is None:
+            return None
+        source: StemSource | None = Multitrack(layout)
+        if separation == "demucs":
+            source = self.make(f"{layout} separator", inputs.separators[layout])
+        if source is None:
+            return None
+        _log.info("Computing %s.", title)
+        try:
+            embedded = self.embed("mix", max(inputs.thresholds), source, encoder)
+            splits = Splits.draw(embedded.triplets, count=inputs.splits, seed=inputs.seed)
+        except (DataNotFoundError, SplitError) as error:
+            self.skipped[f"{title}: {error}"] = None
+            return None
+        return cross_validate(embedded, splits)
+
+
+def _table_2_3(results: Mapping[tuple[str, str, str], CrossValidation | None], mix: Triplets) -> Iterator[Cell]:
+    """Yield test agreement of the fits and of the mix cosine on the mix triplets."""
+    ceiling = _percent(human_ceiling(mix.votes))
+    for (name, layout, separation), result in results.items():
+        figures = published()["table2_3"].get(name, {})
+        for fit in ("mix cosine", "OLS", "ridge"):
+            reported = figures.get(fit) if fit == "mix cosine" else figures.get(layout, {}).get(separation, {}).get(fit)
+            mean, spread = reported or (None, None)
+            model = None if result is None else result[fit]
+            yield Cell(
+                "2-3",
+                f"{name}, {layout} + mix, {separation} stems",
+                fit,
+                ours=None if model is None else _percent(model.mean),
+                spread=None if model is None else _percent(float(np.nanstd(model.agreement[:, 0]))),
+                published=mean,
+                published_spread=spread,
+                ceiling=ceiling,
+                triplets=len(mix),
+            )
+
+
+def _table_4(results: Mapping[tuple[str, str, str], CrossValidation | None]) -> Iterator[Cell]:
+    """Yield the mean weights of both fits over the splits."""
+    for (name, layout, separation), result in results.items():
+        figures = published()["table4"].get(name, {}).get(layout, {})
+        for fit, stem in product(("OLS", "ridge"), LAYOUTS[layout]):
+            weights = None if result is None else result[fit].weights
+            column = None if weights is None or result is None else weights[:, result.stems.index(stem)]
+            yield Cell(
+                "4",
+                f"{name}, {layout}, {separation} stems, {fit}",
+                stem,
+                ours=None if column is None else float(column.mean()),
+                spread=None if column is None else float(column.std()),
+                published=figures.get(stem),
+                triplets=None if result is None else len(result.embedded),
+            )
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None or np.isnan(share) else 100.0 * share
+
+
+def grid(cells: Sequence[Cell]) -> tuple[list[str], dict[str, list[Cell | None]]]:
+    """Arrange the cells of one table as they are shown.
+
+    Args:
+        cells: Cells of one table.
+
+    Returns:
+        The names of the columns, and the cells by row; None where a row has no such column.
+    """
+    by_row: dict[str, dict[str, Cell]] = {}
+    for cell in cells:
+        by_row.setdefault(cell.row, {})[cell.column] = cell
+    columns = list(dict.fromkeys(cell.column for cell in cells))
+    if set(columns) == set(STEMS):  # the 4-stem rows come first and lack two of them
+        columns = list(STEMS)
+    return columns, {row: [found.get(column) for column in columns] for row, found in by_row.items()}

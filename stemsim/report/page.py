@@ -1,0 +1,243 @@
+"""A self-contained HTML page about several runs, which loads nothing from anywhere else."""
+
+import base64
+import math
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, Final
+
+import yaml
+
+from stemsim.audio import Segment
+from stemsim.errors import AudioError, ConfigError, DataNotFoundError
+from stemsim.report.audio import ogg_data_uri
+from stemsim.report.plots import svg_text
+from stemsim.report.results import CrossvalResults, ModelResult, Score
+from stemsim.report.run_files import Run
+from stemsim.report.terminal import stem_table
+
+__all__ = ["ComparisonRow", "Report", "comparison_rows", "render_report"]
+
+_COLUMNS: Final = ("all", "XAB", "XYC")
+_JOBS: Final = {
+    "fit": "Fit",
+    "val": "Validation",
+    "test": "Test",
+    "crossval": "Cross-validation",
+    "perspectives": "Perspectives",
+}
+_METRICS: Final = ("agreement", "agreement_xab", "agreement_xyc", "human_ceiling", "mix_cosine", "uniform_weights")
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonRow:
+    """One model of one run.
+
+    Attributes:
+        run: Name of the run.
+        model: The model.
+        best: Columns (`all`, `XAB`, `XYC`) in which no model on the same triplets and splits agrees more often.
+    """
+
+    run: str
+    model: ModelResult
+    best: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A page, and one sentence about each audio file that could not be put on it."""
+
+    html: str
+    gone: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Clips:
+    """Encoder of segments: each once; files that cannot be read are remembered."""
+
+    wanted: bool
+    addresses: dict[Segment, str] = field(default_factory=dict)
+    gone: dict[str, str] = field(default_factory=dict)
+
+    def address(self, segment: Segment) -> str:
+        """Return the `data:` address of a segment; empty if there is no audio."""
+        if self.wanted and segment not in self.addresses:
+            try:
+                self.addresses[segment] = ogg_data_uri(segment)
+            except (AudioError, DataNotFoundError) as error:
+                self.addresses[segment] = ""
+                self.gone.setdefault(str(segment.path), str(error))
+        return self.addresses.get(segment, "")
+
+
+def comparison_rows(runs: Sequence[Run]) -> tuple[ComparisonRow, ...]:
+    """Compare all models of all runs that were cross-validated.
+
+    Args:
+        runs: The runs.
+
+    Returns:
+        One row for each model, in the order of the runs. The best is chosen among models on the same triplets and
+        splits only.
+    """
+    entries = [(run, run.crossval, model) for run in runs if run.crossval is not None for model in run.crossval.models]
+    best: dict[tuple[Any, str], float] = {}
+    for _, results, model in entries:
+        for column in _COLUMNS if model.kind != "ceiling" else ():
+            key, mean = (_comparable(results), column), model.agreement[column].mean
+            best[key] = max(best.get(key, -math.inf), -math.inf if math.isnan(mean) else mean)
+    return tuple(
+        ComparisonRow(
+            run.name,
+            model,
+            frozenset(
+                column
+                for column in _COLUMNS
+                if model.kind != "ceiling" and model.agreement[column].mean == best[_comparable(results), column]
+            ),
+        )
+        for run, results, model in entries
+    )
+
+
+def _comparable(results: CrossvalResults) -> tuple[str, ...]:
+    """Return what two cross-validations must share to be compared: the triplets and the splits.
+
+    The ceiling depends on the listeners' votes alone and stands for them: two sets of triplets with one name and size
+    have other votes.
+    """
+    return results.source, str(results.triplets), str(results.splits), str(results.models[0].agreement)
+
+
+def render_report(runs: Sequence[Run], *, worst: int = 8, audio: bool = True, command: str = "") -> Report:
+    """Write the page.
+
+    Args:
+        runs: The runs, in the order of the page.
+        worst: Number of worst triplets of each run.
+        audio: Whether to put the segments of these triplets on the page.
+        command: The command that asked for the page.
+
+    Raises:
+        ConfigError: If there are no runs, or the number is negative.
+    """
+    if not runs or worst < 0:
+        msg = f"A report takes at least one run and 0 or more worst triplets; got {len(runs)} runs and {worst}."
+        raise ConfigError(msg)
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("stemsim.report", "."),
+        autoescape=True,  # names, sources and verdicts come from files
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "score": _score, "choice": _choice, "yaml": _yaml, "data_uri": _data_uri}
+    clips, plot = _Clips(audio), svg_text(runs)
+    compared = [run.crossval for run in runs if run.crossval is not None]
+    html = environment.get_template("report.html.j2").render(
+        runs=runs,
+        command=command,
+        made_with=f"stemsim {version('stemsim')}, Python {platform.python_version()}",
+        simulated=[run.name for run in runs if any(results.simulated for results in run.results)],
+        settings=_settings(runs),
+        columns=_COLUMNS,
+        rows=comparison_rows(runs),
+        several_data=len(set(map(_comparable, compared))) > 1,
+        # Matplotlib escapes the labels of its drawing itself.
+        plot=None if plot is None else Markup(plot),  # noqa: S704
+        stem_tables=[(run.name, stem_table(run.crossval)) for run in runs if run.crossval is not None],
+        scores=[score for run in runs for score in _scores(run)],
+        worst=worst,
+        clips=clips,
+        jobs=_JOBS,
+    )
+    return Report(html, tuple(clips.gone.values()))
+
+
+def _settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """Return the settings side by side: a line for each, a cell for each run; lines that no run fills are left out."""
+    lines: dict[str, list[str]] = {}
+    for run in runs:
+        data, model = (run.settings.get(part) or {} for part in ("data", "model"))
+        cells = {
+            "Folder": str(run.folder),
+            "Triplets": "; ".join(dict.fromkeys(results.source for results in run.results)),
+            "Reader": _short(data.get("triplets")),
+            "Separator": _short(data.get("separator")),
+            "Encoder": _short(data.get("encoder")),
+            "Silence": "" if data.get("silence") is None else f"below {data['silence']:g} dBFS",
+            "Target": _short(data.get("target")),
+            "Loss": _short(model.get("loss")),
+            "L2": _short(model.get("l2")),
+            "Fusion": _short(model.get("fusion")),
+            "Split of fit and test": _short(data.get("split")),
+            "Splits of crossval": "" if run.crossval is None else _splits(run.crossval),
+            "Seed": _short(run.settings.get("seed_everything")),
+            "Versions": ", ".join(f"{name} {number}" for name, number in run.versions.items()),
+        }
+        for name, cell in cells.items():
+            lines.setdefault(name, []).append(cell)
+    return [(name, cells) for name, cells in lines.items() if any(cells)]
+
+
+def _splits(results: CrossvalResults) -> str:
+    splits = results.splits
+    drawn = f"{splits.count} {splits.kind}, {100 * splits.train_fraction:g} % to train, seed {splits.seed}"
+    return f"{drawn}, {results.triplets} triplets"
+
+
+def _short(value: Any) -> str:
+    """Return a setting in a few words: a class by its last name, with its own settings in brackets."""
+    if value is None:
+        return ""
+    if not isinstance(value, dict):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    if "class_path" not in value:
+        return ", ".join(f"{key} {_short(one)}" for key, one in value.items() if one is not None)
+    name, inside = str(value["class_path"]).rpartition(".")[2], _short(value.get("init_args"))
+    return f"{name} ({inside})" if inside else name
+
+
+def _scores(run: Run) -> list[tuple[str, str, str, list[float], str]]:
+    """Return the agreement of fit, validate and test: run, job, part, shares of 1, and size of the part."""
+    found = [] if run.fit is None else [("fit", part, run.fit.metrics, "") for part in ("train", "val")]
+    found += [
+        (_JOBS[one.part].lower(), one.part, one.metrics, f"{one.triplets} of {one.tracks} tracks, {one.split}")
+        for one in (run.test, run.val)
+        if one is not None
+    ]
+    return [
+        (run.name, job, part, [metrics.get(f"{part}/{name}", math.nan) for name in _METRICS], size)
+        for job, part, metrics, size in found
+        if f"{part}/agreement" in metrics
+    ]
+
+
+def _yaml(settings: Any) -> str:
+    return str(yaml.safe_dump(dict(settings), sort_keys=False))
+
+
+def _data_uri(content: str | bytes, kind: str) -> str:
+    data = content.encode() if isinstance(content, str) else content
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _choice(lead: float) -> str:
+    """Return the candidate that a preference, or a lead in votes, speaks for."""
+    return "A" if lead > 0 else "B" if lead < 0 else "neither"
+
+
+def _number(value: float, digits: int = 2) -> str:
+    """Return a number as text; a dash where there is none."""
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"  # noqa: RUF001 - a dash, as in printed tables
+
+
+def _score(score: Score) -> str:
+    """Return mean ± standard deviation in percent."""
+    return _number(100 * score.mean, 1) + ("" if math.isnan(score.mean) else f" ± {100 * score.std:.1f}")

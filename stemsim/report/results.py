@@ -1,0 +1,445 @@
+"""Results of the jobs of `train.py`, as they are written to and read from the folder of a run.
+
+Each subclass of `Results` is one JSON file: `fit.json`, `val.json`, `test.json`, `crossval.json`, `perspectives.json`.
+Tables, pictures and pages are made from these classes alone, so that they show what the file holds.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stemsim.analysis import Summary
+from stemsim.analysis.leakage import Leakage
+from stemsim.analysis.perspectives import Perspectives
+from stemsim.errors import ResultsError
+from stemsim.evaluation import Comparison, CrossValidation, ModelScores
+from stemsim.evaluation.ceiling import CeilingShare
+from stemsim.evaluation.comparison import PairedDifference
+from stemsim.triplets import TEST_TYPES
+
+__all__ = [
+    "CrossvalResults",
+    "FitResults",
+    "ModelResult",
+    "PartResults",
+    "PenaltyResult",
+    "PerspectivesResults",
+    "PredictionResults",
+    "QuestionResult",
+    "Results",
+    "Score",
+    "StemResult",
+]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Results(_Entry):
+    """Results of one job.
+
+    Attributes:
+        source: Source of the triplets.
+        simulated: Whether the listeners were simulated.
+    """
+
+    job: ClassVar[str]
+    source: str
+    simulated: bool
+
+    @property
+    def file_stem(self) -> str:
+        """Name of the file without its suffix."""
+        return self.job
+
+    def write(self, folder: Path) -> Path:
+        """Write the JSON file into the folder of a run, and return its path.
+
+        A number that is not finite becomes null; analyses that were not asked for are left out.
+        """
+        path = folder / f"{self.file_stem}.json"
+        path.write_text(self.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a file that `write` wrote.
+
+        Raises:
+            ResultsError: If it is damaged, or of another kind.
+        """
+        try:
+            return cls.model_validate(_with_nan(json.loads(path.read_bytes())))
+        except (OSError, ValueError) as error:
+            reason = str(error)
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                reason = f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
+            msg = (
+                f"{path} does not hold the results of {cls.job} ({reason}). Run that job again, or move the file out "
+                "of the folder."
+            )
+            raise ResultsError(msg) from error
+
+
+def _with_nan(document: Any) -> Any:
+    """Return a JSON document with NaN for every null."""
+    if isinstance(document, dict):
+        return {name: _with_nan(value) for name, value in document.items()}
+    if isinstance(document, list):
+        return [_with_nan(value) for value in document]
+    return math.nan if document is None else document
+
+
+class Score(_Entry):
+    """Mean and standard deviation over the splits; NaN where there is no value."""
+
+    mean: float
+    std: float
+
+    @classmethod
+    def of(cls, values: npt.NDArray[np.float64]) -> Self:
+        """Return the score of the values that are known."""
+        known = values[~np.isnan(values)]
+        return cls(mean=known.mean(), std=known.std()) if len(known) else cls(mean=math.nan, std=math.nan)
+
+
+class ModelResult(_Entry):
+    """One model of a cross-validation.
+
+    Attributes:
+        name: Name of the model in tables.
+        slug: Stable name for metric keys.
+        kind: `ceiling`, `baseline` (nothing is fitted) or `fitted`.
+        agreement: Test agreement in [0, 1], by `all`, `XAB` and `XYC`.
+        by_split: Test agreement over all triplets, for each split.
+        share_of_ceiling: Mean agreement over that of the listeners.
+        weights: Weights by stem; empty where the model is not linear.
+        median_alpha: Median penalty over the splits; NaN where there is none.
+    """
+
+    name: str
+    slug: str
+    kind: Literal["ceiling", "baseline", "fitted"]
+    agreement: Mapping[str, Score]
+    by_split: tuple[float, ...]
+    share_of_ceiling: float
+    weights: Mapping[str, Score]
+    median_alpha: float
+
+    @classmethod
+    def of(cls, model: ModelScores, result: CrossValidation) -> Self:
+        """Return the entry of a model."""
+        given = model.name in {"mix cosine", "uniform weights"}
+        columns = zip(("all", *TEST_TYPES), model.agreement.T, strict=True)
+        weights = () if model.weights is None else zip(result.stems, model.weights.T, strict=True)
+        return cls(
+            name=model.name,
+            slug=model.slug,
+            kind="ceiling" if not model.predicts else "baseline" if given else "fitted",
+            agreement={column: Score.of(values) for column, values in columns},
+            by_split=tuple(model.agreement[:, 0].tolist()),
+            share_of_ceiling=result.share_of_ceiling(model),
+            weights={stem: Score.of(values) for stem, values in weights},
+            median_alpha=math.nan if model.alphas is None else float(np.median(model.alphas)),
+        )
+
+
+class SplitsResult(_Entry):
+    """Settings of the splits of a cross-validation, and the mean number of triplets in their test parts."""
+
+    kind: Literal["stratified", "grouped"]
+    count: int
+    train_fraction: float
+    seed: int
+    mean_test_size: float
+
+
+class StemResult(_Entry):
+    """Weight of one stem.
+
+    Attributes:
+        refit: Ridge weight on all triplets.
+        variance_inflation: Variance inflation factor; NaN for a silent stem.
+        weight: Least-squares weight on all triplets; NaN where there are no intervals.
+        standard_error: Its standard error.
+        lower: Lower end of its interval.
+        upper: Upper end.
+        agreement_drop: Agreement lost without the stem; None unless `importance` was asked for.
+        r2_drop: R^2 lost without the stem; likewise.
+    """
+
+    refit: float
+    variance_inflation: float
+    weight: float = math.nan
+    standard_error: float = math.nan
+    lower: float = math.nan
+    upper: float = math.nan
+    agreement_drop: PairedDifference | None = None
+    r2_drop: PairedDifference | None = None
+
+
+class PenaltyResult(_Entry):
+    """Ridge regression on all triplets as a function of the penalty, and the penalties of nested cross-validation.
+
+    Attributes:
+        alphas: Penalties, ascending.
+        weights: Weights by penalty, then by stem.
+        left_out_error: Mean squared error on left-out triplets, by penalty.
+        best_alpha: Penalty of the least error.
+        nested_median_alpha: Median penalty of nested cross-validation; NaN where an inner split has an empty part.
+        nested_agreement: Mean test agreement with these penalties.
+    """
+
+    alphas: tuple[float, ...]
+    weights: tuple[tuple[float, ...], ...]
+    left_out_error: tuple[float, ...]
+    best_alpha: float
+    nested_median_alpha: float = math.nan
+    nested_agreement: float = math.nan
+
+
+class CrossvalResults(Results):
+    """Results of `crossval`.
+
+    Attributes:
+        stems: Stem layout.
+        triplets: Number of triplets.
+        splits: Settings of the splits.
+        models: All models; the ceiling comes first.
+        by_stem: Weights by stem.
+        level: Nominal coverage of the intervals.
+        interval_method: Method of the intervals of `by_stem`.
+        best_alpha: Penalty of the refit.
+        condition_number: Condition number of the stem features.
+        comparisons: Paired comparisons.
+        verdicts: The findings in plain words.
+        share_of_ceiling: Ridge as a share of the ceiling; None where no triplet has two votes.
+        penalty: Weights by penalty; None unless asked for.
+        leakage: Effect of shared tracks; None unless asked for.
+    """
+
+    job: ClassVar[str] = "crossval"
+    stems: tuple[str, ...]
+    triplets: int
+    splits: SplitsResult
+    models: tuple[ModelResult, ...]
+    by_stem: Mapping[str, StemResult]
+    level: float
+    interval_method: str = "cluster-robust"
+    best_alpha: float
+    condition_number: float
+    comparisons: tuple[Comparison, ...]
+    verdicts: tuple[str, ...]
+    share_of_ceiling: CeilingShare | None = None
+    penalty: PenaltyResult | None = None
+    leakage: Leakage | None = None
+
+    @classmethod
+    def of(cls, summary: Summary, *, level: float = 0.95) -> Self:
+        """Return the results of a summarised cross-validation."""
+        result, triplets, splits = summary.result, summary.result.embedded.triplets, summary.result.splits
+        return cls(
+            source=triplets.source,
+            simulated=triplets.simulated,
+            stems=result.stems,
+            triplets=len(triplets),
+            splits=SplitsResult(
+                kind=splits.kind,
+                count=len(splits),
+                train_fraction=splits.train_fraction,
+                seed=splits.seed,
+                mean_test_size=float(splits.test.sum(axis=1).mean()),
+            ),
+            models=tuple(ModelResult.of(model, result) for model in result.models),
+            by_stem=_by_stem(summary),
+            level=level,
+            best_alpha=result.path.best_alpha,
+            condition_number=summary.collinearity.condition,
+            comparisons=summary.comparisons,
+            verdicts=tuple(summary.sentences),
+            share_of_ceiling=summary.share,
+            penalty=_penalty(summary),
+            leakage=summary.leakage,
+        )
+
+
+def _by_stem(summary: Summary) -> dict[str, StemResult]:
+    result, intervals, importance = summary.result, summary.intervals, summary.importance
+    columns: dict[str, Any] = {"refit": result.path.weights, "variance_inflation": summary.collinearity.inflation}
+    if intervals is not None:
+        columns |= {"weight": intervals.estimate, "standard_error": intervals.standard_error}
+        columns |= {"lower": intervals.lower, "upper": intervals.upper}
+    if importance is not None:
+        columns |= {"agreement_drop": importance.agreement_drop, "r2_drop": importance.r2_drop}
+    return {
+        stem: StemResult(**{name: values[row] for name, values in columns.items()})
+        for row, stem in enumerate(result.stems)
+    }
+
+
+def _penalty(summary: Summary) -> PenaltyResult | None:
+    path, nested = summary.path, summary.nested
+    if path is None:
+        return None
+    return PenaltyResult(
+        alphas=path.alphas.tolist(),
+        weights=path.weights.tolist(),
+        left_out_error=path.left_out_error.tolist(),
+        best_alpha=path.best_alpha,
+        nested_median_alpha=math.nan if nested is None else float(np.median(nested.alphas)),
+        nested_agreement=math.nan if nested is None else float(nested.agreement.mean()),
+    )
+
+
+class FitResults(Results):
+    """Results of `fit`.
+
+    Attributes:
+        triplets: Number of triplets that were fitted.
+        method: Loss, penalty, target and weighting of the fit, in words.
+        fusion: Name of the fusion's class.
+        l2: Weight of the squared weights in the loss.
+        weights: Fitted weight of each stem; empty where the fusion has none.
+        closed_form: Exact weights; empty where there is no closed form.
+        max_abs_weight_gap: Largest absolute difference between the two; NaN where there is no closed form.
+        true_weights: Weights of simulated listeners; empty if they were real.
+        cosine_to_true_weights: Cosine between fitted and true weights; NaN if the listeners were real.
+        metrics: Logged metrics, e.g. `train/agreement`.
+    """
+
+    job: ClassVar[str] = "fit"
+    triplets: int
+    method: str
+    fusion: str
+    l2: float
+    weights: Mapping[str, float]
+    closed_form: Mapping[str, float]
+    max_abs_weight_gap: float
+    true_weights: Mapping[str, float]
+    cosine_to_true_weights: float
+    metrics: Mapping[str, float]
+
+    @property
+    def columns(self) -> dict[str, Mapping[str, float]]:
+        """Weights by stem: fitted, exact, and true.
+
+        Votes say which candidate is closer and not by how much, so that weights are known up to a positive factor: the
+        true ones are scaled to the fitted ones by least squares.
+        """
+        columns = {"fitted": self.weights, "closed form": self.closed_form}
+        if self.true_weights and self.weights:
+            product = sum(weight * self.weights[stem] for stem, weight in self.true_weights.items())
+            factor = max(product, 0.0) / sum(weight**2 for weight in self.true_weights.values())
+            scaled = {stem: factor * weight for stem, weight in self.true_weights.items()}
+            columns["true (simulated), scaled"] = scaled
+        return {name: column for name, column in columns.items() if column}
+
+
+class PartResults(Results):
+    """Results of `validate` or `test`.
+
+    Attributes:
+        part: `val` or `test`.
+        split: Kind of the split.
+        triplets: Number of triplets in this part.
+        tracks: Number of tracks in this part.
+        checkpoint: Checkpoint that was tested; empty if the weights were never trained.
+        metrics: Logged metrics, e.g. `test/agreement`.
+    """
+
+    job: ClassVar[str] = "validate or test"
+    part: Literal["val", "test"]
+    split: str
+    triplets: int
+    tracks: int
+    checkpoint: str
+    metrics: Mapping[str, float]
+
+    @property
+    def file_stem(self) -> str:
+        """Name of the file without its suffix: the part."""
+        return self.part
+
+
+class PredictionResults(Results):
+    """Results of `predict`, whose predictions are in `predictions.csv`."""
+
+    job: ClassVar[str] = "predictions"
+    triplets: int
+
+
+class PartOfStem(_Entry):
+    """Part of a stem in the preference on one question, with its interval, and its difference from overall."""
+
+    part: float
+    standard_error: float
+    lower: float
+    upper: float
+    true_part: float = math.nan
+    less_overall: float = math.nan
+    difference_lower: float = math.nan
+    difference_upper: float = math.nan
+    adjusted_p: float = math.nan
+
+
+class QuestionResult(_Entry):
+    """Fit to the votes on one question."""
+
+    triplets: int
+    answers: int
+    share_of_ceiling: float
+    by_stem: Mapping[str, PartOfStem]
+    models: tuple[ModelResult, ...]
+
+
+class PerspectivesResults(Results):
+    """Results of the analysis `perspectives` of `crossval`.
+
+    Attributes:
+        stems: Stem layout.
+        level: Nominal coverage of the intervals.
+        questions: Fits by question, `overall` first.
+        left_out: Reason why a question was left out, by question.
+        verdicts: The findings in plain words.
+    """
+
+    job: ClassVar[str] = "perspectives"
+    stems: tuple[str, ...]
+    level: float
+    questions: Mapping[str, QuestionResult]
+    left_out: Mapping[str, str]
+    verdicts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, found: Perspectives) -> Self:
+        """Return the results of the analysis."""
+        rows = found.frame().to_dict("records")
+        questions = {
+            fit.question: QuestionResult(
+                triplets=len(fit.result.embedded),
+                answers=fit.answers,
+                share_of_ceiling=math.nan if fit.share is None else fit.share.share,
+                by_stem={
+                    row["stem"]: PartOfStem.model_validate(row) for row in rows if row["question"] == fit.question
+                },
+                models=tuple(ModelResult.of(model, fit.result) for model in fit.result.models),
+            )
+            for fit in found.fits
+        }
+        return cls(
+            source=found.source,
+            simulated=found.fits[0].result.embedded.triplets.simulated,
+            stems=found.stems,
+            level=found.level,
+            questions=questions,
+            left_out=found.left_out,
+            verdicts=tuple(found.sentences),
+        )

@@ -1,0 +1,317 @@
+"""Folders of runs of `train.py`: their results, settings, pictures and CSV tables."""
+
+import csv
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from stemsim.audio import Segment
+from stemsim.errors import AudioError, DataNotFoundError, ResultsError
+from stemsim.report.results import (
+    CrossvalResults,
+    FitResults,
+    PartResults,
+    PerspectivesResults,
+    Results,
+    StemResult,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Picture", "Run", "WorstTriplet", "frames", "read_run", "read_runs"]
+
+_SETTINGS: Final = ("seed_everything", "trainer", "model", "data")  # accepted by every job of train.py
+_PACKAGES: Final = ("stemsim", "torch", "lightning", "scikit-learn", "numpy", "demucs", "laion_clap", "muq")
+_JOBS: Final = ("fit", "val", "test", "crossval", "perspectives")
+_R = TypeVar("_R", bound=Results)
+
+
+class WorstTriplet(BaseModel):
+    """Triplet on which the model is far from the listeners; one row of `test_worst_triplets.csv`.
+
+    Attributes:
+        segments: X, A and B.
+        test_type: `XAB` or `XYC`.
+        votes: Votes for A and for B.
+        preference: Preference of the model; positive = A.
+        contributions: Contribution of each stem to the preference.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    segments: Mapping[Literal["X", "A", "B"], Segment]
+    test_type: str
+    votes: tuple[float, float]
+    preference: float
+    contributions: Mapping[str, float]
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Return the triplet of a row of the file."""
+        roles, start = ("X", "A", "B"), "contribution_"
+        places = [(row[f"{role.lower()}_path"], row[f"{role.lower()}_start"]) for role in roles]
+        return cls.model_validate(
+            {
+                "segments": {
+                    role: {"path": path, "start": begin, "duration": row["duration"]}
+                    for role, (path, begin) in zip(roles, places, strict=True)
+                },
+                "votes": (row["votes_a"], row["votes_b"]),
+                "contributions": {name.removeprefix(start): row[name] for name in row if name.startswith(start)},
+                **{name: row[name] for name in ("test_type", "preference")},
+            }
+        )
+
+    @property
+    def strongest(self) -> list[tuple[str, float]]:
+        """Contributions that are not 0, the largest first."""
+        return sorted(((stem, one) for stem, one in self.contributions.items() if one), key=lambda pair: -abs(pair[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A PNG file in the folder of a run, and the job whose results it shows."""
+
+    job: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Contents of the folder of a run.
+
+    Attributes:
+        name: Name that distinguishes the run from the others.
+        folder: The folder, `trainer.default_root_dir`.
+        settings: Configuration, as far as every job accepts it; empty if no job wrote one.
+        options: Options of `crossval` beside the settings.
+        versions: Versions of the main packages, where W&B recorded them.
+        fit: Results of `fit`, if it ran; likewise `val`, `test`, `crossval` and `perspectives`.
+        worst: Worst triplets of the test part, or else of the validation part.
+        pictures: All pictures.
+    """
+
+    name: str
+    folder: Path
+    settings: Mapping[str, Any]
+    options: Mapping[str, Any]
+    versions: Mapping[str, str]
+    fit: FitResults | None
+    val: PartResults | None
+    test: PartResults | None
+    crossval: CrossvalResults | None
+    perspectives: PerspectivesResults | None
+    worst: tuple[WorstTriplet, ...]
+    pictures: tuple[Picture, ...]
+
+    @property
+    def results(self) -> tuple[Results, ...]:
+        """Results of all jobs that ran."""
+        found = (self.fit, self.val, self.test, self.crossval, self.perspectives)
+        return tuple(one for one in found if one is not None)
+
+    @property
+    def settings_file(self) -> str:
+        """Name for a copy of the settings."""
+        return f"{self.name.replace('/', '-')}.yaml"
+
+    @property
+    def commands(self) -> dict[str, str]:
+        """Command of each job, with the settings in a file called `settings_file`."""
+        config = shlex.quote(self.settings_file)
+        last = shlex.quote(str(self.folder / "checkpoints" / "last.ckpt"))
+        options: dict[str, Any] = dict(self.options)
+        if self.crossval is not None:
+            splits = self.crossval.splits
+            options |= {"kind": splits.kind, "splits": splits.count}
+            options |= {"train_fraction": splits.train_fraction, "seed": splits.seed}
+        given = [
+            f" --{name} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
+            for name, value in options.items()
+        ]
+        return {
+            "fit": f"python train.py fit -c {config}",
+            "test": f"python train.py test -c {config} --ckpt_path {last}",
+            "crossval": f"python train.py crossval -c {config}{''.join(given)}",
+        }
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """The jobs that did not run, each with its command."""
+        return {job: command for job, command in self.commands.items() if getattr(self, job) is None}
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
+    """Read several runs, and name each by as much of its path as distinguishes it from the others.
+
+    Args:
+        folders: `trainer.default_root_dir` of each.
+
+    Returns:
+        The runs, in this order; a folder that is given twice counts once.
+
+    Raises:
+        DataNotFoundError: If a folder is not that of a run.
+        ResultsError: If a file in it is damaged.
+    """
+    unique = list(dict.fromkeys(folder.resolve() for folder in folders))
+    depth = 1
+    while len({folder.parts[-depth:] for folder in unique}) < len(unique):
+        depth += 1
+    return tuple(read_run(folder, name="/".join(folder.parts[-depth:])) for folder in unique)
+
+
+def read_run(folder: Path, *, name: str | None = None) -> Run:
+    """Read one run.
+
+    Args:
+        folder: Its `trainer.default_root_dir`.
+        name: Name of the run; default: the name of the folder.
+
+    Raises:
+        DataNotFoundError: If this is not the folder of a run.
+        ResultsError: If a file in it is damaged.
+    """
+    if not any(folder.glob("*.json")):
+        seen = "holds no results" if folder.is_dir() else "is not there"
+        msg = (
+            f"{folder} {seen}: expected the folder of a run (trainer.default_root_dir) with fit.json, test.json or "
+            "crossval.json in it. Make one: python train.py crossval -c configs/demo.yaml"
+        )
+        raise DataNotFoundError(msg)
+    settings = _settings(folder)
+    options = _yaml(folder / "crossval.yaml")
+    return Run(
+        name=name or folder.resolve().name,
+        folder=folder,
+        settings={key: settings[key] for key in _SETTINGS if key in settings},
+        options={key: value for key, value in options.items() if key not in _SETTINGS and value not in (None, [])},
+        versions=_versions(folder),
+        fit=_read(FitResults, folder / "fit.json"),
+        val=_read(PartResults, folder / "val.json"),
+        test=_read(PartResults, folder / "test.json"),
+        crossval=_read(CrossvalResults, folder / "crossval.json"),
+        perspectives=_read(PerspectivesResults, folder / "perspectives.json"),
+        worst=_worst(folder),
+        pictures=_pictures(folder),
+    )
+
+
+def _read(kind: type[_R], path: Path) -> _R | None:
+    return kind.read(path) if path.exists() else None
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """Return the configuration of the job that ran last: of the run's folder, a CSV logger, or a cross-validation."""
+    logged = sorted(folder.glob("*/version_*/config.yaml"), key=lambda path: path.stat().st_mtime_ns)
+    paths = [folder / "config.yaml", *reversed(logged), folder / "crossval.yaml"]
+    return _yaml(next((path for path in paths if path.exists()), paths[0]))
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    """Read settings; empty if there is no file."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        msg = f"{path} is damaged: expected YAML, but {error}. Run that job again, or remove the file."
+        raise ResultsError(msg) from error
+    if not isinstance(settings, dict):
+        msg = f"{path} is damaged: expected settings by name, got a {type(settings).__name__}. Remove the file."
+        raise ResultsError(msg)
+    return settings
+
+
+def _worst(folder: Path) -> tuple[WorstTriplet, ...]:
+    """Read the worst triplets of the test part, or else of the validation part."""
+    paths = [path for part in ("test", "val") if (path := folder / f"{part}_worst_triplets.csv").exists()]
+    if not paths:
+        return ()
+    try:
+        with paths[0].open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        found = tuple(map(WorstTriplet.of, rows))
+    except (OSError, KeyError, ValueError, AudioError) as error:
+        found, reason = (), f"no column {error}" if isinstance(error, KeyError) else str(error)
+    else:
+        reason = "it has no rows"
+    if not found:
+        msg = f"{paths[0]} does not hold triplets of train.py ({reason}). Run `test` again, or remove the file."
+        raise ResultsError(msg)
+    return found
+
+
+def _pictures(folder: Path) -> tuple[Picture, ...]:
+    """Return the pictures `JOB.png` and `JOB_*.png` of the jobs with results."""
+    return tuple(
+        Picture(job, path)
+        for path in sorted(folder.glob("*.png"))
+        if (job := path.stem.partition("_")[0]) in _JOBS and (folder / f"{job}.json").exists()
+    )
+
+
+def _versions(folder: Path) -> dict[str, str]:
+    """Return the versions that W&B recorded with the newest job of the run."""
+    paths = sorted(folder.glob("wandb/*run-*/files/requirements.txt"))
+    if not paths:
+        return {}
+    pairs = (line.split("==", 1) for line in paths[-1].read_text(encoding="utf-8").splitlines() if "==" in line)
+    installed = {name.strip().lower().replace("-", "_"): version.strip() for name, version in pairs}
+    return {name: installed[key] for name in _PACKAGES if (key := name.replace("-", "_")) in installed}
+
+
+def frames(results: Results) -> "dict[str, pd.DataFrame]":
+    """Return the CSV tables of a job's results, by the stem of their file's name.
+
+    Args:
+        results: Results of any job.
+
+    Returns:
+        `weights` of a fit; `crossval_weights` (mean weights of every model) and `crossval_stems` (intervals, importance
+        and variance inflation); `perspectives`. None for `validate` and `test`.
+    """
+    import pandas as pd
+
+    match results:
+        case FitResults():
+            weights = pd.DataFrame({"stem": list(results.weights), **_columns(results.columns, results.weights)})
+            return {"weights": weights} if results.weights else {}
+        case CrossvalResults():
+            means = {
+                model.name: {stem: score.mean for stem, score in model.weights.items()}
+                for model in results.models
+                if model.weights
+            }
+            means["ridge on all"] = {stem: row.refit for stem, row in results.by_stem.items()}
+            rows = [{"stem": stem, **_flat(row)} for stem, row in results.by_stem.items()]
+            return {
+                "crossval_weights": pd.DataFrame({"stem": list(results.stems), **_columns(means, results.stems)}),
+                "crossval_stems": pd.DataFrame(rows),
+            }
+        case PerspectivesResults():
+            parts = [
+                {"question": question, "stem": stem, **part.model_dump()}
+                for question, fit in results.questions.items()
+                for stem, part in fit.by_stem.items()
+            ]
+            return {"perspectives": pd.DataFrame(parts).dropna(axis="columns", how="all")}
+    return {}
+
+
+def _columns(
+    weights: Mapping[str, Mapping[str, float]], stems: Sequence[str] | Mapping[str, float]
+) -> dict[str, list[float]]:
+    return {name: [column[stem] for stem in stems] for name, column in weights.items()}
+
+
+def _flat(row: StemResult) -> dict[str, float]:
+    """Return the fields of a stem in columns such as `agreement_drop_lower`."""
+    columns: dict[str, float] = {}
+    for name, value in row.model_dump(exclude={"refit"}, exclude_none=True).items():
+        columns |= {f"{name}_{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
+    return columns

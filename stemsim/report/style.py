@@ -1,0 +1,64 @@
+"""The style of all pictures: colours, figures and files."""
+
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["CEILING_COLOR", "GREY", "PUBLISHED_COLOR", "SERIES_COLORS", "STEM_COLORS", "new_figure", "save_figure"]
+
+STEM_COLORS: Final = MappingProxyType(
+    {
+        "bass": "#2166c9",
+        "drums": "#d97a0b",
+        "guitar": "#b8304f",
+        "piano": "#c06ad0",
+        "vocals": "#0f9d78",
+        "residuals": "#80701c",
+        "mix": "#7c8894",
+    }
+)
+"""Colour of each stem in every picture. Each has a contrast of at least 3 with white and with dark pages, and any two
+differ for readers who see no difference between red and green."""
+
+SERIES_COLORS: Final = tuple(STEM_COLORS.values())
+"""Colours of runs, models or questions beside each other."""
+
+CEILING_COLOR: Final = STEM_COLORS["vocals"]
+PUBLISHED_COLOR: Final = STEM_COLORS["drums"]
+GREY: Final = STEM_COLORS["mix"]
+
+
+def new_figure(width: float, height: float, columns: int = 1, **grid: Any) -> "tuple[Figure, Any]":
+    """Return a figure outside pyplot, which needs no display and keeps no global state, and its axes.
+
+    Args:
+        width: Width in inches.
+        height: Height in inches.
+        columns: Number of axes side by side.
+        grid: Further arguments of `Figure.subplots`.
+
+    Returns:
+        The figure, and one axes object or an array of them.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, columns, **grid)
+    for panel in np.atleast_1d(axes).flat:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(alpha=0.2)
+        panel.set_axisbelow(True)
+    return figure, axes
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure as a PNG file; a missing folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)

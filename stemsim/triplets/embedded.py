@@ -1,0 +1,93 @@
+"""Triplets together with the stem embeddings of their segments: what every fit and every evaluation starts from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stemsim.embedding import StemEmbedder
+from stemsim.errors import TripletError
+from stemsim.similarity import StemEmbeddings, stem_deltas
+from stemsim.stems import StemLayout
+from stemsim.triplets.table import BoolArray, IntArray, TargetKind, Triplets
+
+__all__ = ["EmbeddedTriplets"]
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedTriplets:
+    """Triplets with the stem embeddings of their segments.
+
+    Attributes:
+        triplets: The triplet table.
+        embeddings: Stem embeddings of `triplets.segments`, in that order.
+        stems: Stem layout of the embeddings.
+    """
+
+    triplets: Triplets
+    embeddings: StemEmbeddings
+    stems: StemLayout
+
+    def __post_init__(self) -> None:
+        """Verify that there is one embedding for each segment and stem."""
+        expected, seen = (len(self.triplets.segments), len(self.stems)), tuple(self.embeddings.vectors.shape[:2])
+        if seen != expected:
+            msg = (
+                f"Expected embeddings of {expected[0]} segments and {expected[1]} stems ({', '.join(self.stems)}); got "
+                f"{seen[0]} and {seen[1]}. Embed `triplets.segments` with a separator of that stem layout."
+            )
+            raise TripletError(msg)
+
+    @classmethod
+    def of(cls, triplets: Triplets, embedder: StemEmbedder) -> Self:
+        """Embed the segments of a triplet table."""
+        return cls(triplets, embedder.embed(triplets.segments), embedder.stems)
+
+    @classmethod
+    def of_tables(cls, tables: Mapping[str, Triplets], embedder: StemEmbedder) -> dict[str, Self]:
+        """Embed the segments of several tables, each distinct segment once."""
+        segments = tuple(dict.fromkeys(segment for table in tables.values() for segment in table.segments))
+        row = {segment: index for index, segment in enumerate(segments)}
+        embeddings = embedder.embed(segments)
+        return {
+            name: cls(table, embeddings.take(torch.tensor([row[one] for one in table.segments])), embedder.stems)
+            for name, table in tables.items()
+        }
+
+    def __len__(self) -> int:
+        return len(self.triplets)
+
+    @cached_property
+    def members(self) -> Tensor:
+        """`(3, triplet)` rows of X, A and B in the embeddings."""
+        return torch.from_numpy(np.stack([self.triplets.x, self.triplets.a, self.triplets.b]))
+
+    @cached_property
+    def deltas(self) -> Tensor:
+        """`(triplet, stem)` stem features delta_i = cos(X_i, A_i) - cos(X_i, B_i), float64 (paper, section 3.4)."""
+        return stem_deltas(*self.roles())
+
+    def roles(self, rows: Tensor | None = None) -> tuple[StemEmbeddings, StemEmbeddings, StemEmbeddings]:
+        """Return the embeddings of X, A and B of all triplets, or of some rows `(n,)`."""
+        members = self.members if rows is None else self.members[:, rows]
+        x, a, b = (self.embeddings.take(one) for one in members)
+        return x, a, b
+
+    def target(self, kind: TargetKind = "majority") -> Tensor:
+        """Return the target of a fit `(triplet,)`, float64; see `Triplets.target`."""
+        return torch.from_numpy(self.triplets.target(kind))
+
+    def vote_weights(self) -> Tensor:
+        """Return the number of votes of each triplet over its mean `(triplet,)`; see `Triplets.vote_weights`."""
+        return torch.from_numpy(self.triplets.vote_weights())
+
+    def select(self, rows: IntArray | BoolArray | Sequence[int]) -> Self:
+        """Return some triplets, by index or mask, with the embeddings that they use."""
+        chosen = self.triplets.select(rows)
+        place = {segment: index for index, segment in enumerate(self.triplets.segments)}
+        used = torch.tensor([place[segment] for segment in chosen.segments], dtype=torch.long)
+        return type(self)(chosen, self.embeddings.take(used), self.stems)
