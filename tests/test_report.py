@@ -1,26 +1,25 @@
 """`stemsim report`: results of runs on one page and in W&B, and the sweeps that make such runs."""
 
 import base64
-import csv
 import io
 import json
 import re
 import shlex
-import struct
 import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
-import torch
 import yaml
 from PIL import Image
 from rich.console import Console
-from tables import make_triplets
+from tables import make_triplets, with_features
 from typer.testing import CliRunner
+from wandb_files import records
 
 from stemsim.analysis import ANALYSES, summarise
 from stemsim.cli import app
@@ -31,9 +30,7 @@ from stemsim.report.plots import figures, plot_run_weights, save_figure, svg_tex
 from stemsim.report.results import CrossvalResults, FitResults, PartResults
 from stemsim.report.run_files import frames, read_run, read_runs
 from stemsim.report.terminal import show
-from stemsim.similarity import StemEmbeddings
 from stemsim.stems import LAYOUTS
-from stemsim.triplets import EmbeddedTriplets
 
 ROOT = Path(__file__).resolve().parents[1]
 SWEEPS = sorted((ROOT / "configs/sweeps").glob("*.yaml"))
@@ -59,34 +56,14 @@ class Elements(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def write_songs(folder):
-    """Write a table of triplets of noise, and their audio."""
-    rng = np.random.default_rng(0)
-    triplets = make_triplets(rng, 200, tracks=12)
-    for track in set(triplets.tracks):
-        noise = rng.normal(0.0, 0.1, (15 * 8000, 2))
-        soundfile.write(folder / f"{track}.wav", noise, 8000)
-    segments = tuple(replace(one, path=folder / one.path) for one in triplets.segments)
-    return replace(triplets, segments=segments, source="made-up listeners")
-
-
-def write_run(folder, triplets, *, alphas, jobs=("crossval",)):
-    """Write the folder of a run as the jobs of train.py do, with random embeddings."""
+def write_run(folder, triplets, *, alphas, jobs):
+    """Write the folder of a run as the jobs of train.py do, with random stem features."""
     folder.mkdir()
-    rng, weights = np.random.default_rng(1), dict.fromkeys(STEMS, 0.5)
-    vectors = torch.from_numpy(rng.normal(size=(len(triplets.segments), len(STEMS), 8)))
-    vectors = torch.nn.functional.normalize(vectors, dim=-1)
-    present = torch.ones(vectors.shape[:2], dtype=torch.bool)
-    embedded = EmbeddedTriplets(triplets, StemEmbeddings(vectors, -20.0 * present, present), STEMS)
+    embedded = with_features(triplets, np.random.default_rng(1).normal(size=(len(triplets), len(STEMS))), STEMS)
     crossval = cross_validate(embedded, Splits.draw(triplets, count=6), alphas=alphas)
-    origin = {"source": triplets.source, "simulated": True}
-    fit = {"method": "ridge", "fusion": "LinearFusion", "l2": 0.1, "max_abs_weight_gap": 1e-9, "true_weights": weights}
-    fit |= {
-        "weights": weights,
-        "closed_form": weights,
-        "cosine_to_true_weights": 1.0,
-        "metrics": {"train/agreement": 0.9},
-    }
+    half, origin = dict.fromkeys(STEMS, 0.5), {"source": triplets.source, "simulated": True}
+    fit = {"method": "ridge", "fusion": "LinearFusion", "l2": 0.1, "max_abs_weight_gap": 1e-9, "closed_form": half}
+    fit |= {"weights": half, "true_weights": half, "cosine_to_true_weights": 1.0, "metrics": {"train/agreement": 0.9}}
     test = {"split": "stratified", "tracks": 8, "checkpoint": "last.ckpt", "metrics": {"test/agreement": 0.75}}
     results = {
         "crossval": CrossvalResults.of(summarise(crossval, ANALYSES)),
@@ -100,33 +77,27 @@ def write_run(folder, triplets, *, alphas, jobs=("crossval",)):
     settings = yaml.safe_load((ROOT / "configs/demo.yaml").read_text(encoding="utf-8"))
     del settings["trainer"]["logger"]  # a run without W&B
     (folder / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    (folder / "crossval.yaml").write_text(yaml.safe_dump({**settings, "report": ["penalty"], "alphas": alphas}))
-    if "test" in jobs:
-        write_worst(folder / "test_worst_triplets.csv", triplets)
-    return folder
-
-
-def write_worst(path, triplets):
     rows = []
-    for index in range(3):
+    for index in range(3 if "test" in jobs else 0):
         row = {"duration": 5.0, "test_type": triplets.test_type[index], "votes_a": 4, "votes_b": 1}
         for role in "xab":
             segment = triplets.segments[getattr(triplets, role)[index]]
             row |= {f"{role}_path": segment.path, f"{role}_start": segment.start}
         rows.append(row | {"preference": -0.5, "contribution_drums": -0.6, "contribution_mix": 0.1})
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+        pd.DataFrame(rows).to_csv(folder / "test_worst_triplets.csv", index=False)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Two finished runs of one listening test: all jobs of the first, the cross-validation of the second."""
-    base = tmp_path_factory.mktemp("runs")
-    triplets = write_songs(base)
+    base, rng = tmp_path_factory.mktemp("runs"), np.random.default_rng(0)
+    triplets = make_triplets(rng, 200, tracks=12)
+    for track in set(triplets.tracks):
+        soundfile.write(base / f"{track}.wav", rng.normal(0.0, 0.1, (15 * 8000, 2)), 8000)
+    segments = tuple(replace(one, path=base / one.path) for one in triplets.segments)
+    triplets = replace(triplets, segments=segments, source="made-up listeners")
     write_run(base / "first", triplets, alphas=[0.1, 1.0, 10.0], jobs=("fit", "test", "crossval"))
-    write_run(base / "second", triplets, alphas=[50.0])
+    write_run(base / "second", triplets, alphas=[50.0], jobs=("crossval",))
     return base
 
 
@@ -189,13 +160,11 @@ def test_the_interval_of_a_weight_is_the_same_in_file_terminal_page_and_picture(
 
 
 def test_results_are_read_as_they_were_written(runs):
+    run = read_run(runs / "first")
     for name in ("fit", "test", "crossval"):
-        results = getattr(read_run(runs / "first"), name)
-        assert results.model_dump_json(exclude_none=True, indent=2) + "\n" == (runs / f"first/{name}.json").read_text()
-    assert "null" in (runs / "first/crossval.json").read_text()  # no splits by track test every type
-    leak = read_run(runs / "first").crossval.leakage
-    assert leak is not None
-    assert leak.same_test[0].verdict  # the class of the analysis itself
+        text = getattr(run, name).model_dump_json(exclude_none=True, indent=2) + "\n"
+        assert text == (runs / f"first/{name}.json").read_text(encoding="utf-8")
+    assert run.crossval.leakage.same_test[0].verdict  # the class of the analysis itself
 
 
 def test_tables_fit_80_columns_and_files_hold_the_same_numbers(runs):
@@ -217,10 +186,9 @@ def test_tables_fit_80_columns_and_files_hold_the_same_numbers(runs):
 
 def test_true_weights_are_scaled_to_the_fitted_ones(runs):
     fit = read_run(runs / "first").fit
-    scaled = fit.model_copy(update={"true_weights": dict.fromkeys(STEMS, 7.0)}).columns["true (simulated), scaled"]
-    assert list(scaled.values()) == pytest.approx([0.5] * 5)
-    opposite = fit.model_copy(update={"true_weights": dict.fromkeys(STEMS, -1.0)})
-    assert set(opposite.columns["true (simulated), scaled"].values()) == {0.0}
+    for truth, scaled in ((7.0, 0.5), (-1.0, 0.0)):
+        again = fit.model_copy(update={"true_weights": dict.fromkeys(STEMS, truth)})
+        assert list(again.columns["true (simulated), scaled"].values()) == pytest.approx([scaled] * 5)
 
 
 def test_every_job_has_its_pictures(runs, tmp_path):
@@ -479,25 +447,6 @@ def test_errors_of_the_command_are_messages(runs, tmp_path, arguments, said):
     assert said in " ".join(result.output.split())
 
 
-def offline_records(path):
-    """Yield the records of a W&B file: LevelDB's log format behind a header of 7 bytes."""
-    from wandb.proto import wandb_internal_pb2
-
-    data, place, parts = path.read_bytes(), 7, b""
-    while place + 7 <= len(data):
-        if 32768 - place % 32768 < 7:
-            place += 32768 - place % 32768
-            continue
-        length, kind = struct.unpack_from("<HB", data, place + 4)
-        parts += data[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in {1, 4}:  # whole, or the last part
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(parts)
-            yield record
-            parts = b""
-
-
 def test_summary_run_holds_tables_plot_and_audio_offline(runs, tmp_path, monkeypatch):
     from stemsim.training.wandb_summary import log_summary
 
@@ -505,11 +454,13 @@ def test_summary_run_holds_tables_plot_and_audio_offline(runs, tmp_path, monkeyp
     found = read_runs([runs / "first", runs / "second"])
     folder = log_summary(found, "stemsim", group="pair", folder=tmp_path, worst=2)
     assert folder.parent == tmp_path / "wandb"
-    records, deadline = [], time.monotonic() + 30
-    while not any(record.HasField("exit") for record in records) and time.monotonic() < deadline:
-        time.sleep(0.5)  # W&B's service writes the end of the file a moment after the run has finished
-        records = list(offline_records(next(folder.glob("*.wandb"))))
-    run = next(record.run for record in records if record.HasField("run"))
+    deadline = time.monotonic() + 30
+    while True:  # W&B's service writes the end of the file a moment after the run has finished
+        logged = list(records(next(folder.glob("*.wandb"))))
+        if any(record.HasField("exit") for record in logged) or time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
+    run = next(record.run for record in logged if record.HasField("run"))
     assert (run.project, run.run_group, run.job_type) == ("stemsim", "pair", "summary")
     comparison = read(next(folder.rglob("comparison*.table.json")))
     rows = comparison_rows(found)
@@ -524,7 +475,7 @@ def test_summary_run_holds_tables_plot_and_audio_offline(runs, tmp_path, monkeyp
     assert all(soundfile.info(path).channels == 1 for path in sounds)
     picture = next(folder.rglob("*.png"))
     assert picture.stat().st_size > 10_000
-    said = {item.key or "/".join(item.nested_key) for record in records for item in record.summary.update}
+    said = {item.key or "/".join(item.nested_key) for record in logged for item in record.summary.update}
     assert {"verdicts/first", "verdicts/second"} <= said
 
 

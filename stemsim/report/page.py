@@ -87,24 +87,18 @@ def comparison_rows(runs: Sequence[Run]) -> tuple[ComparisonRow, ...]:
     rivals: dict[tuple[str, ...], list[ModelResult]] = {}
     for _, results, key in tested:
         rivals.setdefault(key, []).extend(model for model in results.models if model.kind != "ceiling")
-    best = {
+    highest = {
         (key, column): max((model.agreement[column].mean for model in models), key=_known)
         for key, models in rivals.items()
         for column in _COLUMNS
     }
-    return tuple(
-        ComparisonRow(
-            name,
-            model,
-            frozenset(
-                column
-                for column in _COLUMNS
-                if model.kind != "ceiling" and model.agreement[column].mean == best[key, column]
-            ),
-        )
-        for name, results, key in tested
-        for model in results.models
-    )
+    rows = []
+    for name, results, key in tested:
+        for model in results.models:
+            means = {column: model.agreement[column].mean for column in _COLUMNS if model.kind != "ceiling"}
+            best = frozenset(column for column, mean in means.items() if mean == highest[key, column])
+            rows.append(ComparisonRow(name, model, best))
+    return tuple(rows)
 
 
 def _known(value: float) -> float:
@@ -177,18 +171,14 @@ def _settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
             "Folder": str(run.folder),
             "Triplets": "; ".join(dict.fromkeys(results.source for results in run.results)),
             "Reader": _short(data.get("triplets")),
-            "Separator": _short(data.get("separator")),
-            "Encoder": _short(data.get("encoder")),
-            "Silence": "" if data.get("silence") is None else f"below {data['silence']:g} dBFS",
-            "Target": _short(data.get("target")),
-            "Loss": _short(model.get("loss")),
-            "L2": _short(model.get("l2")),
-            "Fusion": _short(model.get("fusion")),
+            **{name.title(): _short(data.get(name)) for name in ("separator", "encoder", "silence", "target")},
+            **{name.title(): _short(model.get(name)) for name in ("loss", "l2", "fusion")},
             "Split of fit and test": _short(data.get("split")),
             "Splits of crossval": "" if run.crossval is None else _splits(run.crossval),
             "Seed": _short(run.settings.get("seed_everything")),
             "Versions": ", ".join(f"{name} {number}" for name, number in run.versions.items()),
         }
+        cells["Silence"] = cells["Silence"] and f"below {cells['Silence']} dBFS"
         for name, cell in cells.items():
             lines.setdefault(name, []).append(cell)
     return [(name, cells) for name, cells in lines.items() if any(cells)]
