@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["INSTRUMENTS", "Instrument", "Score", "Wave", "play"]
+__all__ = ["INSTRUMENTS", "SAMPLE_RATE", "Instrument", "Score", "Wave", "play"]
 
 Wave = npt.NDArray[np.float64]
 Rng = np.random.Generator
@@ -20,6 +20,7 @@ Sound = Callable[[int, int], Wave]  # from (pitch, length in samples) to a wavef
 Note = tuple[int, int, int, float]  # start and length in steps, pitch, velocity in [0, 1]
 Range = tuple[float, float]  # from which a number is drawn
 
+SAMPLE_RATE: Final = 22_050  # Hz
 _TABLE: Final = 2048  # samples of one period of a tone
 _DRUMS: Final = (  # pitch in Hz, share of noise and decay in s: a kick, a snare and a hat
     ((38.0, 75.0), (0.0, 0.1), (0.06, 0.25)),
@@ -63,7 +64,6 @@ class Score:
     chords: tuple[int, ...]  # for each bar, the scale degree of its chord's root
     sections: tuple[int, ...]  # for each bar, the number of its section, counted from 0
     parts: tuple[int, ...]  # for each bar, 0 (verse) or 1 (chorus)
-    sample_rate: int  # Hz
     time: int  # length in samples
 
     @property
@@ -73,7 +73,7 @@ class Score:
 
     def sample(self, step: int) -> int:
         """Return the sample at which a step begins."""
-        return round(step * 15.0 / self.tempo * self.sample_rate)
+        return round(step * 15.0 / self.tempo * SAMPLE_RATE)
 
     def pitch(self, degree: int, lowest: int) -> int:
         """Return the pitch of a scale degree within the octave above `lowest`."""
@@ -102,10 +102,7 @@ def play(stem: str, rng: Rng, score: Score) -> Wave:
     """Draw the timbre and the patterns of a stem and play a score with them: waveform `(time,)` of any level."""
     instrument = INSTRUMENTS[stem]
     bars = score.bars(rng, instrument.rests)
-    if stem == "drums":
-        sounds = [_draw_drum(rng, score.sample_rate, *ranges) for ranges in _DRUMS]
-    else:
-        sounds = [_draw_tone(rng, score.sample_rate, instrument)]
+    sounds = [_draw_drum(rng, *ranges) for ranges in _DRUMS] if stem == "drums" else [_draw_tone(rng, instrument)]
     return np.sum([score.perform(_notes(rng, score, instrument, bars), sound) for sound in sounds], axis=0)
 
 
@@ -133,19 +130,19 @@ def _rhythm(rng: Rng, score: Score, onsets: tuple[int, int]) -> list[tuple[int, 
     return list(zip(steps.tolist(), np.diff(steps, append=score.steps).tolist(), strict=True))
 
 
-def _draw_drum(rng: Rng, rate: int, pitch: Range, noisy: Range, decay: Range) -> Sound:
+def _draw_drum(rng: Rng, pitch: Range, noisy: Range, decay: Range) -> Sound:
     """Draw a drum: a sine whose frequency falls, mixed with noise in a band of its own."""
-    t = np.arange(int(0.5 * rate)) / rate
+    t = np.arange(SAMPLE_RATE // 2) / SAMPLE_RATE
     sweep, fall, share = rng.uniform(40, 350), rng.uniform(0.01, 0.05), rng.uniform(*noisy)
     tone = np.sin(2 * np.pi * (_log_uniform(rng, pitch) * t - sweep * fall * np.exp(-t / fall)))
-    hertz = np.fft.rfftfreq(len(t), 1 / rate)[1:]
-    band = np.exp(-(np.log2(hertz / min(_log_uniform(rng, (1000.0, 10_000.0)), rate / 3)) ** 2))
+    hertz = np.fft.rfftfreq(len(t), 1 / SAMPLE_RATE)[1:]
+    band = np.exp(-(np.log2(hertz / _log_uniform(rng, (1000.0, 8000.0))) ** 2))
     noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(len(t))) * np.concatenate([[0.0], band]), len(t))
     drum = ((1 - share) * tone + share * noise / np.abs(noise).max()) * np.exp(-t / _log_uniform(rng, decay))
     return lambda _pitch, _length: drum
 
 
-def _draw_tone(rng: Rng, rate: int, instrument: Instrument) -> Sound:
+def _draw_tone(rng: Rng, instrument: Instrument) -> Sound:
     """Draw a timbre: harmonics through two resonances, whose bright attack gives way to a darker sustain."""
     harmonic = np.arange(1, 41)
     bright = harmonic ** -rng.uniform(0.6, 2.0)
@@ -154,15 +151,14 @@ def _draw_tone(rng: Rng, rate: int, instrument: Instrument) -> Sound:
     resonances = np.exp(rng.uniform(np.log([[250], [900]]), np.log([[900], [3500]])))  # Hz
     gain, fading = rng.uniform(0.0, 10.0), _log_uniform(rng, (0.02, 0.5))
     attack, decay = (_log_uniform(rng, limits) for limits in (instrument.attack, instrument.decay))
-    depth, speed, breath = (
-        (rng.uniform(0.0, 0.02), rng.uniform(4.5, 6.5), rng.uniform(0.0, 0.06)) if instrument.sings else (0.0, 1.0, 0.0)
-    )
+    speed = rng.uniform(4.5, 6.5)  # Hz, of the vibrato
+    depth, breath = rng.uniform(0.0, (0.02, 0.06)) if instrument.sings else (0.0, 0.0)
 
     def tone(pitch: int, length: int) -> Wave:
         hertz = 440.0 * 2.0 ** ((pitch - 69) / 12)
         shape = 1 + gain * np.exp(-8 * np.log2(harmonic * hertz / resonances) ** 2).sum(axis=0)
-        shape *= harmonic * hertz < 0.45 * rate
-        t = np.arange(length) / rate
+        shape *= harmonic * hertz < 0.45 * SAMPLE_RATE
+        t = np.arange(length) / SAMPLE_RATE
         phase = hertz * (t - depth / (2 * np.pi * speed) * np.cos(2 * np.pi * speed * t))  # periods
         position = (phase * _TABLE).astype(np.intp) % _TABLE
         early, late = (_period(amplitudes * shape)[position] for amplitudes in (bright, dark))

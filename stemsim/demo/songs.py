@@ -3,9 +3,8 @@
 import json
 import logging
 import math
-import shutil
-import tempfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stemsim.audio import Song, SongFolder, write_audio
-from stemsim.demo.instruments import INSTRUMENTS, Score, Wave, play
+from stemsim.demo.instruments import INSTRUMENTS, SAMPLE_RATE, Score, Wave, play
 from stemsim.errors import ConfigError
 
 __all__ = ["SyntheticSongs", "synthesise_song"]
@@ -23,7 +22,6 @@ logger = logging.getLogger(__name__)
 _GENERATOR: Final = 2  # increase it with every change that changes samples, so that songs are written again
 _MAJOR: Final = (0, 2, 4, 5, 7, 9, 11)
 _FORMS: Final = ((0, 1, 0, 1), (0, 0, 1, 0), (0, 1, 1, 0))  # verses and choruses
-_MIX_PEAK: Final = 0.9
 
 
 class SyntheticSongs(SongFolder):
@@ -38,26 +36,19 @@ class SyntheticSongs(SongFolder):
         count: Number of songs.
         seconds: Length of each song in seconds, 1 or more.
         seed: Random seed; another seed gives other songs.
-        sample_rate: In Hz, 8000 to 192000.
 
     Raises:
         ConfigError: If an argument is out of range.
     """
 
-    def __init__(
-        self, root: str | Path, count: int = 24, *, seconds: float = 30.0, seed: int = 0, sample_rate: int = 22_050
-    ) -> None:
+    def __init__(self, root: str | Path, count: int = 24, *, seconds: float = 30.0, seed: int = 0) -> None:
         super().__init__(root)
-        if count < 1 or seed < 0 or not 1.0 <= seconds < math.inf or not 8_000 <= sample_rate <= 192_000:
-            msg = (
-                "Synthetic songs need count >= 1, seed >= 0, seconds >= 1 and a sample_rate from 8000 to 192000 Hz; "
-                f"got count={count}, seed={seed}, seconds={seconds}, sample_rate={sample_rate}."
-            )
+        if count < 1 or seed < 0 or not 1.0 <= seconds < math.inf:
+            msg = f"Synthetic songs need count and seconds >= 1 and seed >= 0; got {count}, {seconds} and {seed}."
             raise ConfigError(msg)
         self.count = count
         self.seconds = seconds
         self.seed = seed
-        self.sample_rate = sample_rate
 
     def songs(self) -> list[Song]:
         """Write the songs that are missing and return all of them, sorted by name.
@@ -73,33 +64,25 @@ class SyntheticSongs(SongFolder):
 
     def _write(self, index: int, folder: Path) -> bool:
         """Write one song unless it exists; return whether it was written."""
-        settings = {
-            "generator": _GENERATOR,
-            "seed": [self.seed, index],
-            "seconds": self.seconds,
-            "sample_rate": self.sample_rate,
-        }
+        settings = {"generator": _GENERATOR, "seed": [self.seed, index], "seconds": self.seconds}
         if folder.exists() and _is_written(folder, settings):
             return False
         self.root.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=self.root))
-        try:
-            new = scratch / "new"
+        with TemporaryDirectory(prefix=f".{folder.name}-", dir=self.root) as scratch:
+            new = Path(scratch, "new")
             new.mkdir()
-            stems = synthesise_song((self.seed, index), self.seconds, sample_rate=self.sample_rate)
+            stems = synthesise_song((self.seed, index), self.seconds)
             for stem, wave in stems.items():
-                write_audio(new / f"{stem}.flac", wave, self.sample_rate)
+                write_audio(new / f"{stem}.flac", wave, SAMPLE_RATE)
             description = json.dumps({**settings, "files": list(stems)}, indent=2)
             (new / "song.json").write_text(description + "\n", encoding="utf-8")
             if folder.exists():
-                folder.rename(scratch / "old")
+                folder.rename(Path(scratch, "old"))
             new.rename(folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
         return True
 
 
-def synthesise_song(seeds: tuple[int, ...], seconds: float = 30.0, *, sample_rate: int = 22_050) -> dict[str, Tensor]:
+def synthesise_song(seeds: tuple[int, ...], seconds: float = 30.0) -> dict[str, Tensor]:
     """Synthesise a song; equal arguments give equal samples, up to float rounding between machines.
 
     Tempo, metre, key, chords and form are common to all stems; the timbre and the pattern of each stem are drawn from
@@ -108,42 +91,38 @@ def synthesise_song(seeds: tuple[int, ...], seconds: float = 30.0, *, sample_rat
     Args:
         seeds: Random seed, such as (seed of the folder, index of the song).
         seconds: Length in seconds, 1 or more.
-        sample_rate: In Hz, 8000 to 192000.
 
     Returns:
-        The stems that the song uses, in canonical order, and then `mix`, their sum: each `(channel=1, time)`, float32.
+        The stems that the song uses, in canonical order, and then `mix`, their sum: each `(channel=1, time)`, float32,
+        at 22 050 Hz.
     """
-    score = _draw_score(np.random.default_rng((*seeds, 0)), seconds, sample_rate)
+    score = _draw_score(np.random.default_rng((*seeds, 0)), seconds)
     waves: dict[str, Wave] = {}
     for number, (stem, instrument) in enumerate(INSTRUMENTS.items(), start=1):
         rng = np.random.default_rng((*seeds, number))
         if rng.random() >= instrument.absent:
-            waves[stem] = _levelled(play(stem, rng, score), rng.uniform(-22.0, -14.0), sample_rate)
+            waves[stem] = _levelled(play(stem, rng, score), rng.uniform(-22.0, -14.0))
     peak = max(np.abs(wave).max() for wave in (*waves.values(), sum(waves.values())))
-    stems = {stem: torch.from_numpy(_MIX_PEAK / peak * wave).float()[None] for stem, wave in waves.items()}
+    stems = {stem: torch.from_numpy(0.9 / peak * wave).float()[None] for stem, wave in waves.items()}
     return {**stems, "mix": torch.stack(list(stems.values())).sum(dim=0)}
 
 
-def _draw_score(rng: np.random.Generator, seconds: float, sample_rate: int) -> Score:
+def _draw_score(rng: np.random.Generator, seconds: float) -> Score:
     """Draw the music that all instruments of a song share."""
-    tempo, beats, key, mode = (
-        int(rng.integers(70, 176)),
-        int(rng.choice([4, 4, 4, 3])),
-        rng.integers(12),
-        rng.integers(6),
-    )
-    scale = tuple(int(key + _MAJOR[(mode + degree) % 7]) % 12 for degree in range(7))
+    tempo, beats = int(rng.integers(70, 176)), int(rng.choice([4, 4, 4, 3]))
+    key, mode = int(rng.integers(12)), int(rng.integers(6))
+    scale = tuple((key + _MAJOR[(mode + degree) % 7]) % 12 for degree in range(7))
     loops = rng.integers(0, 6, (2, 4))  # four chords for verses and four for choruses
     form = _FORMS[rng.integers(len(_FORMS))]
     sections = tuple(bar // (2 if tempo < 110 else 4) for bar in range(math.ceil(seconds * tempo / 60 / beats)))
     parts = tuple(form[section % 4] for section in sections)
     chords = tuple(int(loops[part, bar % 4]) for bar, part in enumerate(parts))
-    return Score(tempo, beats, scale, chords, sections, parts, sample_rate, round(seconds * sample_rate))
+    return Score(tempo, beats, scale, chords, sections, parts, round(seconds * SAMPLE_RATE))
 
 
-def _levelled(wave: Wave, level: float, sample_rate: int) -> Wave:
+def _levelled(wave: Wave, level: float) -> Wave:
     """Bring the loudest second of a waveform to a level in dBFS, and soften rare high peaks."""
-    seconds = wave[: len(wave) // sample_rate * sample_rate].reshape(-1, sample_rate)
+    seconds = wave[: len(wave) // SAMPLE_RATE * SAMPLE_RATE].reshape(-1, SAMPLE_RATE)
     loudest = np.sqrt(np.square(seconds).mean(axis=1).max()) + 1e-9
     return 5 * 10 ** (level / 20) * np.tanh(wave / loudest / 5)
 
