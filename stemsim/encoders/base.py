@@ -57,14 +57,7 @@ class Encoder(nn.Module, ABC):
 
 
 class AudioTextEncoder(Encoder):
-    """A pretrained encoder that averages the windows of a clip, and loads its text half when text is first embedded.
-
-    Args:
-        weights: Name or path of the checkpoint.
-        path: File of the checkpoint.
-        text: Tokenizer and configuration of the text half.
-        precision: Number type that the model computes in.
-    """
+    """A pretrained encoder that averages the windows of a clip, and loads its text half when text is first embedded."""
 
     _prefix = ""  # of the names of the tensors in the checkpoint
 

@@ -58,6 +58,7 @@ class LaionClap(AudioTextEncoder):
         self.identity = f"laion-clap-v1(HTSAT-{architecture}:{state_hash(state)}{precision_suffix(self.precision)})"
         branch.spectrogram_extractor = Float32(branch.spectrogram_extractor)
         branch.logmel_extractor = Float32(branch.logmel_extractor)
+        self.eval()
 
     def _windows(self, waveforms: Tensor) -> Tensor:
         # The 16-bit round trip of upstream: the model was trained on these values, whatever their type.

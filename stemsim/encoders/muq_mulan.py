@@ -57,6 +57,7 @@ class MuQMuLan(AudioTextEncoder):
         # MuQ's mel spectrogram is not a module: it has to be moved to the device explicitly.
         model, mel = audio.model.model, audio.model.model.preprocessor_melspec_2048
         model.preprocessor_melspec_2048 = Float32(lambda waveforms: mel.to(waveforms.device)(waveforms))
+        self.eval()
 
     def _windows(self, waveforms: Tensor) -> Tensor:
         """Cut windows `(batch, window, time)` as `MuQMuLan._get_all_clips` of upstream does, for a whole batch."""
