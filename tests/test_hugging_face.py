@@ -1,4 +1,4 @@
-"""Any Hugging Face audio model by its folder, and the guide of the README to an encoder of one's own."""
+"""Any Hugging Face audio model by its folder."""
 
 import json
 from pathlib import Path
