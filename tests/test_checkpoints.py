@@ -602,17 +602,17 @@ DAMAGE = {
     "a class path": (
         lambda f: edit(f, encoder={"name": "os.system", "options": {"command": "exit"}}),
         CheckpointError,
-        "Unknown encoder 'os.system'.* A card cannot name a class",
+        "Unknown encoder 'os.system'.* No card or option can name",
     ),
     "a class path of a separator": (
         lambda f: edit(f, separator={"name": "stemsim.separators.Bands"}),
         CheckpointError,
-        "cannot name a class",
+        "No card or option can name",
     ),
     "a class path of a fusion": (
         lambda f: edit(f, fusion={"name": "test_checkpoints.CubicFusion"}),
         CheckpointError,
-        "Unknown fusion .* A card cannot name a class",
+        "Unknown fusion .* No card or option can name",
     ),
     "a fusion of another kind": (
         lambda f: edit(f, fusion={"name": "spline"}),

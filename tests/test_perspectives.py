@@ -1,6 +1,5 @@
 """Perspectives side by side: known weights come back, errors against slow sums, and the report on real answers."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,16 +7,11 @@ import pytest
 import torch
 from fake_inst_sim_abx import write_fake_inst_sim_abx
 from fake_slakh import write_fake_slakh
-from fakes import CountingEncoder, write_songs
 from scipy.stats import t as student_t
 from tables import make_triplets
 
-from stemsim.audio import SongFolder
 from stemsim.errors import ConfigError, SplitError, TripletError
-from stemsim.evaluation.agreement import human_ceiling
-from stemsim.evaluation.perspective_plots import plot_perspectives
 from stemsim.evaluation.perspectives import compare_perspectives
-from stemsim.evaluation.plots import save_figure
 from stemsim.evaluation.stem_parts import (
     Numbering,
     feature_scale,
@@ -26,12 +20,7 @@ from stemsim.evaluation.stem_parts import (
     part_error,
     stem_parts,
 )
-from stemsim.separators import Multitrack
-from stemsim.training.data import TripletDataModule
-from stemsim.training.leakage import leakage_report
-from stemsim.training.perspectives import perspectives_table, run_perspectives
-from stemsim.training.trainer import StemTrainer
-from stemsim.triplets import QUESTIONS, InstSimABX, SimulatedListeners
+from stemsim.triplets import InstSimABX
 
 STEMS = ("bass", "drums", "mix")
 WEIGHTS = {"overall": (1.0, 1.5, 0.4), "timbre": (0.0, 0.0, 1.0), "rhythm": (0.3, 2.0, 0.0)}
@@ -205,71 +194,3 @@ class TestReader:
         table = answers.count()
         for question in ("timbre", "rhythm", "melody"):
             np.testing.assert_array_equal(table.about(question).votes, answers.about(question).count().votes)
-
-
-def data_module(reader, store, stems):
-    return TripletDataModule(reader, Multitrack(list(stems)), CountingEncoder(), store=str(store), progress=False)
-
-
-def trainer(folder):
-    return StemTrainer(default_root_dir=folder, logger=False, accelerator="cpu", enable_progress_bar=False)
-
-
-class TestReport:
-    def test_simulated_listeners_who_were_asked_about_perspectives(self, tmp_path, capsys):
-        write_songs(tmp_path / "songs", 8, 20.0, lacking=False)
-        reader = SimulatedListeners(
-            SongFolder(tmp_path / "songs"),
-            {"bass": 0.5, "drums": 0.5, "mix": 1.0},
-            triplets=500,
-            duration=1.0,
-            perspectives={"rhythm": {"drums": 1.0}, "melody": {"bass": 1.0}},
-        )
-        stems = ("bass", "drums", "mix")
-        data = data_module(reader, tmp_path / "store", stems)
-        found = run_perspectives(trainer(tmp_path / "run"), data, splits=10)
-        assert [fit.question for fit in found.fits] == ["overall", "rhythm", "melody"]
-        strongest = {fit.question: stems[int(np.argmax(np.abs(fit.part)))] for fit in found.fits}
-        assert strongest["rhythm"] == "drums"
-        assert strongest["melody"] == "bass"
-        assert all(fit.agreement("ridge").mean() > fit.agreement("mix cosine").mean() for fit in found.fits[1:])
-        written = json.loads((tmp_path / "run/perspectives.json").read_text())
-        assert written["questions"]["rhythm"]["by_stem"]["drums"]["true part (simulated)"] == 1.0
-        assert written["sentences"] == found.sentences
-        assert (tmp_path / "run/perspectives.png").stat().st_size > 10_000
-        assert (tmp_path / "run/perspectives.csv").read_text().count("\n") == 1 + 9
-        printed = capsys.readouterr().out
-        assert "of ceiling, %" in printed
-        assert "the simulated listeners went by" in " ".join(printed.split())
-        data.setup("")
-        report = leakage_report(data, splits=5)
-        assert report.sentences[0].startswith("Leakage, ridge on the same test triplets: ")
-        content = report.to_dict()
-        assert set(content["models"]) == {"simulated ceiling", "mix cosine", "uniform weights", "OLS", "ridge"}
-        assert report.tables()[0].row_count == 5
-        json.dumps(content, allow_nan=False)
-
-    def test_the_real_answers_on_a_fake_slakh_tree(self, answers, inst_sim_abx, slakh, tmp_path):
-        def filtered(question, **more):
-            return answers.about(question).count().filter(instrument="mix", min_agreement=0.8, **more)
-
-        full = [len(filtered(question)) for question in QUESTIONS]
-        assert full == [331, 336, 311, 326]  # as `stemsim votes` counts
-        few = {"test_type": "XYC", "min_votes": 7}
-        data = data_module(InstSimABX(inst_sim_abx, slakh, **few), tmp_path / "store", STEMS)
-        found = run_perspectives(trainer(tmp_path), data, splits=5)
-        assert [fit.triplets for fit in found.fits] == [len(filtered(fit.question, **few)) for fit in found.fits]
-        assert [fit.ceiling for fit in found.fits] == [human_ceiling(filtered(q, **few).votes) for q in QUESTIONS]
-        assert [fit.true_part for fit in found.fits] == [None] * 4
-        save_figure(plot_perspectives(found), tmp_path / "again.png")
-
-    def test_too_few_tracks_for_splits_by_track_are_said_and_no_more(self, tmp_path):
-        write_songs(tmp_path / "songs", 3, 8.0)
-        reader = SimulatedListeners(SongFolder(tmp_path / "songs"), {"mix": 1.0}, triplets=30, duration=1.0)
-        data = data_module(reader, tmp_path / "store", ("mix",))
-        data.setup("")
-        report = leakage_report(data, splits=5)
-        assert report.found is None
-        assert report.tables() == []
-        assert report.to_dict() == {"sentences": list(report.sentences)}
-        assert report.sentences[0].startswith("Splits by track are left out: ")

@@ -3,22 +3,21 @@
 import csv
 from collections import Counter, defaultdict
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from fake_inst_sim_abx import write_fake_inst_sim_abx
 from fakes import write_songs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jobs import ROOT, listeners_config, same_song_config
 from tables import make_triplets
 from test_triplets import RandomEmbedder
 
 from stemsim.audio import SongFolder
 from stemsim.errors import ConfigError, TripletError
-from stemsim.evaluation.vote_fit import fit_weights
+from stemsim.fitting import fit_weights
 from stemsim.fusion import LinearFusion
 from stemsim.losses import Logistic, SquaredHinge
 from stemsim.similarity import StemEmbeddings, stem_deltas
@@ -28,7 +27,6 @@ from stemsim.training.module import StemSimilarityModule
 from stemsim.triplets import SameSong, SimulatedListeners
 from stemsim.triplets.inst_sim_abx_answers import read_answers
 
-ROOT = Path(__file__).resolve().parents[1]
 TABLE = make_triplets(np.random.default_rng(0), 60)
 GRADED = replace(TABLE, sure_votes=np.random.default_rng(1).binomial(TABLE.votes, 0.4))
 VOTES = st.tuples(*[st.integers(0, 6)] * 4).map(lambda n: ((n[0] + n[1], n[2] + n[3]), (n[0], n[2])))
@@ -83,8 +81,8 @@ class TestGrades:
     @pytest.mark.parametrize(
         ("sure", "message"),
         [
-            (TABLE.votes + 1, "some of the votes"),
-            (-np.ones_like(TABLE.votes), "some of the votes"),
+            (TABLE.votes + 1, "between 0 and `votes`"),
+            (-np.ones_like(TABLE.votes), "between 0 and `votes`"),
             (TABLE.votes[:, :1], "`sure_votes` must have shape"),
         ],
     )
@@ -118,7 +116,7 @@ class TestTargets:
             np.testing.assert_allclose(weights * votes.sum() / len(votes), votes.sum(axis=1))
 
     def test_what_is_not_there_is_an_error(self):
-        with pytest.raises(TripletError, match=r"say how sure the listener is.*made up.*`share`"):
+        with pytest.raises(TripletError, match=r"listener's confidence; made up has none.*`share`"):
             TABLE.target("graded")
         with pytest.raises(ConfigError, match="majority, share, graded; got 'soft'"):
             TABLE.target("soft")
@@ -139,11 +137,11 @@ class TestSimulatedListeners:
             plain = SimulatedListeners(songs, **SIMULATED, noise=noise)
             asked = SimulatedListeners(songs, **SIMULATED, noise=noise, perspectives={"rhythm": {"drums": 1.0}})
             for reader in (plain, asked):
-                assert reader.read(RandomEmbedder()).votes[:8, 0].tolist() == for_a
+                assert reader.embed(RandomEmbedder()).triplets.votes[:8, 0].tolist() == for_a
 
     def test_who_does_not_doubt_is_sure(self, songs):
         def sure(**options):
-            table = SimulatedListeners(songs, **SIMULATED, **options).read(RandomEmbedder())
+            table = SimulatedListeners(songs, **SIMULATED, **options).embed(RandomEmbedder()).triplets
             return table.sure_votes.sum() / table.votes.sum()
 
         assert sure(noise=0.0) == 1.0
@@ -152,7 +150,7 @@ class TestSimulatedListeners:
         assert 0.2 < sure() < 0.5
 
     def test_grades_say_how_clear_the_triplet_is(self, songs):
-        table = SimulatedListeners(songs, **SIMULATED).read(RandomEmbedder())
+        table = SimulatedListeners(songs, **SIMULATED).embed(RandomEmbedder()).triplets
         clear = table.majority_share == 1.0
         share = table.sure_votes.sum(axis=1) / table.votes.sum(axis=1)
         assert share[clear].mean() > 2 * share[~clear].mean()
@@ -161,11 +159,11 @@ class TestSimulatedListeners:
         reader = SimulatedListeners(
             songs, **SIMULATED, min_agreement=0.8, perspectives={"rhythm": {"drums": 1.0}, "timbre": {"bass": 1.0}}
         )
-        found = reader.read_perspectives(RandomEmbedder())
+        found = {name: one.triplets for name, one in reader.embed_questions(RandomEmbedder()).items()}
         assert list(found) == ["overall", "timbre", "rhythm"]
         assert found["rhythm"].true_weights == {"bass": 0.0, "drums": 1.0, "mix": 0.0}
         assert all((table.majority_share >= 0.8 - 1e-9).all() for table in found.values())
-        overall = reader.read(RandomEmbedder())
+        overall = reader.embed(RandomEmbedder()).triplets
         np.testing.assert_array_equal(found["overall"].votes, overall.votes)
 
     @pytest.mark.parametrize(
@@ -176,7 +174,7 @@ class TestSimulatedListeners:
             SimulatedListeners(songs, **SIMULATED, **options)
 
     def test_readers_without_perspectives_have_the_question_over_all(self, songs):
-        found = SameSong(songs, triplets=20, duration=2.0).read_perspectives(None)
+        found = SameSong(songs, triplets=20, duration=2.0).read_questions()
         assert list(found) == ["overall"]
 
 
@@ -190,7 +188,7 @@ def random_batch(seed=0, size=40, stems=3):
     target = torch.from_numpy(rng.choice([-1.0, 1.0], size))
     votes = torch.zeros(size, 2, dtype=torch.int64)
     rest = (votes, torch.zeros(size, dtype=torch.int64), torch.arange(size))
-    return TripletBatch(embeddings(), embeddings(), embeddings(), target, target, torch.ones_like(target), *rest)
+    return TripletBatch(embeddings(), embeddings(), embeddings(), target, torch.ones_like(target), *rest)
 
 
 class TestObjective:
@@ -205,7 +203,7 @@ class TestObjective:
         same = LinearFusion(["bass", "drums", "mix"])
         del same.weight
         same.weight = weight
-        before = (same.preference(batch.x, batch.a, batch.b) - batch.preference).square().mean()
+        before = (same.preference(batch.x, batch.a, batch.b) - batch.target).square().mean()
         before = before + 0.01 * weight.square().sum()
         assert torch.equal(value, before)
         assert torch.equal(gradient, torch.autograd.grad(before, weight)[0])
@@ -227,26 +225,7 @@ class TestObjective:
 @pytest.fixture
 def config(songs, tmp_path):
     """A configuration of simulated listeners of unequal number of answers, small enough for a second or two."""
-    reader = {
-        "class_path": "stemsim.triplets.SimulatedListeners",
-        "init_args": {
-            "songs": {"class_path": "stemsim.audio.SongFolder", "init_args": {"root": str(songs.root)}},
-            "weights": {"drums": 1.0, "bass": 0.5},
-            "triplets": 150,
-            "duration": 2.0,
-        },
-    }
-    data = {
-        "triplets": reader,
-        "separator": {"class_path": "stemsim.separators.Multitrack", "init_args": {"stems": ["bass", "drums", "mix"]}},
-        "encoder": {"class_path": "fakes.CountingEncoder"},
-        "store": str(tmp_path / "store"),
-        "progress": False,
-    }
-    path = tmp_path / "run.yaml"
-    content = {"trainer": {"default_root_dir": str(tmp_path / "run"), "logger": False}, "data": data}
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return str(path)
+    return listeners_config(tmp_path / "run.yaml", songs.root)
 
 
 class TestCommandLine:
@@ -256,11 +235,12 @@ class TestCommandLine:
         cli = main(["fit", "-c", config, *settings_, "--model.l2", "0.001"])
         assert type(cli.model.loss) is type(loss)
         rows = cli.datamodule.rows("train")
-        target = torch.from_numpy(cli.datamodule.table().target("share"))[rows]
+        embedded = cli.datamodule.embedded
         everything, alpha = torch.ones(1, len(rows)), torch.tensor([0.001 * len(rows)])
-        exact = fit_weights(cli.datamodule.deltas(rows), target, everything, alpha, loss=loss)[0, 0]
+        fits = fit_weights(embedded.deltas[rows], embedded.target("share")[rows], everything, alpha, loss=loss)
+        exact = fits.weights[0, 0]
         torch.testing.assert_close(cli.model.fusion.weight.detach(), exact, atol=1e-6, rtol=1e-6)
-        assert f"only the squared error has one, and the loss is {type(loss).__name__}" in caplog.text
+        assert f"No closed form for the loss {type(loss).__name__}" in caplog.text
         assert cli.trainer.callback_metrics["val/agreement"] > 0.5
 
     def test_shares_and_weights_keep_the_closed_form(self, config):
@@ -269,21 +249,15 @@ class TestCommandLine:
         cli = main(["fit", "-c", config, "--model.loss", loss, *given])
         data = cli.datamodule
         rows = data.rows("train").numpy()
-        features, table = data.deltas().numpy()[rows], data.table()
+        features, table = data.embedded.deltas.numpy()[rows], data.embedded.triplets
         weight, target = table.vote_weights()[rows], table.target("graded")[rows]
         gram = features.T @ (weight[:, None] * features) + 0.01 * weight.sum() * np.eye(3)
         expected = np.linalg.solve(gram, features.T @ (weight * target))
         np.testing.assert_allclose(cli.model.fusion.weight.detach().numpy(), expected, atol=1e-6)
         assert cli.trainer.callback_metrics["closed_form/max_abs_weight_gap"] <= 1e-6
 
-    def test_grades_that_nobody_gave_are_an_error_before_anything_is_embedded(self, config, songs, tmp_path):
-        reader = {"songs": {"class_path": "stemsim.audio.SongFolder", "init_args": {"root": str(songs.root)}}}
-        content = yaml.safe_load((tmp_path / "run.yaml").read_text())
-        content["data"]["triplets"] = {
-            "class_path": "stemsim.triplets.SameSong",
-            "init_args": reader | {"duration": 2.0},
-        }
-        content["data"]["encoder"] = {"class_path": "fakes.NanEncoder"}  # would be noticed
-        (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    def test_grades_that_nobody_gave_are_an_error_before_anything_is_embedded(self, songs, tmp_path):
+        encoder = {"class_path": "fakes.NanEncoder"}  # would be noticed
+        config = same_song_config(tmp_path / "songs.yaml", songs.root, encoder=encoder)
         with pytest.raises(TripletError, match="A graded target needs answers"):
             main(["fit", "-c", config, "--data.target", "graded"])

@@ -27,7 +27,7 @@ def _import_lightning() -> None:
 
     collects = gc.isenabled()
     gc.disable()
-    RequirementCache._check_available = check_needed  # type: ignore[method-assign]  # noqa: SLF001
+    RequirementCache._check_available = check_needed  # type: ignore[assignment,method-assign]  # noqa: SLF001
     try:
         import torchmetrics  # noqa: F401
     finally:

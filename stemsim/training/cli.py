@@ -8,21 +8,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from rich.console import Console
 
-from stemsim.errors import StemsimError
-from stemsim.training.callbacks import (
-    ClosedFormCheck,
-    LastCheckpoint,
-    PredictionWriter,
-    Provenance,
-    ResultsReport,
-    StartAtRidge,
-    checkpoint_of_run,
-    read_checkpoint,
-)
+from stemsim.errors import CheckpointError, StemsimError
+from stemsim.training.callbacks import CHECKPOINTS, ClosedFormCheck, LastCheckpoint, ResultsReport, StartAtRidge
 from stemsim.training.data import TripletDataModule
 from stemsim.training.module import StemSimilarityModule
 from stemsim.training.trainer import StemTrainer
@@ -45,7 +37,7 @@ class StemsimCLI(LightningCLI):
             TripletDataModule,
             trainer_class=StemTrainer,
             trainer_defaults={
-                "callbacks": [Provenance(), StartAtRidge(), PredictionWriter()],
+                "callbacks": [StartAtRidge()],
                 "max_epochs": 10,
                 "log_every_n_steps": 1,
                 "accelerator": "cpu",
@@ -69,7 +61,11 @@ class StemsimCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of the callbacks, and give the model the stem layout of the separator."""
-        for callback, key in ((LastCheckpoint, "checkpoint"), (ClosedFormCheck, "closed_form"), (ResultsReport, "results")):
+        for callback, key in (
+            (LastCheckpoint, "checkpoint"),
+            (ClosedFormCheck, "closed_form"),
+            (ResultsReport, "results"),
+        ):
             parser.add_lightning_class_args(callback, key)
         parser.link_arguments("data.stems", "model.stems", compute_fn=list, apply_on="instantiate")
 
@@ -100,9 +96,9 @@ class StemsimCLI(LightningCLI):
         settings = self.config[self.config.subcommand] if self.config.get("subcommand") else {}
         path = settings.get("ckpt_path")
         if path in {"last", "best"}:
-            path = settings["ckpt_path"] = str(checkpoint_of_run(path, settings["trainer.default_root_dir"] or "."))
+            path = settings["ckpt_path"] = str(_checkpoint_of_run(path, settings["trainer.default_root_dir"] or "."))
         if path:
-            self._checkpoint = read_checkpoint(path)
+            self._checkpoint = _read_checkpoint(path)
 
     def before_instantiate_classes(self) -> None:
         """Tell W&B the type of the job, unless the user has set it."""
@@ -123,6 +119,41 @@ class StemsimCLI(LightningCLI):
             del given[(at := given.index("--ckpt_path")) : at + 2]
         command = shlex.join(["python", "train.py", "test", *given, "--ckpt_path", "last"])
         Console().print(f"Next: {command}", soft_wrap=True, highlight=False)
+
+
+def _checkpoint_of_run(name: str, folder: str | Path) -> Path:
+    """Return the path of the `last` or `best` checkpoint in the folder of a run."""
+    path = Path(folder) / CHECKPOINTS / f"{name}.ckpt"
+    if not path.is_file():
+        fit = "`python train.py fit`" + (" with --checkpoint.monitor val/loss" if name == "best" else "")
+        msg = (
+            f"--ckpt_path {name} expects {path}, which does not exist. Run {fit} first with the same "
+            "trainer.default_root_dir, or give the path of a checkpoint."
+        )
+        raise CheckpointError(msg)
+    return path
+
+
+def _read_checkpoint(path: str) -> dict[str, Any]:
+    """Read a checkpoint of stemsim without running any code in it."""
+    if not Path(path).is_file():
+        msg = f"No checkpoint at {path}. Give --ckpt_path last, or the path of a file that `python train.py fit` wrote."
+        raise CheckpointError(msg)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the safe unpickler raises all kinds of errors on garbage
+        reason = f"{type(error).__name__}: {str(error)[:200]}".splitlines()[0]
+        msg = (
+            f"{path} is not a checkpoint that can be read safely ({reason}). It is damaged, or contains more than "
+            "tensors and primitives. Fit again."
+        )
+        raise CheckpointError(msg) from error
+    if not isinstance(checkpoint, dict) or "stems" not in checkpoint.get("hyper_parameters", {}):
+        msg = (
+            f"{path} is not a checkpoint of stemsim: it has no stem layout. Expected a file that `train.py fit` wrote."
+        )
+        raise CheckpointError(msg)
+    return checkpoint
 
 
 def main(args: ArgsType = None) -> StemsimCLI:

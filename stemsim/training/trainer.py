@@ -65,7 +65,14 @@ class StemTrainer(lightning.Trainer):
         embedded, penalties = datamodule.embedded, tuple(ALPHAS if alphas is None else alphas)
         analyses = _analyses(report)
         log_settings(
-            self, model, datamodule, split=kind, seed=seed, splits=splits, train_fraction=train_fraction, report=analyses
+            self,
+            model,
+            datamodule,
+            split=kind,
+            seed=seed,
+            splits=splits,
+            train_fraction=train_fraction,
+            report=analyses,
         )
         drawn = Splits.draw(embedded.triplets, count=splits, train_fraction=train_fraction, kind=kind, seed=seed)
         models: list[SplitModel] = [*_configured_models(model, datamodule, penalties)]
@@ -75,14 +82,7 @@ class StemTrainer(lightning.Trainer):
         found = CrossvalResults.of(summary)
         publish(self, found, metrics=_crossval_metrics(found))
         if "perspectives" in analyses:
-            compared = compare_perspectives(
-                datamodule.embed_questions(),
-                count=splits,
-                train_fraction=train_fraction,
-                kind=kind,
-                seed=seed,
-                alphas=penalties,
-            )
+            compared = compare_perspectives(summary.result, datamodule.embed_questions())
             beside = PerspectivesResults.of(compared)
             publish(self, beside, metrics=_perspectives_metrics(beside))
         return summary
@@ -123,7 +123,7 @@ def publish(
     trainer: lightning.Trainer,
     results: Results,
     *,
-    metrics: Mapping[str, float] | None = None,
+    metrics: dict[str, float] | None = None,
     frames: Mapping[str, pd.DataFrame] | None = None,
 ) -> None:
     """Print results, write them into the run's folder with their pictures and tables, and log them.
@@ -197,7 +197,7 @@ def _configured_models(
 
 def _crossval_metrics(found: CrossvalResults) -> dict[str, float]:
     """Return mean agreement and mean weights, by `crossval/MODEL/all`, `.../xab`, `.../xyc` and `.../weight_STEM`."""
-    metrics = {}
+    metrics: dict[str, float] = {}
     for model in found.models:
         columns = {column.lower(): score for column, score in model.agreement.items()}
         columns |= {f"weight_{stem}": score for stem, score in model.weights.items()}
@@ -207,7 +207,7 @@ def _crossval_metrics(found: CrossvalResults) -> dict[str, float]:
 
 def _perspectives_metrics(found: PerspectivesResults) -> dict[str, float]:
     """Return agreement of ridge and parts, by `perspectives/QUESTION/ridge` and `.../part_STEM`; NaN if left out."""
-    metrics = {}
+    metrics: dict[str, float] = {}
     for question in QUESTIONS:
         fit = found.questions.get(question)
         ridge = [] if fit is None else [model for model in fit.models if model.slug == "ridge"]
