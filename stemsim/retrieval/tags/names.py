@@ -1,11 +1,11 @@
-"""Tempo and key as makers of samples write them into file names."""
+"""Tempo and key as sample makers write them into file names."""
 
 import re
 from pathlib import PurePath
 from typing import Final
 
 from stemsim.errors import ConfigError
-from stemsim.retrieval.categories import TONAL, is_loop, words_of
+from stemsim.retrieval.tags.categories import TONAL, is_loop, words_of
 
 __all__ = ["KEYS", "NOTES", "keys_named", "named_bpm", "named_key"]
 
@@ -13,13 +13,13 @@ NOTES: Final = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 """The twelve notes, spelt with sharps."""
 
 KEYS: Final = tuple(f"{note} {mode}" for mode in ("major", "minor") for note in NOTES)
-"""The 24 keys as they are stored."""
+"""The 24 keys, as they are stored."""
 
-_SLOWEST, _FASTEST = 30.0, 300.0  # BPM, where the name says that it is
-_BARE_SLOWEST, _BARE_FASTEST = 60.0, 200.0  # BPM, where a name has a number and says no more
-# Numbers that are names of instruments, and sample rates and bit depths that fall into the range.
+_SLOWEST, _FASTEST = 30.0, 300.0  # BPM, where the name says so
+_BARE_SLOWEST, _BARE_FASTEST = 60.0, 200.0  # BPM, where a name has a bare number
+# Names of instruments, sample rates and bit depths that fall into the range.
 _OTHER_NUMBERS: Final = frozenset({"101", "106", "192", "96", "88"})
-_BEAT_TOLERANCE: Final = 0.02  # of a beat, by which a loop may miss a whole number of beats
+_BEAT_TOLERANCE: Final = 0.02  # of a beat, by which a loop may miss a whole number of them
 
 _BPM: Final = re.compile(
     r"(?<![\d.,])(\d{2,3}(?:[.,]\d{1,3})?)[\s_-]*bpm(?![a-z])|(?<![a-z])bpm[\s_-]*(\d{2,3}(?:[.,]\d{1,3})?)(?![\d])",
@@ -41,19 +41,15 @@ _SEMITONE: Final = {"#": 1, "♯": 1, "sharp": 1, "b": -1, "♭": -1, "flat": -1
 
 
 def named_bpm(path: PurePath, duration: float) -> float | None:
-    """Read the tempo off a file's name, or else off the name of its folder.
+    """Return the tempo in BPM that a file's name, or else its folder's, states; None if neither does.
 
     `120bpm`, `BPM_120` and the like are taken as they are. A bare number such as in `_120_` counts in the file name
-    alone, between 60 and 200, and only if the path speaks of loops or the file lasts a whole number of its beats:
-    numbers in names are mostly not tempos. Years have four digits; `808` is out of range, `101` and `106` are
-    synthesizers.
+    only, between 60 and 200, and only if the path mentions loops or the file lasts a whole number of bars at that
+    tempo: most numbers in names are not tempi (`808` is out of range, `101` and `106` are synthesizers).
 
     Args:
         path: The file.
         duration: Its length in seconds.
-
-    Returns:
-        Tempo in BPM, or None if no name says it.
 
     Example:
         >>> named_bpm(PurePath("DnB/Amen_174bpm.wav"), 5.0), named_bpm(PurePath("Kick 120.wav"), 0.31)
@@ -77,24 +73,21 @@ def named_bpm(path: PurePath, duration: float) -> float | None:
 
 
 def _lasts_whole_bars(duration: float, bpm: float) -> bool:
-    """Tell whether a file lasts one bar of four beats or several."""
+    """Return whether a file lasts one or more whole bars of four beats."""
     beats = duration * bpm / 60.0
     return beats > 4.0 - _BEAT_TOLERANCE and abs(beats - 4.0 * round(beats / 4.0)) <= _BEAT_TOLERANCE
 
 
 def named_key(path: PurePath, category: str | None) -> str | None:
-    """Read the key off a file's name.
+    """Return the key that a file's name states, as one of `KEYS` or `NOTES`; None if it states none.
 
-    Taken: a note with its mode (`F_major`, `C#min`, `Am`, `em9`), a note with an accidental (`Bb`, `F#3`), and, for
-    sounds with a pitch, a bare capital note that neither begins the name nor is all of it (`Bass_C`). A lone letter
-    elsewhere (`A.wav`, `Take B`, `beat_a`) counts things more often than it names a key.
+    A key is a note with its mode (`F_major`, `C#min`, `Am`, `em9`), a note with an accidental (`Bb`, `F#3`), or, for
+    pitched sounds, a bare capital note that neither begins the name nor is all of it (`Bass_C`). A lone letter
+    elsewhere (`A.wav`, `Take B`, `beat_a`) numbers things more often than it names a key.
 
     Args:
         path: The file.
         category: Its category, see `guess_category`.
-
-    Returns:
-        `A minor`, `C# major`, or the note alone (`C`) where the name does not say the mode; None if it names no key.
 
     Example:
         >>> named_key(PurePath("Rhodes_Bbm_90.wav"), "keys"), named_key(PurePath("A.wav"), "bass")
@@ -109,16 +102,13 @@ def named_key(path: PurePath, category: str | None) -> str | None:
 
 
 def keys_named(text: str) -> tuple[str, ...]:
-    """Return the stored keys that a user means.
+    """Return the stored keys that match a user's key: its note alone too, as names often omit the mode.
 
     Args:
-        text: Such as `Am`, `F#`, `c minor` or `Bb major`.
-
-    Returns:
-        The key, and its note alone, as names often leave the mode out; for a note alone all three.
+        text: Such as `Am`, `F#`, `c minor` or `Bb major`; a note alone matches both modes.
 
     Raises:
-        ConfigError: If it is no key.
+        ConfigError: If it is not a key.
 
     Example:
         >>> keys_named("Bbm"), keys_named("c")
@@ -134,15 +124,9 @@ def keys_named(text: str) -> tuple[str, ...]:
 
 
 def _rank(match: re.Match[str], before: list[str], *, tonal: bool) -> int | None:
-    """Return how plainly a match names a key, 0 being the plainest; None if it does not.
-
-    Args:
-        match: A match of `_KEY`.
-        before: The words before it.
-        tonal: Whether the sound has a pitch.
-    """
+    """Return how clearly a match after some words states a key, 0 being the clearest; None if it does not."""
     capital = match["note"].isupper()
-    # A small letter with a small b is a word or a number, such as `ab` and `bb`.
+    # A lower-case letter with a lower-case b is rather a word, such as `ab` and `bb`.
     altered = match["accidental"] is not None and (capital or match["accidental"].lower() != "b")
     if match["mode"] is not None:
         return 0
@@ -157,7 +141,7 @@ def _rank(match: re.Match[str], before: list[str], *, tonal: bool) -> int | None
 
 
 def _spelt(match: re.Match[str]) -> str:
-    """Return the key or note of a match as `NOTES` and `KEYS` spell it."""
+    """Return the key or note of a match as spelt in `KEYS` and `NOTES`."""
     accidental = (match["accidental"] or "").lower().strip(" _-")
     semitone = NOTES.index(match["note"].upper()) + _SEMITONE.get(accidental, 0)
     note = NOTES[semitone % len(NOTES)]

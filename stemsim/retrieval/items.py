@@ -1,5 +1,6 @@
-"""Items: what a library finds, as columns."""
+"""Items of a library as columns: what an index stores and a search returns."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Self
@@ -12,12 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from stemsim.errors import EmbeddingError
+from stemsim.lance_table import key_field
 from stemsim.stems import StemLayout
 
-__all__ = ["Items", "schema", "stored_width"]
+__all__ = ["Items", "item_key", "item_schema", "stored_width"]
 
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 
@@ -27,15 +28,15 @@ class Items:
 
     Attributes:
         stems: Stem layout.
-        key: `(item,)` distinct names, made of the content of the audio and the place in it.
+        key: `(item,)` distinct names, see `item_key`.
         content: `(item,)` hash of the audio that the item is a part of.
         path: `(item,)` its file.
         start: `(item,)` where it begins in the file, in seconds.
         duration: `(item,)` its length in seconds.
         file_duration: `(item,)` length of the file in seconds.
-        category: `(item,)` what it is, as far as its path says so; otherwise empty.
-        bpm: `(item,)` tempo; NaN where it is not known.
-        musical_key: `(item,)` such as `A minor`; empty where it is not known.
+        category: `(item,)` kind of sound according to its path; empty if unknown.
+        bpm: `(item,)` tempo; NaN if unknown.
+        musical_key: `(item,)` such as `A minor`; empty if unknown.
         loudness: `(item,)` level of the mix in dBFS.
         present: `(item, stem)` whether the stem sounds.
         vectors: `(item, stem, dim)` float32 stem embeddings, unit norm; zeros where the stem is silent.
@@ -66,7 +67,7 @@ class Items:
             msg = f"Items need vectors (item, {stems}, dim); got {tuple(self.vectors.shape)}."
             raise EmbeddingError(msg)
         if not bool(torch.isfinite(self.vectors).all()):
-            msg = "Items need finite vectors. The encoder gave NaN or infinity; leave the file out."
+            msg = "Items need finite vectors. The encoder returned NaN or infinity; leave the file out."
             raise EmbeddingError(msg)
 
     def __len__(self) -> int:
@@ -82,12 +83,8 @@ class Items:
         """`(item,)` where each ends in its file, in seconds."""
         return self.start + self.duration
 
-    def take(self, rows: Sequence[int] | IntArray | BoolArray) -> Self:
-        """Return some rows.
-
-        Args:
-            rows: Indices, or a mask `(item,)`.
-        """
+    def take(self, rows: Sequence[int] | npt.NDArray[np.int64] | BoolArray) -> Self:
+        """Return some rows, given by indices or by a mask `(item,)`."""
         index = np.arange(len(self))[np.asarray(rows, dtype=np.int64 if not len(rows) else None)]
         values: dict[str, Any] = {}
         for name in _COLUMNS:
@@ -99,17 +96,13 @@ class Items:
         return type(self)(stems=self.stems, **values)
 
     def distinct(self) -> Self:
-        """Return the rows without those whose key comes again: the last one of each counts."""
+        """Return the items without duplicate keys: the last item of each key."""
         last = dict(zip(self.key, range(len(self)), strict=True))
         return self if len(last) == len(self) else self.take(sorted(last.values()))
 
     @classmethod
     def concatenate(cls, parts: "Sequence[Items]") -> Self:
-        """Return the rows of several, one after the other.
-
-        Args:
-            parts: At least one; all of one stem layout and length of vectors.
-        """
+        """Concatenate at least one set of items, all of one stem layout and vector length."""
         values: dict[str, Any] = {}
         for name in _COLUMNS:
             columns = [getattr(part, name) for part in parts]
@@ -121,36 +114,25 @@ class Items:
 
     @classmethod
     def empty(cls, stems: StemLayout, dim: int) -> Self:
-        """Return no items.
-
-        Args:
-            stems: Stem layout.
-            dim: Length of one vector.
-        """
-        return cls.from_arrow(schema(stems, dim).empty_table(), stems, dim)
+        """Return no items of a stem layout and a vector length."""
+        return cls.from_arrow(item_schema(stems, dim).empty_table(), stems, dim)
 
     def to_arrow(self) -> pa.Table:
-        """Return them as a table with the columns of `schema`: vectors end to end in float16, unknown tempi as null."""
+        """Return a table with the columns of `item_schema`: concatenated float16 vectors, unknown tempi as null."""
         width = len(self.stems) * self.dim
-        rest = stored_width(len(self.stems), self.dim) - width
-        flat = functional.pad(self.vectors.flatten(1), (0, rest)).to(torch.float16).numpy().reshape(-1)
+        padding = stored_width(len(self.stems), self.dim) - width
+        flat = functional.pad(self.vectors.flatten(1), (0, padding)).to(torch.float16).numpy().reshape(-1)
         columns: dict[str, Any] = {
             name: list(column) if isinstance(column := getattr(self, name), tuple) else column for name in _PLAIN
         }
         columns["bpm"] = pa.array(self.bpm, from_pandas=True)
         columns |= {f"has_{stem}": self.present[:, number] for number, stem in enumerate(self.stems)}
-        columns["vectors"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), width + rest)
-        return pa.table(columns, schema=schema(self.stems, self.dim))
+        columns["vectors"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), width + padding)
+        return pa.table(columns, schema=item_schema(self.stems, self.dim))
 
     @classmethod
     def from_arrow(cls, table: pa.Table, stems: StemLayout, dim: int) -> Self:
-        """Return the items of a table with the columns of `schema`, in any order.
-
-        Args:
-            table: The table; it may have more columns.
-            stems: Stem layout.
-            dim: Length of one vector.
-        """
+        """Return the items of a table that has the columns of `item_schema`."""
         rows = table.combine_chunks()
         values: dict[str, Any] = {name: tuple(rows[name].to_pylist()) for name in _TEXTS}
         values |= {name: np.asarray(rows[name].to_numpy(zero_copy_only=False), np.float64) for name in _NUMBERS}
@@ -166,40 +148,36 @@ class Items:
         )
 
 
-_MULTIPLE: Final = 8  # of which LanceDB wants vectors of which it makes codes to be
-_COLUMNS = tuple(field.name for field in fields(Items) if field.name != "stems")
-_TEXTS = ("key", "content", "path", "category", "musical_key")
-_NUMBERS = ("start", "duration", "file_duration", "bpm", "loudness")
-_PLAIN = tuple(name for name in _COLUMNS if name in {*_TEXTS, *_NUMBERS})
+_MULTIPLE: Final = 8  # LanceDB quantises only vectors whose length is a multiple of it
+_COLUMNS: Final = tuple(field.name for field in fields(Items) if field.name != "stems")
+_TEXTS: Final = ("key", "content", "path", "category", "musical_key")
+_NUMBERS: Final = ("start", "duration", "file_duration", "bpm", "loudness")
+_PLAIN: Final = tuple(name for name in _COLUMNS if name in {*_TEXTS, *_NUMBERS})
+
+
+def item_key(path: str, content: str, start: float, duration: float) -> str:
+    """Return the key of an item: a hash of its path, its content, and its start and duration in seconds.
+
+    Because of the content, items of a new version of a file can stand beside the old ones until those are removed;
+    because of the path, one recording under two paths is found by the words of either.
+    """
+    place = f"{content}:{start:.6f}:{duration:.6f}:{path}"
+    return hashlib.blake2b(place.encode(), digest_size=16).hexdigest()
 
 
 def stored_width(stems: int, dim: int) -> int:
-    """Return the length of the vectors of all stems, end to end, with the zeros that fill it up to a multiple of 8.
-
-    Args:
-        stems: Number of stems.
-        dim: Length of one vector.
-    """
+    """Return the length of the stored vectors of all stems, concatenated and padded with zeros to a multiple of 8."""
     return -(-stems * dim // _MULTIPLE) * _MULTIPLE
 
 
-def schema(stems: StemLayout, dim: int, text: str = "") -> pa.Schema:
-    """Return the columns that items have as a table.
-
-    Args:
-        stems: Stem layout; one column `has_STEM` each.
-        dim: Length of one vector.
-        text: What the table says of itself.
-    """
-    # The primary key keeps two writers from inserting one key twice.
-    primary = {"lance-schema:unenforced-primary-key": "true"}
+def item_schema(stems: StemLayout, dim: int) -> pa.Schema:
+    """Return the columns of items as a table; each stem has a column `has_STEM`."""
     kinds: dict[str, pa.DataType] = dict.fromkeys(_TEXTS, pa.string()) | dict.fromkeys(_NUMBERS, pa.float64())
     return pa.schema(
         [
-            pa.field("key", pa.string(), nullable=False, metadata=primary),
+            key_field(),
             *(pa.field(name, kinds[name]) for name in _PLAIN if name != "key"),
             *(pa.field(f"has_{stem}", pa.bool_()) for stem in stems),
             pa.field("vectors", pa.list_(pa.float16(), stored_width(len(stems), dim))),
-        ],
-        metadata={"stemsim": text} if text else None,
+        ]
     )

@@ -1,4 +1,4 @@
-"""What kind of sound a file holds, guessed from the words of its name and folders."""
+"""Kind of sound that a file holds, guessed from the words in its name and folders."""
 
 import re
 from pathlib import PurePath
@@ -6,7 +6,7 @@ from typing import Final
 
 __all__ = ["CATEGORIES", "DRUM_HITS", "TONAL", "guess_category", "is_loop", "words_of"]
 
-# Category -> words that name it. Words of two letters are abbreviations and count for less, see `guess_category`.
+# Category -> words that name it. Words of two letters are abbreviations and count less, see `guess_category`.
 _WORDS: Final[dict[str, str]] = {
     "kick": "kick kik kck kickdrum bassdrum bd",
     "snare": "snare snr snaredrum sd sn",
@@ -41,7 +41,7 @@ _WORDS: Final[dict[str, str]] = {
     "loop": "loop lp break breakbeat brk beat groove drumloop amen fill",
     "drums": "drum drums drumkit kit percloop",
 }
-# Words that say little about which sound it is, so that any other category goes before them: loops of what?
+# Words that say little about the sound, so that any other category takes precedence: loops of what?
 _GENERIC: Final = ("loop", "drums")
 _PAIRS: Final[dict[tuple[str, str], str]] = {
     ("bass", "drum"): "kick",
@@ -59,7 +59,7 @@ _PAIRS: Final[dict[tuple[str, str], str]] = {
 _GENRES: Final = (("drum", "and", "bass"), ("drum", "n", "bass"), ("drums", "and", "bass"))
 
 CATEGORIES: Final[tuple[str, ...]] = tuple(_WORDS)
-"""All categories that a file may be given."""
+"""All categories."""
 
 DRUM_HITS: Final = frozenset({"kick", "snare", "rim", "clap", "hat", "cymbal", "tom", "perc"})
 """Categories of single hits, which have no tempo and mostly no key."""
@@ -73,19 +73,16 @@ _CATEGORY_OF: Final = {word: category for category, words in _WORDS.items() for 
 _ABBREVIATION: Final = 2  # letters
 _WORD, _BEGINS, _WITHIN, _LAST = range(4)  # levels: words, abbreviations by where they stand, generic words
 _SHORTEST_PART: Final = 3  # letters of a word inside a compound
-_FOLDERS: Final = 3  # the nearest ones: what lies above them is where the library is, not what it holds
+_FOLDERS: Final = 3  # the nearest ones: those above say where a library is, not what it holds
 # KICKDrum, hiHat, HHclosed, Snare01, loop&fill
 _TOKEN: Final = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|&")
 
 
 def words_of(name: str) -> list[str]:
-    """Split a name into its words, in lower case: at spaces and signs, at digits, and where camelCase has its humps.
+    """Split a name into lower-case words and numbers: at spaces, signs and digits, and at the humps of camelCase.
 
     Args:
-        name: Name of a file, without its ending, or of a folder.
-
-    Returns:
-        Words and numbers, in order.
+        name: Name of a file, without its extension, or of a folder.
 
     Example:
         >>> words_of("HiHat_Closed-03 (bright)")
@@ -95,17 +92,17 @@ def words_of(name: str) -> list[str]:
 
 
 def guess_category(path: PurePath) -> str | None:
-    """Guess what kind of sound a file holds.
+    """Guess the category of a sound from its path.
 
-    The words of the file name go before those of its folders, the nearest folder first, and within a name the first
-    word goes before the others. After the words come abbreviations of two letters (`bd`, `hh`): those that begin a file
-    name or are the whole name of a folder, then others in the file name. `loop` and `drums` count last.
+    The file name takes precedence over its folders, a near folder over those above it, and an earlier word over later
+    ones. After all words come abbreviations of two letters (`bd`, `hh`): first those that begin a file name or are the
+    whole name of a folder, then others in the file name. `loop` and `drums` count last.
 
     Args:
-        path: The file; three folders above it are looked at.
+        path: The file; the three nearest folders are considered.
 
     Returns:
-        One of `CATEGORIES`, or None if nothing in the path names one.
+        One of `CATEGORIES`; None if nothing in the path names one.
 
     Example:
         >>> guess_category(PurePath("Vintage Kit/HH/CR78_01.wav")), guess_category(PurePath("drum_bass_hard.flac"))
@@ -120,12 +117,12 @@ def guess_category(path: PurePath) -> str | None:
 
 
 def is_loop(path: PurePath) -> bool:
-    """Tell whether the name of a file, or of the folder that holds it, speaks of loops."""
+    """Return whether the name of a file, or of the folder that holds it, mentions loops."""
     return any("loop" in dict(_candidates(words_of(name), folder=False)) for name in (path.stem, path.parent.name))
 
 
 def _candidates(words: list[str], *, folder: bool) -> list[tuple[str, int]]:
-    """Return the categories that a name's words stand for, each with its level: 0 is the plainest."""
+    """Return the categories that a name's words stand for, each with its level: 0 is the clearest."""
     letters = [word for word in words if not word.isdecimal()]
     for genre in _GENRES:
         for start in range(len(letters) - len(genre) + 1):
@@ -149,7 +146,7 @@ def _candidates(words: list[str], *, folder: bool) -> list[tuple[str, int]]:
 
 
 def _of_word(word: str, *, leads: bool) -> list[tuple[str, int]]:
-    """Return the category of one word, if it has one; compounds such as `kickloop` have that of their parts."""
+    """Return the category of a word, if any; compounds such as `kickloop` have those of their parts."""
     category = _category_of(word)
     if category is not None:
         short = _BEGINS if leads else _WITHIN
@@ -163,5 +160,5 @@ def _of_word(word: str, *, leads: bool) -> list[tuple[str, int]]:
 
 
 def _category_of(word: str) -> str | None:
-    """Return the category of a word in the singular or the plural."""
+    """Return the category of a word in singular or plural."""
     return _CATEGORY_OF.get(word) or _CATEGORY_OF.get(word.removesuffix("s"))

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -11,10 +10,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from stemsim.embedding.store import EmbeddingSpec
 from stemsim.errors import StoreError
+from stemsim.lance_table import first_line
 from stemsim.retrieval.filter import ItemFilter
-from stemsim.retrieval.index import Index, IndexSpec
-from stemsim.retrieval.item import Items, schema
+from stemsim.retrieval.indexes.base import Index
+from stemsim.retrieval.items import Items, item_schema
 
 __all__ = ["MilvusIndex"]
 
@@ -33,8 +34,9 @@ Result = TypeVar("Result")
 class MilvusIndex(Index):
     """Items in a Milvus collection.
 
-    Vectors are kept in float32 and rounded to float16 first, as all engines have them. Milvus 2.6 and later search
-    codes of one bit that are scored again (IVF_RABITQ); older servers and milvus-lite compare all.
+    Vectors are stored in float32 after rounding to float16, so that they equal those of the other indices. From version
+    2.6 on, Milvus searches codes of one bit and scores candidates again (IVF_RABITQ); older servers and milvus-lite
+    compare all items.
 
     Args:
         uri: `http://host:19530`, or the path of a file that ends in `.db` for milvus-lite.
@@ -45,10 +47,10 @@ class MilvusIndex(Index):
     Raises:
         StoreError: If the server cannot be reached, or pymilvus is not installed.
         StemMismatchError: If it holds items of other stems.
-        ConfigError: If it was made with another encoder or separator.
+        ConfigError: If its items were made in another way.
     """
 
-    def __init__(self, uri: str, spec: IndexSpec, *, collection: str = "stemsim", token: str = "") -> None:
+    def __init__(self, uri: str, spec: EmbeddingSpec, *, collection: str, token: str = "") -> None:
         super().__init__(spec)
         self.uri, self.collection = uri, collection
         try:
@@ -56,18 +58,23 @@ class MilvusIndex(Index):
         except ImportError as error:
             msg = "Milvus needs the package pymilvus (and milvus-lite for a local file): pip install 'stemsim[milvus]'"
             raise StoreError(msg) from error
-        with self._failures("opened"):
-            self._client = MilvusClient(uri, token=token)
-            self._version = str(self._client.get_server_version())
-            if not self._client.has_collection(collection):
-                self._create()
-            for name in (collection, collection + _CARD):  # a new process of milvus-lite has loaded neither
-                self._client.load_collection(name)
-            cards = self._client.query(collection + _CARD, filter='key == "spec"', output_fields=["text"])
-        spec.check(str(cards[0]["text"]) if cards else "{}", f"{uri} ({collection})")
+        self._client: Any = self._do("opened", lambda: MilvusClient(uri, token=token))
+        self._version = str(self._do("opened", self._client.get_server_version))
+        self._columns = list(item_schema(spec.stems, spec.dim).names)
+        remedy = "Open it with the models that it was made with, or name another collection (URI#name)."
+        spec.check(self._do("opened", self._open), f"the collection {collection} at {uri}", remedy=remedy)
+
+    def _open(self) -> str:
+        """Open the collection, created if need be; return what it says that it holds."""
+        if not self._client.has_collection(self.collection):
+            self._create()
+        for name in (self.collection, self.collection + _CARD):  # a new process of milvus-lite has loaded neither
+            self._client.load_collection(name)
+        cards = self._client.query(self.collection + _CARD, filter='key == "spec"', output_fields=["text"])
+        return str(cards[0]["text"]) if cards else ""
 
     def _create(self) -> None:
-        """Create the collection, and one of a single row beside it that says what it holds."""
+        """Create the collection, and another of a single row that says what it holds."""
         from pymilvus import DataType
 
         card = self._client.create_schema(auto_id=False)
@@ -79,17 +86,15 @@ class MilvusIndex(Index):
         self._client.upsert(self.collection + _CARD, [row])
 
         columns = self._client.create_schema(auto_id=False)
-        for field in schema(self.spec.stems, self.spec.dim):
+        for field in item_schema(self.spec.stems, self.spec.dim):
             if field.name == _VECTORS:
                 columns.add_field(_VECTORS, DataType.FLOAT_VECTOR, dim=self.spec.width)
             elif pa.types.is_string(field.type):
-                primary = field.name == "key"
                 longest = _LONGEST[field.name]
-                columns.add_field(field.name, DataType.VARCHAR, is_primary=primary, max_length=longest)
+                columns.add_field(field.name, DataType.VARCHAR, is_primary=field.name == "key", max_length=longest)
             else:
-                kind = DataType.BOOL if pa.types.is_boolean(field.type) else DataType.DOUBLE
-                columns.add_field(field.name, kind)
-        if self._codes:
+                columns.add_field(field.name, DataType.BOOL if pa.types.is_boolean(field.type) else DataType.DOUBLE)
+        if self._has_codes:
             self._make(self.collection, columns, "IVF_RABITQ", {"nlist": 1, "refine": True, "refine_type": "FP16"})
         else:
             self._make(self.collection, columns, "FLAT", {})
@@ -97,13 +102,13 @@ class MilvusIndex(Index):
     def _make(self, name: str, columns: Any, kind: str, settings: dict[str, Any]) -> None:
         index = self._client.prepare_index_params()
         index.add_index(_VECTORS, index_type=kind, metric_type="IP", params=settings)
-        # Strong: what another process has written is seen by the next search.
+        # Strong: what another process has written is visible to the next search.
         self._client.create_collection(name, schema=columns, index_params=index, consistency_level="Strong")
         self._client.load_collection(name)
 
     @property
-    def _codes(self) -> bool:
-        """Whether the server can search codes; milvus-lite, whose versions are its own, cannot."""
+    def _has_codes(self) -> bool:
+        """True if the server can search codes; milvus-lite, which has version numbers of its own, cannot."""
         found = re.match(r"v?(\d+)\.(\d+)", self._version)
         return found is not None and tuple(map(int, found.groups())) >= _RABITQ
 
@@ -113,27 +118,24 @@ class MilvusIndex(Index):
             self._do("written", partial(self._client.upsert, self.collection, rows))
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Drop items."""
+        """Delete items by key."""
         for start in range(0, len(keys), _MOST):
-            chunk = list(keys[start : start + _MOST])
-            self._do("written", partial(self._client.delete, self.collection, ids=chunk))
+            self._do("written", partial(self._client.delete, self.collection, ids=list(keys[start : start + _MOST])))
 
     def items(self, keys: Sequence[str]) -> Items:
         """Return the items with some keys."""
-        found = [Items.empty(self.spec.stems, self.spec.dim)]
+        rows: list[dict[str, Any]] = []
         for start in range(0, len(keys), _AT_ONCE):
             chunk = list(keys[start : start + _AT_ONCE])
-            rows = self._do("read", partial(self._client.get, self.collection, ids=chunk, output_fields=self._columns))
-            found.append(self._of(rows))
-        return Items.concatenate(found)
+            rows += self._do("read", partial(self._client.get, self.collection, ids=chunk, output_fields=self._columns))
+        return self._of(rows)
 
     def table(self, columns: Sequence[str], where: ItemFilter | None = None) -> pa.Table:
         """Return some columns of all items that meet the conditions."""
-        wanted = schema(self.spec.stems, self.spec.dim)
         rows = [row for batch in self._iterate(columns, where) for row in batch]
-        fields = [wanted.field(name) for name in columns]
+        schema = item_schema(self.spec.stems, self.spec.dim)
         values = {name: [_known(name, row[name]) for row in rows] for name in columns}
-        return pa.table(values, schema=pa.schema(fields))
+        return pa.table(values, schema=pa.schema([schema.field(name) for name in columns]))
 
     def scan(self) -> Iterator[Items]:
         """Yield all items, some hundred at a time."""
@@ -142,36 +144,29 @@ class MilvusIndex(Index):
 
     def count(self, where: ItemFilter | None = None) -> int:
         """Return the number of items that meet the conditions."""
-        rows = self._do(
-            "read",
-            lambda: self._client.query(self.collection, filter=self._expression(where), output_fields=["count(*)"]),
-        )
-        return int(rows[0]["count(*)"])
+        condition = self._condition(where)
+        query = partial(self._client.query, self.collection, filter=condition, output_fields=["count(*)"])
+        return int(self._do("read", query)[0]["count(*)"])
 
     def describe(self) -> str:
-        """Say how a search is answered."""
-        how = "approximate: codes of 1 bit, the best scored again" if self._codes else "exact: items are compared"
+        """Return in words whether searches are exact or approximate."""
+        how = "approximate: codes of 1 bit, the best scored again" if self._has_codes else "exact: items are compared"
         return f"{how} ({self.count()} items in Milvus {self._version} at {self.uri})"
 
     def optimise(self) -> bool:
-        """Do nothing: the server builds and merges on its own."""
+        """Return False: the server builds and merges on its own."""
         return False
 
-    @property
-    def _columns(self) -> list[str]:
-        return list(schema(self.spec.stems, self.spec.dim).names)
-
     def _iterate(self, columns: Sequence[str], where: ItemFilter | None) -> Iterator[list[dict[str, Any]]]:
-        """Yield rows, a request's worth at a time."""
-        iterator = self._do(
-            "read",
-            lambda: self._client.query_iterator(
-                self.collection,
-                batch_size=_AT_ONCE if _VECTORS in columns else _MOST,
-                filter=self._expression(where),
-                output_fields=list(columns),
-            ),
+        """Yield rows, as many at a time as fit into a request."""
+        iterate = partial(
+            self._client.query_iterator,
+            self.collection,
+            batch_size=_AT_ONCE if _VECTORS in columns else _MOST,
+            filter=self._condition(where),
+            output_fields=list(columns),
         )
+        iterator: Any = self._do("read", iterate)
         try:
             while rows := self._do("read", iterator.next):
                 yield rows
@@ -180,55 +175,48 @@ class MilvusIndex(Index):
 
     def _candidates(self, vector: Tensor, k: int, where: ItemFilter | None) -> Items:
         refine = max(1.0, min(_REFINE, _MOST / k))
-        found = self._do(
-            "searched",
-            lambda: self._client.search(
-                self.collection,
-                [vector.float().numpy()],
-                anns_field=_VECTORS,
-                limit=min(k, _MOST),
-                filter=self._expression(where),
-                search_params={"params": {"nprobe": 1, "refine_k": refine}} if self._codes else None,
-                output_fields=self._columns,
-            ),
+        search = partial(
+            self._client.search,
+            self.collection,
+            [vector.float().numpy()],
+            anns_field=_VECTORS,
+            limit=min(k, _MOST),
+            filter=self._condition(where),
+            search_params={"params": {"nprobe": 1, "refine_k": refine}} if self._has_codes else None,
+            output_fields=self._columns,
         )
-        return self._of([hit["entity"] for hit in found[0]])
+        return self._of([hit["entity"] for hit in self._do("searched", search)[0]])
 
-    def _expression(self, where: ItemFilter | None) -> str:
+    def _condition(self, where: ItemFilter | None) -> str:
         return "" if where is None else where.milvus(self.spec.stems)
 
     def _of(self, rows: Sequence[dict[str, Any]]) -> Items:
         if not rows:
             return Items.empty(self.spec.stems, self.spec.dim)
-        plain = [name for name in self._columns if name != _VECTORS]
-        table = schema(self.spec.stems, self.spec.dim)
-        vectors = np.zeros((len(rows), table.field(_VECTORS).type.list_size), np.float16)
+        schema = item_schema(self.spec.stems, self.spec.dim)
+        vectors = np.zeros((len(rows), schema.field(_VECTORS).type.list_size), np.float16)
         vectors[:, : self.spec.width] = [row[_VECTORS] for row in rows]
-        columns: dict[str, Any] = {name: [_known(name, row[name]) for row in rows] for name in plain}
+        columns: dict[str, Any] = {name: [_known(name, row[name]) for row in rows] for name in self._columns[:-1]}
         columns[_VECTORS] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
-        return Items.from_arrow(pa.table(columns, schema=table), self.spec.stems, self.spec.dim)
+        return Items.from_arrow(pa.table(columns, schema=schema), self.spec.stems, self.spec.dim)
 
     def _do(self, verb: str, action: Callable[[], Result]) -> Result:
-        with self._failures(verb):
-            return action()
-
-    @contextmanager
-    def _failures(self, verb: str) -> Iterator[None]:
-        """Raise what pymilvus raises as an error of ours."""
+        """Run a request; raise what pymilvus raises as an error of ours."""
         from pymilvus.exceptions import MilvusException
 
         try:
-            yield
+            return action()
         except (MilvusException, OSError, ValueError) as error:
-            first = (str(error).splitlines() or [repr(error)])[0][:300]
-            msg = f"The items at {self.uri} cannot be {verb}: {first} Check the address, and that the server runs."
+            msg = (
+                f"The items at {self.uri} cannot be {verb}: {first_line(error)} Check the address, and that the server "
+                "runs."
+            )
             raise StoreError(msg) from error
 
 
 def _rows(items: Items) -> list[dict[str, Any]]:
-    """Return items as Milvus takes them."""
-    table = items.to_arrow()
-    rows: list[dict[str, Any]] = table.drop_columns([_VECTORS]).to_pylist()
+    """Return items as rows of Milvus."""
+    rows: list[dict[str, Any]] = items.to_arrow().drop_columns([_VECTORS]).to_pylist()
     vectors = items.vectors.flatten(1).to(torch.float16).float().numpy()
     for row, vector in zip(rows, vectors, strict=True):
         row[_VECTORS] = vector

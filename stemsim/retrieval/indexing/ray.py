@@ -1,9 +1,8 @@
 """Adding files on the nodes of a Ray cluster.
 
-Ray Data (https://docs.ray.io/en/latest/data/data.html) runs the very functions that run in process: tasks hash and
-describe files, and a pool of actors, each of which holds a separator and an encoder, embeds them. The process that
-started it alone writes to the library, so that what is complete is committed as it comes; what a dead node leaves
-behind is done again on another one.
+Ray Data (https://docs.ray.io/en/latest/data/data.html) runs the same functions as one process: tasks hash and tag
+files, and a pool of actors, each with a separator and an encoder, embeds them. Only the process that started it writes
+to the library, so that complete files are committed as they come; the work of a dead node is done again on another.
 """
 
 import logging
@@ -21,17 +20,18 @@ import torch
 from stemsim.embedding.workers import default_workers
 from stemsim.errors import ConfigError, EmbeddingError, StemsimError
 from stemsim.retrieval.card import LibraryCard
-from stemsim.retrieval.embedding_files import EmbeddedFile, embed_files
-from stemsim.retrieval.extraction import Extraction
-from stemsim.retrieval.files import Failure, FoundFile, PreparedFile, Touched, prepare_files
+from stemsim.retrieval.indexing.adding import Extraction
+from stemsim.retrieval.indexing.embedding import EmbeddedFile, embed_files
+from stemsim.retrieval.indexing.finding import Failure, FoundFile
+from stemsim.retrieval.indexing.preparing import Prepared, PreparedFile, prepare_files
 
 __all__ = ["RayEngine"]
 
 _FILES_AT_ONCE: Final = 4096  # in one Ray dataset; models are loaded once for each
 _FILES_PER_TASK: Final = 16
-_WINDOWS_PER_TASK: Final = 64  # what a dead node may cost, for each of its actors
+_WINDOWS_PER_TASK: Final = 64  # the most that a dead node may cost, for each of its actors
 _ADDRESS: Final = "RAY_ADDRESS"
-_GO_ON: Final = "What was complete is in the library; run it again to go on."
+_GO_ON: Final = "Complete files are in the library; run it again to continue."
 
 
 class RayEngine:
@@ -39,7 +39,7 @@ class RayEngine:
 
     Every node needs stemsim, the weights of the models, and the files under the same paths. A Ray that is running in
     this process is used; else the cluster that the environment variable RAY_ADDRESS names; else one is started on this
-    machine alone.
+    machine.
 
     Args:
         actors: Size of the pool; None: one for each core of the cluster but one, or one for each GPU.
@@ -59,15 +59,8 @@ class RayEngine:
     def started(self, card: LibraryCard, *, listen: bool) -> Iterator[Extraction]:
         """Connect to Ray, and disconnect in the end.
 
-        Args:
-            card: How the library is made.
-            listen: Whether to measure tempo and key.
-
-        Yields:
-            What prepares and embeds files.
-
         Raises:
-            ConfigError: If Ray is not installed, or the library has parts that cannot be made on other machines.
+            ConfigError: If Ray is not installed, or the library has parts that other machines cannot build.
             EmbeddingError: If Ray cannot be reached.
         """
         card.check_buildable()
@@ -76,66 +69,54 @@ class RayEngine:
         if mine:
             _connect(ray)
         try:
-            yield _RayExtraction(card, listen, self)
+            yield Extraction(partial(_prepare, card, listen), partial(_embed, card, self))
         finally:
             if mine:
                 ray.shutdown()
 
 
-class _RayExtraction:
-    """Prepares and embeds files with Ray Data, some thousand at a time."""
+def _prepare(card: LibraryCard, listen: bool, files: Iterable[FoundFile]) -> Iterator[Prepared]:
+    for chunk in _chunks(files):
+        tasks = [chunk[start : start + _FILES_PER_TASK] for start in range(0, len(chunk), _FILES_PER_TASK)]
+        # All of them first: no other job is running then that could wait for this one and be waited for.
+        yield from list(_run(_Preparation, (card, listen), tasks, num_cpus=1, compute=None))
 
-    def __init__(self, card: LibraryCard, listen: bool, engine: RayEngine) -> None:
-        self._card = card
-        self._listen = listen
-        self._engine = engine
 
-    def prepare(self, files: Sequence[FoundFile]) -> Iterator[PreparedFile | Touched | Failure]:
-        """Yield each file hashed, described and cut, or why it cannot be read."""
-        remaining = iter(files)
-        while chunk := list(islice(remaining, _FILES_AT_ONCE)):
-            tasks = [chunk[start : start + _FILES_PER_TASK] for start in range(0, len(chunk), _FILES_PER_TASK)]
-            # All of them first: no other job is at work then that could wait for this one and be waited for.
-            yield from list(_run(_Preparation, (self._card, self._listen), tasks, num_cpus=1, compute=None))
+def _embed(card: LibraryCard, engine: RayEngine, files: Iterable[PreparedFile]) -> Iterator[EmbeddedFile | Failure]:
+    import ray
 
-    def embed(self, files: Iterable[PreparedFile]) -> Iterator[EmbeddedFile | Failure]:
-        """Yield each file with its embeddings, or why it cannot be embedded."""
-        import ray
-
-        on_gpu = torch.device(self._engine.device).type == "cuda"
-        resource = "GPU" if on_gpu else "CPU"
-        remaining = iter(files)
-        while chunk := list(islice(remaining, _FILES_AT_ONCE)):
-            there = int(ray.cluster_resources().get(resource, 0))  # type: ignore[no-untyped-call]
-            if there < 1:
-                msg = f"The Ray cluster has no {resource}. Choose another device, or add a node that has one."
-                raise ConfigError(msg)
-            tasks = list(_bundles(chunk))
-            # Without a core of its own, what reads the blocks waits for ever (ray issue 44687).
-            actors = min(self._engine.actors or (there if on_gpu else max(1, there - 1)), len(tasks))
-            yield from _run(
-                _Embedding,
-                (self._card, self._engine.device, self._engine.batch_size),
-                tasks,
-                num_cpus=0 if on_gpu else 1,
-                num_gpus=1 if on_gpu else None,
-                compute=ray.data.ActorPoolStrategy(size=actors),
-            )
+    on_gpu = torch.device(engine.device).type == "cuda"
+    resource = "GPU" if on_gpu else "CPU"
+    for chunk in _chunks(files):
+        available = int(ray.cluster_resources().get(resource, 0))  # type: ignore[no-untyped-call]
+        if available < 1:
+            msg = f"The Ray cluster has no {resource}. Choose another device, or add a node that has one."
+            raise ConfigError(msg)
+        tasks = list(_bundles(chunk))
+        # Without a core of its own, the reader of the blocks waits for ever (ray issue 44687).
+        actors = min(engine.actors or (available if on_gpu else max(1, available - 1)), len(tasks))
+        yield from _run(
+            _Embedding,
+            (card, engine.device, engine.batch_size),
+            tasks,
+            num_cpus=0 if on_gpu else 1,
+            num_gpus=1 if on_gpu else None,
+            compute=ray.data.ActorPoolStrategy(size=actors),
+        )
 
 
 class _Preparation:
-    """Hashes, describes and cuts files on a node."""
+    """Prepares files on a node."""
 
     def __init__(self, card: LibraryCard, listen: bool) -> None:
         self._source, self._windowing, self._listen = card.build_hash_source(), card.windowing, listen
 
-    def __call__(self, files: list[FoundFile]) -> Iterator[PreparedFile | Touched | Failure]:
-        """Yield each file, or why it cannot be read."""
+    def __call__(self, files: list[FoundFile]) -> Iterator[Prepared]:
         return prepare_files(files, self._source, self._windowing, listen=self._listen, workers=1)
 
 
 class _Embedding:
-    """Embeds files on a node; it holds the models."""
+    """Embeds files on a node, and holds the models."""
 
     def __init__(self, card: LibraryCard, device: str, batch_size: int | None) -> None:
         kind = torch.device(device)
@@ -144,26 +125,22 @@ class _Embedding:
         self._windowing = card.windowing
 
     def __call__(self, files: list[PreparedFile]) -> Iterator[EmbeddedFile | Failure]:
-        """Yield each file with its embeddings, or why it cannot be embedded."""
         return embed_files(files, self._embedder, self._windowing)
 
 
 class _OnPickles:
-    """Makes a worker of a class above one that Ray Data can call: on rows of pickled lists.
+    """Wraps one of the classes above so that Ray Data can call it: on rows of pickled lists.
 
-    Args:
-        worker: The class.
-        arguments: What it is made with.
+    An error of ours travels as the last result of a task, since an actor that fails would take its error with it.
     """
 
     def __init__(self, worker: Callable[..., Callable[[Any], Iterator[Any]]], arguments: tuple[Any, ...]) -> None:
         try:
             self._work = worker(*arguments)
-        except StemsimError as error:  # an actor that fails to start would take its error with it
+        except StemsimError as error:
             self._work = partial(_raise, error)
 
     def __call__(self, row: dict[str, Any]) -> list[dict[str, bytes]]:
-        """Return a row for each result of a task, the last of which may be an error of ours."""
         found: list[Any] = []
         try:
             # Only what this job has put there is unpickled.
@@ -188,8 +165,7 @@ def _run(
 
     rows = ray.data.from_items([{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=len(tasks))
     if options["compute"] is None:
-        made = _OnPickles(worker, arguments)
-        results = rows.flat_map(made.__call__, **options)
+        results = rows.flat_map(_OnPickles(worker, arguments).__call__, **options)
     else:
         results = rows.flat_map(_OnPickles, fn_constructor_args=(worker, arguments), **options)
     try:
@@ -203,8 +179,14 @@ def _run(
         raise EmbeddingError(msg) from error
 
 
+def _chunks(files: Iterable[Any]) -> Iterator[list[Any]]:
+    remaining = iter(files)
+    while chunk := list(islice(remaining, _FILES_AT_ONCE)):
+        yield chunk
+
+
 def _bundles(files: Sequence[PreparedFile]) -> Iterator[list[PreparedFile]]:
-    """Yield files by the task: as many as have some dozen windows together."""
+    """Yield the files of each task: as many as have some dozen windows together."""
     bundle: list[PreparedFile] = []
     for file in files:
         bundle.append(file)
@@ -216,7 +198,7 @@ def _bundles(files: Sequence[PreparedFile]) -> Iterator[list[PreparedFile]]:
 
 
 def _imported() -> Any:
-    """Import Ray, with what it tells of itself kept off the terminal and off the network."""
+    """Import Ray, and keep its messages off the terminal and off the network."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
@@ -232,7 +214,7 @@ def _imported() -> Any:
 
 def _connect(ray: Any) -> None:
     address = os.environ.get(_ADDRESS)
-    # One core more than there is: the pool takes all but one.
+    # One core more than the machine has: the pool takes all but one.
     options: dict[str, Any] = (
         {"address": address}
         if address
@@ -240,7 +222,7 @@ def _connect(ray: Any) -> None:
     )
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="lancedb fork support")  # what is forked here is replaced at once
+            warnings.filterwarnings("ignore", message="lancedb fork support")  # the forked process is replaced at once
             ray.init(**options, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
         msg = f"Ray cannot be reached at {address or 'this machine'}: {error}. Check {_ADDRESS}."
