@@ -33,13 +33,14 @@ PUBLISHED_COLOR: Final = STEM_COLORS["drums"]
 GREY: Final = STEM_COLORS["mix"]
 
 
-def new_figure(width: float, height: float, columns: int = 1, **grid: Any) -> "tuple[Figure, Any]":
+def new_figure(width: float, height: float, columns: int = 1, rows: int = 1, **grid: Any) -> "tuple[Figure, Any]":
     """Return a figure outside pyplot, which needs no display and keeps no global state, and its axes.
 
     Args:
         width: Width in inches.
         height: Height in inches.
         columns: Number of axes side by side.
+        rows: Number of rows of axes.
         grid: Further arguments of `Figure.subplots`.
 
     Returns:
@@ -50,7 +51,7 @@ def new_figure(width: float, height: float, columns: int = 1, **grid: Any) -> "t
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, columns, **grid)
+    axes = figure.subplots(rows, columns, **grid)
     for panel in np.atleast_1d(axes).flat:
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(alpha=0.2)

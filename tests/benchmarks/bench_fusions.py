@@ -20,14 +20,13 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from stemsim.evaluation import split_triplets
-from stemsim.evaluation.fusion_fit import FitSettings, fit_fusions
-from stemsim.evaluation.study.fusions import draw_listening_test
-from stemsim.evaluation.study.listeners import felt, scale_of
-from stemsim.evaluation.study.settings import StudySettings
-from stemsim.evaluation.study.songs import draw
+from stemsim.evaluation import Splits
+from stemsim.fitting import FitSettings, fit_fusions
 from stemsim.fusion import AttentionFusion, LowRankFusion, MonotoneFusion, SplineFusion
-from stemsim.training.data import TripletDataset
+from stemsim.study.experiments import draw_listening_test
+from stemsim.study.settings import StudySettings
+from stemsim.study.simulation import ImpressionScale, draw_triplets, impressions
+from stemsim.training.data import TripletBatch
 from stemsim.training.module import StemSimilarityModule
 
 KINDS = {"spline": SplineFusion, "monotone": MonotoneFusion, "attention": AttentionFusion, "low_rank": LowRankFusion}
@@ -35,20 +34,20 @@ KINDS = {"spline": SplineFusion, "monotone": MonotoneFusion, "attention": Attent
 
 def listening_test(triplets, seed):
     """Return a simulated listening test whose listeners find stems alike or not; odd votes, so that none is tied."""
-    settings = StudySettings()
-    drawn = draw(settings.songs, 5, 1000, settings.generator("benchmark"))
-    scale = scale_of(felt(drawn, "saturating", settings.songs.stems))
-    return draw_listening_test(settings, "saturating", scale, triplets, np.random.default_rng(seed))
+    settings, truth = StudySettings(), "saturating"
+    scale = ImpressionScale.of(impressions(draw_triplets(settings, 5, 1000, settings.generator("benchmark")), truth))
+    return draw_listening_test(settings, truth, scale, triplets, np.random.default_rng(seed))
 
 
-def lightning_fit(kind, stems, dataset, fits, split, steps):
+def lightning_fit(kind, embedded, rows, fits, split, steps):
     """Fit one split by Lightning from the state that the other fit starts from; return the fusion and the seconds."""
-    import lightning  # after stemsim.training, which lets torchvision be imported
+    import lightning  # after stemsim.training, which spares it torchvision
 
-    module = StemSimilarityModule(list(stems), fusion=kind, l2=float(fits.alphas[split]) / len(dataset), optimizer=adam)
+    l2 = float(fits.alphas[split]) / len(rows)
+    module = StemSimilarityModule(list(embedded.stems), fusion=kind, l2=l2, optimizer=adam)
     module.fusion = fits.of_split(split)
     trainer = lightning.Trainer(max_epochs=steps, accelerator="cpu", barebones=True)  # nothing logged, nothing saved
-    loader = DataLoader(dataset, batch_size=len(dataset), collate_fn=lambda batch: batch)
+    loader = DataLoader([TripletBatch.of(embedded, rows)], batch_size=None)
     start = time.perf_counter()
     trainer.fit(module, loader)
     return module.fusion, time.perf_counter() - start
@@ -77,25 +76,21 @@ def main():
     given = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
-    kind, test = KINDS[given.fusion], listening_test(given.triplets, given.seed)
-    stems, triplets = StudySettings().songs.stems, test.triplets
-    train = torch.from_numpy(split_triplets(triplets, (0.7, 0.0, 0.3), count=given.splits, seed=given.seed) == 0)
-    target = torch.from_numpy(triplets.preference).double()
+    kind, embedded = KINDS[given.fusion], listening_test(given.triplets, given.seed)
+    train = torch.from_numpy(Splits.draw(embedded.triplets, count=given.splits, seed=given.seed).train)
 
     def fit(steps, folds):
-        settings = FitSettings(steps=steps, folds=folds)
-        return fit_fusions(kind, stems, test.embeddings, test.members.T, target, train, settings=settings)
+        return fit_fusions(kind, embedded, train, settings=FitSettings(steps=steps, folds=folds))
 
     at_start = fit(0, 0)
     ours, our_time = timed(lambda: fit(given.steps, 0))
     _, whole_time = timed(lambda: fit(given.steps, FitSettings().folds))
     loops, largest = [], 0.0
     for split in range(given.splits if given.full else min(given.loop, given.splits)):
-        dataset = TripletDataset(triplets, test.embeddings, torch.nonzero(train[split]).squeeze(1))
-        fusion, seconds = lightning_fit(kind, stems, dataset, at_start, split, given.steps)
-        x, a, b = (test.embeddings.take(rows) for rows in test.members.T)
+        rows = torch.nonzero(train[split]).squeeze(1)
+        fusion, seconds = lightning_fit(kind, embedded, rows, at_start, split, given.steps)
         with torch.no_grad():
-            gap = (fusion.preference(x, a, b) - ours.preference[split]).abs().max()
+            gap = (fusion.preference(*embedded.roles()) - ours.preference[split]).abs().max()
         loops, largest = [*loops, seconds], max(largest, float(gap))
     report(given, our_time, whole_time, loops, largest)
 
