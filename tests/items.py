@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from stemsim.retrieval.item import Items
+from stemsim.retrieval.items import Items
 
 STEMS = ("bass", "drums", "mix")
 DIM = 16

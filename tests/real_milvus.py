@@ -10,10 +10,10 @@ import torch
 from items import STEMS, make_items
 from test_indexes import FILTERS, ROUTINGS, SPEC, expected
 
+from stemsim.embedding import EmbeddingSpec
 from stemsim.errors import ConfigError, StemMismatchError
 from stemsim.retrieval.held_query import HeldQuery
-from stemsim.retrieval.index import IndexSpec
-from stemsim.retrieval.milvus_index import MilvusIndex
+from stemsim.retrieval.indexes.milvus import MilvusIndex
 from stemsim.retrieval.recall import recall_check
 from stemsim.retrieval.routing import Routing
 
@@ -21,7 +21,7 @@ ADD = """
 import sys
 from items import make_items
 from test_indexes import SPEC
-from stemsim.retrieval.milvus_index import MilvusIndex
+from stemsim.retrieval.indexes.milvus import MilvusIndex
 index = MilvusIndex(sys.argv[1], SPEC, collection="shared")
 for first in range(int(sys.argv[2]), int(sys.argv[2]) + 120, 10):
     index.upsert(make_items(10, first=first))
@@ -46,7 +46,7 @@ def items():
 
 @pytest.fixture(scope="module")
 def index(uri, items):
-    index = MilvusIndex(uri, SPEC)
+    index = MilvusIndex(uri, SPEC, collection="items")
     index.upsert(items)
     return index
 
@@ -92,7 +92,7 @@ def test_items_are_replaced_and_dropped(uri, items):
 
 
 def test_more_items_than_a_server_returns_at_once_are_all_listed(uri):
-    index = MilvusIndex(uri, IndexSpec(("mix",), 2), collection="many")
+    index = MilvusIndex(uri, EmbeddingSpec("", "", "", ("mix",), 2), collection="many")
     for first in range(0, 20_000, 5_000):
         index.upsert(make_items(5_000, first=first, stems=("mix",), dim=2))
     assert len(set(index.table(["key"])["key"].to_pylist())) == 20_000
@@ -100,9 +100,9 @@ def test_more_items_than_a_server_returns_at_once_are_all_listed(uri):
 
 def test_another_encoder_or_stem_order_is_refused_with_both_names(index, uri):
     with pytest.raises(ConfigError, match=r"encoder 'encoder-1'.*'encoder-2'"):
-        MilvusIndex(uri, replace(SPEC, encoder="encoder-2"))
+        MilvusIndex(uri, replace(SPEC, encoder="encoder-2"), collection="items")
     with pytest.raises(StemMismatchError, match=r"(?s)mix.*bass|bass.*mix"):
-        MilvusIndex(uri, replace(SPEC, stems=("mix", "drums", "bass")))
+        MilvusIndex(uri, replace(SPEC, stems=("mix", "drums", "bass")), collection="items")
 
 
 def test_two_processes_that_make_one_collection_and_add_overlapping_items(uri):

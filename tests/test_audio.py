@@ -54,22 +54,16 @@ def written(folder, suffix, waveform=None, rate=RATE):
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_every_format_reads_back_what_was_written(tmp_path, suffix):
-    waveform, rate = read_audio(written(tmp_path, suffix))
+    path = written(tmp_path, suffix)
+    waveform, rate = read_audio(path)
     assert rate == RATE
     assert waveform.shape == (2, RATE)
     assert waveform.dtype == torch.float32
     assert (waveform - chord()).abs().max() <= FIDELITY[suffix]
-
-
-def test_every_suffix_that_counts_as_audio_is_tested():
+    assert suffix not in LOSSLESS or torch.equal(read_audio(path, 0.25)[0], waveform[:, RATE // 4 :])
+    info = audio_info(path)
+    assert (info.frames, info.sample_rate, info.channels, info.duration) == (RATE, RATE, 2, 1.0)
     assert {f".{suffix}" for suffix in FORMATS} == AUDIO_SUFFIXES
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_header_tells_length_rate_and_channels(tmp_path, suffix):
-    info = audio_info(written(tmp_path, suffix))
-    assert (info.frames, info.sample_rate, info.channels) == (RATE, RATE, 2)
-    assert info.duration == 1.0
 
 
 @pytest.mark.parametrize("suffix", LOSSLESS)
@@ -94,11 +88,6 @@ def test_part_of_a_lossy_file_is_that_slice_of_the_whole(tmp_path, suffix):
     for first, frames in ((4410, 4410), (22_050, 10_000), (40_000, 4100)):
         part, _ = read_audio(path, first / RATE, frames / RATE)
         assert (part - whole[:, first : first + frames]).abs().max() < 1e-3
-
-
-def test_rest_of_a_file_is_read_where_no_duration_is_given(tmp_path):
-    part, _ = read_audio(written(tmp_path, "wav"), 0.25)
-    assert torch.equal(part, read_audio(tmp_path / "chord.wav")[0][:, 11_025:])
 
 
 def test_part_beyond_the_end_is_an_error_that_tells_both_lengths_or_zeros_if_asked(tmp_path):
@@ -177,14 +166,10 @@ def test_file_that_is_no_audio_is_named(tmp_path, suffix, content):
     with pytest.raises(AudioError) as raised:
         read_audio(path)
     assert str(path) in str(raised.value)
-
-
-def test_wav_without_samples_is_named(tmp_path):
-    path = tmp_path / "empty.wav"
-    soundfile.write(path, np.zeros((0, 2), np.float32), RATE)
-    with pytest.raises(AudioError, match="holds no samples") as raised:
-        read_audio(path)
-    assert str(path) in str(raised.value)
+    if suffix == "wav":
+        soundfile.write(path, np.zeros((0, 2), np.float32), RATE)
+        with pytest.raises(AudioError, match="holds no samples"):
+            read_audio(path)
 
 
 @pytest.mark.parametrize("read", [audio_info, read_audio, file_hash, Segment.whole])
@@ -263,17 +248,9 @@ def test_resampled_length_is_the_rounded_one(time, source, target):
     resampled = resample(waveform, source, target)
     assert resampled.shape == (3, 1, round(time * target / source))
     assert torch.equal(waveform, before)
+    assert source != target or torch.equal(resampled, waveform)
     alone = resample(waveform[1, 0], source, target)
     assert torch.equal(resampled[1, 0], alone)
-
-
-def test_equal_rates_change_nothing():
-    assert torch.equal(resample(chord(1000), RATE, RATE), chord(1000))
-
-
-def test_downmix_is_the_mean_of_the_channels():
-    waveform = torch.tensor([[[1.0, 0.5, -1.0], [0.0, 0.5, 1.0]]])
-    assert torch.equal(downmix(waveform), torch.tensor([[0.5, 0.5, 0.0]]))
 
 
 def test_channels_are_downmixed_and_repeated_only_where_their_number_differs():
@@ -313,23 +290,15 @@ def eighty_seconds(tmp_path_factory):
     return path
 
 
-def test_eighty_seconds_are_16_windows_of_5(eighty_seconds):
-    windows = segment_windows(eighty_seconds, duration=5.0)
-    assert windows == [Segment(eighty_seconds, 5.0 * index, 5.0) for index in range(16)]
-
-
 @pytest.mark.parametrize(
     ("duration", "hop", "count"),
-    [(5.0, 2.5, 31), (5.0, 10.0, 8), (80.0, None, 1), (79.9, 0.1, 2), (0.1, None, 800), (3.0, None, 26)],
+    [(5.0, None, 16), (5.0, 2.5, 31), (5.0, 10.0, 8), (80.0, None, 1), (79.9, 0.1, 2), (0.1, None, 800)],
 )
 def test_windows_are_all_those_that_lie_inside(eighty_seconds, duration, hop, count):
     windows = segment_windows(eighty_seconds, duration=duration, hop=hop)
     assert len(windows) == count
     assert windows[-1].start + duration <= 80.0 + 1e-6
     assert np.allclose(np.diff([window.start for window in windows]), hop or duration)
-
-
-def test_file_shorter_than_a_window_is_one_segment(eighty_seconds):
     assert segment_windows(eighty_seconds, duration=81.0) == [Segment(eighty_seconds, 0.0, 80.0)]
 
 
@@ -378,39 +347,16 @@ def touch(root, *names):
 
 
 def test_songs_are_subfolders_with_a_mix_and_all_other_audio_files(tmp_path):
-    touch(tmp_path, "b/mix.ogg", "b/drums.ogg", "b/bass.ogg", "a/mix.FLAC", "album/c.mp3", "album/d.wav", "e.aif")
-    songs = SongFolder(tmp_path).songs()
-    assert [song.name for song in songs] == ["a", "album/c.mp3", "album/d.wav", "b", "e.aif"]
-    assert [str(song.mix.relative_to(tmp_path)) for song in songs] == [
-        "a/mix.FLAC",
-        "album/c.mp3",
-        "album/d.wav",
-        "b/mix.ogg",
-        "e.aif",
-    ]
-
-
-def test_two_formats_of_one_name_are_two_songs_and_a_mix_at_the_top_hides_nothing(tmp_path):
-    touch(tmp_path, "a.wav", "a.flac", "mix.wav", "b/mix.wav")
-    assert [song.name for song in SongFolder(tmp_path).songs()] == ["a.flac", "a.wav", "b", "mix.wav"]
-
-
-def test_stems_in_a_folder_below_the_mix_are_no_songs(tmp_path):
+    touch(tmp_path, "b/mix.ogg", "b/drums.ogg", "b/bass.ogg", "a/mix.FLAC", "album/c.mp3", "album/c.wav", "mix.wav")
     touch(tmp_path, "Track01876/mix.flac", "Track01876/stems/S00.flac", "Track01876/stems/S01.flac")
-    assert [song.name for song in SongFolder(tmp_path).songs()] == ["Track01876"]
+    songs = SongFolder(tmp_path).songs()
+    mixes = ["Track01876/mix.flac", "a/mix.FLAC", "album/c.mp3", "album/c.wav", "b/mix.ogg", "mix.wav"]
+    assert [song.name for song in songs] == ["Track01876", "a", "album/c.mp3", "album/c.wav", "b", "mix.wav"]
+    assert [str(song.mix.relative_to(tmp_path)) for song in songs] == mixes
 
 
 def test_hidden_files_and_other_files_are_no_songs(tmp_path):
-    touch(
-        tmp_path,
-        "._x.wav",
-        "a/._mix.wav",
-        ".song-000-killed/new/mix.flac",
-        "x.wav",
-        "cover.jpg",
-        "notes.txt",
-        "a/y.wav",
-    )
+    touch(tmp_path, "._x.wav", "a/._mix.wav", ".song-000-killed/new/mix.flac", "x.wav", "cover.jpg", "a/y.wav")
     (tmp_path / "folder.wav").mkdir()
     assert [song.name for song in SongFolder(tmp_path).songs()] == ["a/y.wav", "x.wav"]
 
@@ -431,15 +377,8 @@ def test_real_songs_are_found_and_cut_into_16_windows_each(shared_data):
     if not folder.is_dir():
         pytest.skip(f"no songs at {folder}")
     songs = SongFolder(folder).songs()
-    assert [song.name for song in songs] == [
-        "caesium",
-        "francium",
-        "hydrogen",
-        "lithium",
-        "potassium",
-        "rubidium",
-        "sodium",
-    ]
+    names = ["caesium", "francium", "hydrogen", "lithium", "potassium", "rubidium", "sodium"]
+    assert [song.name for song in songs] == names
     for song in songs:
         assert len(segment_windows(song.mix, duration=5.0)) == 16
     # What lies in the middle of a Vorbis file is what decoding it from the start gives there.

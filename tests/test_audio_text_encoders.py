@@ -127,8 +127,8 @@ def test_only_the_audio_half_is_in_memory_until_text_is_asked_for(model):
 
 
 def test_it_is_frozen_and_stays_in_evaluation_mode(model):
-    model.encoder.train()
-    assert not any(module.training for module in model.encoder.modules())
+    for encoder in (model.make(), model.encoder.train()):
+        assert not any(module.training for module in encoder.modules())
     assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
 
 

@@ -516,145 +516,117 @@ def truncate(path):
 WEIGHT = torch.tensor([0.1, 1 / 3, -2.0, 1e-7], dtype=torch.float64)
 STEM_WEIGHTS = dict(zip(Bands.stems, WEIGHT.tolist(), strict=True))
 DAMAGE = {
-    "no folder": (shutil.rmtree, DataNotFoundError, "No model at"),
-    "no card": (lambda f: (f / "card.yaml").unlink(), DataNotFoundError, "card.yaml is missing"),
-    "no weights": (lambda f: (f / "weights.safetensors").unlink(), DataNotFoundError, "weights.safetensors is missing"),
-    "truncated weights": (lambda f: truncate(f / "weights.safetensors"), CheckpointError, "damaged"),
-    "empty weights": (lambda f: (f / "weights.safetensors").write_bytes(b""), CheckpointError, "damaged"),
-    "broken YAML": (lambda f: (f / "card.yaml").write_text("name: [a"), CheckpointError, "not the card of a model"),
-    "no YAML": (lambda f: (f / "card.yaml").write_bytes(b"\xff\xfe\x00"), CheckpointError, "not the card of a model"),
-    "empty card": (lambda f: (f / "card.yaml").write_text(""), CheckpointError, "got None"),
-    "card is a folder": (
-        lambda f: ((f / "card.yaml").unlink(), (f / "card.yaml").mkdir()),
-        CheckpointError,
-        "not the card of a model",
-    ),
+    "no folder": (shutil.rmtree, "No model at"),
+    "no card": (lambda f: (f / "card.yaml").unlink(), "card.yaml is missing"),
+    "no weights": (lambda f: (f / "weights.safetensors").unlink(), "weights.safetensors is missing"),
+    "truncated weights": (lambda f: truncate(f / "weights.safetensors"), "damaged"),
+    "empty weights": (lambda f: (f / "weights.safetensors").write_bytes(b""), "damaged"),
+    "broken YAML": (lambda f: (f / "card.yaml").write_text("name: [a"), "not the card of a model"),
+    "no YAML": (lambda f: (f / "card.yaml").write_bytes(b"\xff\xfe\x00"), "not the card of a model"),
+    "empty card": (lambda f: (f / "card.yaml").write_text(""), "got None"),
+    "card is a folder": (lambda f: ((f / "card.yaml").unlink(), (f / "card.yaml").mkdir()), "not the card of a model"),
     "YAML tag that makes an object": (
         lambda f: (f / "card.yaml").write_text("!!python/object/apply:os.system [exit]"),
-        CheckpointError,
         "could not determine a constructor",
     ),
-    "unknown key": (lambda f: edit(f, colour="red"), CheckpointError, "colour"),
-    "missing key": (lambda f: drop(f, "silence"), CheckpointError, "silence: Field required"),
-    "name is no text": (lambda f: edit(f, name=3), CheckpointError, "name: Input should be a valid string, got 3"),
-    "name is empty": (lambda f: edit(f, name=" "), CheckpointError, "needs a `name`"),
-    "weights are a list": (lambda f: edit(f, weights=[1.0]), CheckpointError, "valid dictionary, got \\[1.0\\]"),
+    "unknown key": (lambda f: edit(f, colour="red"), "colour"),
+    "missing key": (lambda f: drop(f, "silence"), "silence: Field required"),
+    "name is no text": (lambda f: edit(f, name=3), "name: Input should be a valid string, got 3"),
+    "name is empty": (lambda f: edit(f, name=" "), "needs a `name`"),
+    "weights are a list": (lambda f: edit(f, weights=[1.0]), "valid dictionary, got \\[1.0\\]"),
     "weight NaN in the card": (
         lambda f: edit(f, weights={**STEM_WEIGHTS, "mix": float("nan")}),
-        CheckpointError,
         "mix: Input should be a finite number, got nan",
     ),
-    "weight is a text": (
-        lambda f: edit(f, weights={**STEM_WEIGHTS, "mix": "1"}),
-        CheckpointError,
-        "valid number, got '1'",
-    ),
-    "unknown stem": (lambda f: edit(f, weights={**STEM_WEIGHTS, "choir": 1.0}), CheckpointError, "choir"),
-    "silence is a text": (lambda f: edit(f, silence="loud"), CheckpointError, "silence: .*valid number, got 'loud'"),
-    "agreement is a number": (lambda f: edit(f, agreement=90), CheckpointError, "agreement: .* got 90"),
+    "weight is a text": (lambda f: edit(f, weights={**STEM_WEIGHTS, "mix": "1"}), "valid number, got '1'"),
+    "unknown stem": (lambda f: edit(f, weights={**STEM_WEIGHTS, "choir": 1.0}), "choir"),
+    "silence is a text": (lambda f: edit(f, silence="loud"), "silence: .*valid number, got 'loud'"),
+    "agreement is a number": (lambda f: edit(f, agreement=90), "agreement: .* got 90"),
     "agreement above 100": (
         lambda f: edit(f, agreement=[{"of": "x", "percent": 101}]),
-        CheckpointError,
         "agreement.0.percent: .* 100, got 101",
     ),
-    "agreement of nothing": (
-        lambda f: edit(f, agreement=[{"percent": 50}]),
-        CheckpointError,
-        "agreement.0.of: Field required",
-    ),
+    "agreement of nothing": (lambda f: edit(f, agreement=[{"percent": 50}]), "agreement.0.of: Field required"),
     "another weight in the card": (
         lambda f: edit(f, weights={**STEM_WEIGHTS, "mix": 0.5}),
-        CheckpointError,
         "does not hold the weights of the card",
     ),
-    "NaN in the tensor": (lambda f: tensors(f, weight=WEIGHT * torch.nan), CheckpointError, "not finite"),
+    "NaN in the tensor": (lambda f: tensors(f, weight=WEIGHT * torch.nan), "not finite"),
     "too few in the tensor": (
         lambda f: tensors(f, weight=WEIGHT[:3].clone()),
-        CheckpointError,
         "another shape .*\\(3,\\), expected \\(4,\\)",
     ),
-    "a matrix": (lambda f: tensors(f, weight=WEIGHT[None].clone()), CheckpointError, "1 of another shape"),
-    "single precision": (
-        lambda f: tensors(f, weight=WEIGHT.float()),
-        CheckpointError,
-        "expected .*float64.*, got .*float32",
-    ),
-    "another tensor": (
-        lambda f: tensors(f, bias=WEIGHT),
-        CheckpointError,
-        "missing \\['weight'\\], 1 left over \\['bias'\\]",
-    ),
+    "a matrix": (lambda f: tensors(f, weight=WEIGHT[None].clone()), "1 of another shape"),
+    "single precision": (lambda f: tensors(f, weight=WEIGHT.float()), "expected .*float64.*, got .*float32"),
+    "another tensor": (lambda f: tensors(f, bias=WEIGHT), "missing \\['weight'\\], 1 left over \\['bias'\\]"),
     "no stems with the tensor": (
         lambda f: save_file({"weight": WEIGHT}, f / "weights.safetensors"),
-        CheckpointError,
         "which stems its tensors are for",
     ),
     "another order in the tensor": (
         lambda f: tensors(f, stems=Bands.stems[::-1], weight=WEIGHT),
-        StemMismatchError,
         r"has \(mix, residuals, drums, bass\), expected \(bass, drums, residuals, mix\)",
     ),
     "another order in the card": (
         lambda f: edit(f, weights=dict(reversed(STEM_WEIGHTS.items()))),
-        StemMismatchError,
         r"has \(bass, drums, residuals, mix\), expected \(mix, residuals, drums, bass\)",
     ),
     "a class path": (
         lambda f: edit(f, encoder={"name": "os.system", "options": {"command": "exit"}}),
-        CheckpointError,
-        "Unknown encoder 'os.system'.* A card cannot name a class",
+        "Unknown encoder 'os.system'.* No card or option can name",
     ),
     "a class path of a separator": (
         lambda f: edit(f, separator={"name": "stemsim.separators.Bands"}),
-        CheckpointError,
-        "cannot name a class",
+        "No card or option can name",
     ),
     "a class path of a fusion": (
         lambda f: edit(f, fusion={"name": "test_checkpoints.CubicFusion"}),
-        CheckpointError,
-        "Unknown fusion .* A card cannot name a class",
+        "Unknown fusion .* No card or option can name",
     ),
     "a fusion of another kind": (
         lambda f: edit(f, fusion={"name": "spline"}),
-        CheckpointError,
         "does not fit SplineFusion: 2 tensors missing",
     ),
     "an impossible option of a fusion": (
         lambda f: edit(f, fusion={"name": "spline", "options": {"pieces": 10**15}}),
-        ConfigError,
         "cannot be made",
     ),
-    "stems beside weights": (lambda f: edit(f, stems=list(Bands.stems)), CheckpointError, "A card has `weights`"),
-    "neither stems nor weights": (lambda f: drop(f, "weights"), CheckpointError, "A card has `weights`"),
-    "a key for a class": (lambda f: edit(f, encoder={"class_path": "os.system"}), CheckpointError, "class_path"),
-    "an encoder as separator": (lambda f: edit(f, separator={"name": "spectral"}), CheckpointError, "bands, mix"),
+    "stems beside weights": (lambda f: edit(f, stems=list(Bands.stems)), "A card has `weights`"),
+    "neither stems nor weights": (lambda f: drop(f, "weights"), "A card has `weights`"),
+    "a key for a class": (lambda f: edit(f, encoder={"class_path": "os.system"}), "class_path"),
+    "an encoder as separator": (lambda f: edit(f, separator={"name": "spectral"}), "bands, mix"),
     "an unknown option": (
         lambda f: edit(f, separator={"name": "bands", "options": {"trust_code": True}}),
-        CheckpointError,
         "may set these options .* crossover",
     ),
     "an option that is a list": (
         lambda f: edit(f, separator={"name": "bands", "options": {"crossover": [1]}}),
-        CheckpointError,
         "to texts, numbers, booleans, lists of texts or null",
     ),
     "options that are a list": (
         lambda f: edit(f, separator={"name": "bands", "options": [1]}),
-        CheckpointError,
         "separator.options: .* got \\[1\\]",
     ),
-    "a part without name and identity": (lambda f: edit(f, encoder={}), CheckpointError, "its `identity` alone"),
+    "a part without name and identity": (lambda f: edit(f, encoder={}), "its `identity` alone"),
     "a name that is no text": (
         lambda f: edit(f, encoder={"name": ["mix"]}),
-        CheckpointError,
         "encoder.name: Input should be a valid string",
     ),
+}
+KINDS = {
+    "no folder": DataNotFoundError,
+    "no card": DataNotFoundError,
+    "no weights": DataNotFoundError,
+    "another order in the tensor": StemMismatchError,
+    "another order in the card": StemMismatchError,
+    "an impossible option of a fusion": ConfigError,
 }
 
 
 @pytest.mark.parametrize("case", DAMAGE)
 def test_damaged_models_are_errors_of_ours(saved, case):
-    damage, kind, message = DAMAGE[case]
+    damage, message = DAMAGE[case]
+    kind = KINDS.get(case, CheckpointError)
     damage(saved)
     with pytest.raises(kind, match=message) as error:
         load(saved)

@@ -64,7 +64,7 @@ def test_train_help_names_the_five_jobs_and_their_settings_teach(capsys):
         main(["crossval", "--help"])
     crossval = capsys.readouterr().out
     assert "Number of splits." in crossval
-    assert "Level in dBFS under which a stem is silent" in crossval
+    assert "Level in dBFS below which a stem counts as silent" in crossval
 
 
 def test_errors_of_ours_end_with_status_2_and_no_traceback():

@@ -7,15 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stemsim.errors import ConfigError
-from stemsim.fusion import (
-    AttentionFusion,
-    Fusion,
-    LinearFusion,
-    LowRankFusion,
-    MonotoneFusion,
-    SplineFusion,
-    StemPairs,
-)
+from stemsim.fusion import AttentionFusion, Fusion, LinearFusion, LowRankFusion, MonotoneFusion, SplineFusion, StemPairs
 from stemsim.similarity import StemEmbeddings, stem_cosines, stem_deltas
 from stemsim.stems import STEMS
 
@@ -253,8 +245,7 @@ def test_the_penalty_of_a_fusion_without_weights_is_that_of_all_its_parameters()
 
 @pytest.mark.parametrize("nonnegative", [False, True])
 @pytest.mark.parametrize(
-    "weights",
-    [torch.ones(1), torch.ones(2), torch.ones(3, 1), torch.tensor(1.0), torch.tensor([1.0, torch.nan, 1.0])],
+    "weights", [torch.ones(1), torch.ones(2), torch.ones(3, 1), torch.tensor(1.0), torch.tensor([1.0, torch.nan, 1.0])]
 )
 def test_weights_that_do_not_fit_the_stems_are_refused_and_change_nothing(weights, nonnegative):
     fusion = LinearFusion(LAYOUT, nonnegative=nonnegative)

@@ -1,20 +1,19 @@
 """Every fusion through the command line, and one that somebody else has written."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from fakes import write_songs
+from jobs import ROOT, listeners_config
+from power import PowerFusion
 
 from stemsim.fusion import LinearFusion
+from stemsim.model import load_fusion
 from stemsim.regression import ridge_weights
 from stemsim.similarity import StemEmbeddings
 from stemsim.training.cli import main
 
-ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "configs/fusions").glob("*.yaml"))
 L2 = 0.001
 STANDING_STILL = '{"class_path": "torch.optim.SGD", "init_args": {"lr": 0.0}}'
@@ -30,33 +29,15 @@ def songs(tmp_path_factory):
 @pytest.fixture
 def config(songs, tmp_path):
     """A configuration of simulated listeners, small enough for a second."""
-    reader = {
-        "class_path": "stemsim.triplets.SimulatedListeners",
-        "init_args": {
-            "songs": {"class_path": "stemsim.audio.SongFolder", "init_args": {"root": str(songs / "songs")}},
-            "weights": {"drums": 1.0, "bass": 0.5},
-            "triplets": 120,
-            "duration": 2.0,
-        },
-    }
-    data = {
-        "triplets": reader,
-        "separator": {"class_path": "stemsim.separators.Multitrack", "init_args": {"stems": ["bass", "drums", "mix"]}},
-        "encoder": {"class_path": "fakes.CountingEncoder"},
-        "store": str(songs / "store"),
-        "progress": False,
-    }
     path = tmp_path / "run.yaml"
-    content = {"trainer": {"default_root_dir": str(tmp_path / "run"), "logger": False, "max_epochs": 2}, "data": data}
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return str(path)
+    return listeners_config(path, songs / "songs", triplets=120, store=songs / "store", max_epochs=2)
 
 
 def start_of(fit):
     """Return what a fusion that has been fitted without moving prefers, and what exact ridge does."""
     data, fusion = fit.datamodule, fit.model.fusion
-    rows, everything = data.rows("train"), data.batch(torch.arange(len(data.table())))
-    weights = ridge_weights(data.deltas(rows), data.batch(rows).target, L2 * len(rows))
+    rows, everything = data.rows("train"), data.batch(torch.arange(len(data.embedded)))
+    weights = ridge_weights(data.embedded.deltas[rows], data.batch(rows).target, L2 * len(rows))
     linear = LinearFusion(data.stems)
     linear.start_from(weights)
     with torch.no_grad():
@@ -74,11 +55,12 @@ def run_all(config, fusion, tmp_path):
     return fit, pd.read_csv(tmp_path / "run/predictions.csv")
 
 
-def check(fit, table):
-    """Check that a fit has learned, and that its predictions are those of the checkpoint and add up."""
+def check(fit, table, saved):
+    """Check that a fit has learned, and that its predictions are those of checkpoint and saved model and add up."""
     batch = fit.datamodule.batch(torch.arange(len(table)))
     with torch.no_grad():
         preference = fit.model(batch.x, batch.a, batch.b)
+        assert torch.equal(preference, saved.preference(batch.x, batch.a, batch.b))
         assert torch.equal(preference, -fit.model(batch.x, batch.b, batch.a))
         copy = StemEmbeddings(*(tensor.clone() for tensor in batch.a))
         assert (fit.model(batch.x, batch.a, copy) == 0.0).all()
@@ -90,7 +72,7 @@ def check(fit, table):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_fusion_file_is_fitted_tested_and_predicts_what_it_was_fitted_to(path, config, tmp_path):
-    check(*run_all(config, path, tmp_path))
+    check(*run_all(config, path, tmp_path), load_fusion(tmp_path / "run/model"))
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if "linear" not in path.stem], ids=lambda path: path.stem)
@@ -115,7 +97,7 @@ def test_the_fusion_of_the_guide_runs_as_it_stands(config, tmp_path):
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     assert any(code in page.read_text(encoding="utf-8") for page in pages), "the documentation shows tests/power.py"
     fit, table = run_all(config, "power.PowerFusion", tmp_path)
-    check(fit, table)
+    check(fit, table, load_fusion(tmp_path / "run/model", fusion=PowerFusion))
     assert (fit.model.fusion.power != 0.0).any()
     main(["crossval", "-c", config, "--model.fusion", "power.PowerFusion", "--splits", "3"])
     assert '"power fusion"' in (tmp_path / "run/crossval.json").read_text(encoding="utf-8")

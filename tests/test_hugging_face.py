@@ -1,7 +1,6 @@
-"""Any Hugging Face audio model by its folder, and the guide of the README to an encoder of one's own."""
+"""Any Hugging Face audio model by its folder."""
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +9,9 @@ import torch
 from signals import make_signal
 from torch.nn.functional import normalize
 
-from stemsim.embedding import StemEmbedder
 from stemsim.encoders import HuggingFaceAudio
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
 from stemsim.pretrained.torchvision_repair import repair_torchvision
-from stemsim.separators import MixOnly
 
 repair_torchvision()
 transformers = pytest.importorskip("transformers")
@@ -98,16 +95,3 @@ def test_what_is_no_model_is_named(tmp_path):
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="cannot be loaded"):
         HuggingFaceAudio(str(folder))
-
-
-def test_the_guide_of_the_readme_is_short_and_works(tmp_path):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (guide,) = re.findall(r"```python\n(# mert\.py.*?)```", readme, flags=re.DOTALL)
-    assert len(guide.splitlines()) < 40
-    namespace = {}
-    exec(compile(guide, "mert.py", "exec"), namespace)
-    encoder = namespace["Mert"](str(write_model(tmp_path / "model")))
-    expected = HuggingFaceAudio(str(tmp_path / "model"), layer=1)
-    torch.testing.assert_close(encoder(batch()), expected(batch()), atol=1e-5, rtol=0)
-    embedder = StemEmbedder(MixOnly(), encoder, progress=False)
-    assert embedder.embed_waveforms([(batch()[0], RATE)]).vectors.shape == (1, 1, 32)

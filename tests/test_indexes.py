@@ -5,24 +5,24 @@ import os
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from items import DIM, STEMS, make_items
 
+from stemsim.embedding import EmbeddingSpec
 from stemsim.errors import ConfigError, EmbeddingError, StemMismatchError, StoreError
-from stemsim.retrieval.exact_index import ExactIndex
 from stemsim.retrieval.filter import ItemFilter
 from stemsim.retrieval.held_query import HeldQuery
-from stemsim.retrieval.index import IndexSpec
-from stemsim.retrieval.lance_index import LanceIndex
-from stemsim.retrieval.milvus_index import MilvusIndex
+from stemsim.retrieval.indexes.lance import LanceIndex
+from stemsim.retrieval.indexes.milvus import MilvusIndex
 from stemsim.retrieval.recall import recall_check
 from stemsim.retrieval.routing import Routing
 
-SPEC = IndexSpec(STEMS, DIM, "encoder-1", "bands")
-ENGINES = ("exact", "lance", "lance approximate", "milvus")
+SPEC = EmbeddingSpec("bands", "encoder-1", "v1;silence=-60.0", STEMS, DIM)
+ENGINES = ("lance", "lance approximate", "milvus")
 ROUTINGS = ("equal", "drums=1", "drums:mix=1", "bass=-2,mix=0.5,mix:bass=1")
 FILTERS = {
     "none": None,
@@ -36,16 +36,13 @@ FILTERS = {
     "stems": ItemFilter(stems=("drums", "bass")),
     "a stem that the library lacks": ItemFilter(stems=("vocals",)),
     "path": ItemFilter(path_prefix="/a/it's 3%/é\"\\"),
-    "content": ItemFilter(exclude_content=("c0", "c1")),
-    "all together": ItemFilter(category=("kick",), bpm=(90.0, 140.0), stems=("mix",), exclude_keys=("k7",)),
+    "all together": ItemFilter(category=("kick",), bpm=(90.0, 140.0), stems=("mix",)),
 }
 
 
 def make_index(engine, folder, items=None):
-    if engine == "exact":
-        index = ExactIndex(SPEC)
-    elif engine == "milvus":
-        index = MilvusIndex(str(folder / "items.db"), SPEC)
+    if engine == "milvus":
+        index = MilvusIndex(str(folder / "items.db"), SPEC, collection="items")
     else:
         index = LanceIndex(folder / "lance", SPEC)
     if items is not None:
@@ -127,7 +124,7 @@ def test_recall_is_checked_for_weights_of_every_kind(index):
     assert check.sentence.startswith("300 items; ")
 
 
-class Forgetful(ExactIndex):
+class Forgetful(LanceIndex):
     """Finds every second item only."""
 
     def _candidates(self, vector, k, where):
@@ -135,8 +132,8 @@ class Forgetful(ExactIndex):
         return found.take(range(1, len(found), 2))
 
 
-def test_a_lossy_index_is_found_out(items):
-    lossy = Forgetful(SPEC)
+def test_a_lossy_index_is_found_out(items, tmp_path):
+    lossy = Forgetful(tmp_path, SPEC)
     lossy.upsert(items)
     assert recall_check(lossy, k=10, queries=5).frame["recall"].max() < 0.7
 
@@ -162,15 +159,17 @@ def test_items_are_replaced_and_dropped(engine, tmp_path, items):
 def test_another_encoder_or_stem_order_is_refused_with_both_names(engine, tmp_path, items):
     first = make_index(engine, tmp_path, items)
     where = getattr(first, "uri", None) or first.root
-    make = MilvusIndex if engine == "milvus" else LanceIndex
+    make = partial(MilvusIndex, collection="items") if engine == "milvus" else LanceIndex
     with pytest.raises(ConfigError, match=r"encoder 'encoder-1'.*'encoder-2'"):
         make(where, replace(SPEC, encoder="encoder-2"))
+    with pytest.raises(ConfigError, match=r"silence=-60\.0.*silence=None"):
+        make(where, replace(SPEC, preprocessing="v1;silence=None"))
     with pytest.raises(StemMismatchError, match=r"(?s)mix.*bass|bass.*mix"):
         make(where, replace(SPEC, stems=("mix", "drums", "bass")))
     assert make(where, SPEC).count() == 300
 
 
-@pytest.mark.parametrize("engine", ["exact", "lance", "milvus"])
+@pytest.mark.parametrize("engine", ["lance", "milvus"])
 def test_of_items_with_one_key_the_last_one_counts(engine, tmp_path, items):
     index = make_index(engine, tmp_path)
     index.upsert(replace(items, key=items.key[:150] * 2))
@@ -179,7 +178,7 @@ def test_of_items_with_one_key_the_last_one_counts(engine, tmp_path, items):
 
 
 def test_an_approximate_index_takes_in_what_is_added_and_loses_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("stemsim.retrieval.lance_index._INDEX_FROM", 20_000)
+    monkeypatch.setattr("stemsim.retrieval.indexes.lance._INDEX_FROM", 20_000)
     index = LanceIndex(tmp_path, SPEC)
     assert not index.optimise()  # too few
     index.upsert(make_items(20_000))
@@ -198,7 +197,7 @@ def test_an_approximate_index_takes_in_what_is_added_and_loses_nothing(tmp_path,
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_vectors_of_any_length_are_searched(engine, tmp_path, monkeypatch):
-    monkeypatch.setattr("test_indexes.SPEC", IndexSpec(("mix",), 13))
+    monkeypatch.setattr("test_indexes.SPEC", EmbeddingSpec("", "", "", ("mix",), 13))
     items = make_items(300, stems=("mix",), dim=13)
     index = make_index(engine, tmp_path, items)
     query = items.vectors[0]
@@ -209,8 +208,8 @@ def test_vectors_of_any_length_are_searched(engine, tmp_path, monkeypatch):
 
 
 def test_more_items_than_milvus_returns_at_once_are_all_listed(tmp_path, monkeypatch):
-    monkeypatch.setattr("stemsim.retrieval.milvus_index._MOST", 100)
-    index = MilvusIndex(str(tmp_path / "items.db"), IndexSpec(("mix",), 2))
+    monkeypatch.setattr("stemsim.retrieval.indexes.milvus._MOST", 100)
+    index = MilvusIndex(str(tmp_path / "items.db"), EmbeddingSpec("", "", "", ("mix",), 2), collection="items")
     index.upsert(make_items(1_000, stems=("mix",), dim=2))
     assert sorted(index.table(["key"])["key"].to_pylist()) == sorted(f"k{number}" for number in range(1_000))
 
@@ -241,7 +240,7 @@ def test_a_folder_that_is_a_file_is_an_error_of_ours(tmp_path):
     with pytest.raises(StoreError, match="cannot be opened"):
         LanceIndex(tmp_path / "file", SPEC)
     with pytest.raises(StoreError, match="cannot be opened"):
-        MilvusIndex("http://127.0.0.1:9", SPEC)
+        MilvusIndex("http://127.0.0.1:9", SPEC, collection="items")
 
 
 def upsert_some(folder, first, n, ready, done):

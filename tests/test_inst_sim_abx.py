@@ -1,12 +1,16 @@
-"""The listening test: votes against a slow count, canonical order, every way to be wrong, and the audio behind it."""
+"""The listening test Inst-Sim-ABX: votes against a slow count, damaged files, audio, and `stemsim votes`."""
 
 import csv
 import json
 import logging
+import re
+import subprocess
+import sys
 from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
+import typer
 from fake_inst_sim_abx import (
     A_MIX,
     B_MIX,
@@ -23,12 +27,15 @@ from fake_inst_sim_abx import (
 from fake_slakh import STEMS, write_fake_slakh
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from stemsim.audio import read_audio
+from stemsim.cli.votes import votes_command
 from stemsim.errors import ConfigError, DataNotFoundError, TripletError
 from stemsim.evaluation import human_ceiling
+from stemsim.evaluation.listening_test import describe_listening_test
 from stemsim.separators import Multitrack
-from stemsim.triplets import InstSimABX
+from stemsim.triplets import QUESTIONS, InstSimABX
 from stemsim.triplets.inst_sim_abx_answers import read_answers
 
 TRACKS = range(1876, 1883)
@@ -48,16 +55,18 @@ def as_rows(triplets):
 
     columns = (triplets.x, triplets.a, triplets.b, triplets.test_type, triplets.instrument)
     return Counter(
-        (*map(place, (x, a, b)), str(test), str(instrument), tuple(votes), tuple(map(tuple, perspectives)))
-        for x, a, b, test, instrument, votes, perspectives in zip(
-            *columns, triplets.votes.tolist(), triplets.perspective_votes.tolist(), strict=True
+        (*map(place, (x, a, b)), str(test), str(instrument), tuple(votes), tuple(map(tuple, perspectives)), tuple(sure))
+        for x, a, b, test, instrument, votes, perspectives, sure in zip(
+            *columns,
+            *(array.tolist() for array in (triplets.votes, triplets.perspective_votes, triplets.sure_votes)),
+            strict=True,
         )
     )
 
 
 def slow_count(root):
     """Count the votes one answer at a time, by the standard library alone."""
-    votes = defaultdict(lambda: np.zeros((4, 2), int))
+    votes, sure = defaultdict(lambda: np.zeros((4, 2), int)), defaultdict(lambda: [0, 0])
     with (root / "csvs" / "inst_sim_abx_answers.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             paths = [row[column].split("/") for column in ("reference", "sample_a", "sample_b")]
@@ -66,6 +75,8 @@ def slow_count(root):
             first, second = paths[1][3], paths[2][3]
             test = "XAB" if {first[0], second[0]} == {"A", "B"} else "XYC"
             key = (row["ex_name"], *paths[0][:3], test)
+            if row["answer_total"][1] == "+":
+                sure[key][0 if (first if row["answer_total"][0] == "A" else second)[0] in "AY" else 1] += 1
             for question, name in enumerate(("total", "timbre", "rhythm", "melody")):
                 answer = row[f"answer_{name}"]
                 if answer != "NA":
@@ -80,7 +91,8 @@ def slow_count(root):
             (f"Track{s['ID']:05d}", round(s["index_s"] / s["sr"], 6), round((s["index_e"] - s["index_s"]) / s["sr"], 6))
             for s in (samples[role] for role in test)
         ]
-        counted[(*places, test, instrument, tuple(count[0]), tuple(map(tuple, count[1:])))] += 1
+        graded = tuple(sure[run, set_name, sample, instrument, test])
+        counted[(*places, test, instrument, tuple(count[0]), tuple(map(tuple, count[1:])), graded)] += 1
     return counted
 
 
@@ -92,6 +104,33 @@ class TestMiniature:
         # XAB: timbre A A A(B swapped) B(A swapped) B; rhythm B, -, B, B, B; melody never asked
         assert triplets.perspective_votes[0].tolist() == [[3, 2], [0, 4], [0, 0]]
         assert triplets.perspective_votes[1].tolist() == [[3, 0], [2, 0], [1, 2]]
+        assert triplets.sure_votes.tolist() == [[2, 1], [1, 1]]  # A+ A- (B, A: B-) (B, A: B+) B+; Y+ Y- C+
+        np.testing.assert_allclose(triplets.target("graded"), [(2 + 2 / 2 - 1) / 5, (1 + 1 / 2 - 1) / 3])
+
+    def test_answers_about_one_question_have_votes_and_grades_of_their_own(self, miniature):
+        answers = read_answers(miniature)
+        whole = answers.count()
+        for index, name in enumerate(QUESTIONS):
+            about = answers.about(name)
+            np.testing.assert_array_equal(about.count().votes, whole.about(name).votes)
+            np.testing.assert_array_equal(about.count().votes, answers.votes(index))
+            assert (about.choices[:, 0] != 0).all()
+        assert whole.about("rhythm").sure_votes is None, "grades of the table are those of the overall question"
+        assert len(answers.about("overall")) == len(answers)
+        timbre = answers.about("timbre").count().filter(instrument="mix")
+        assert (timbre.votes.tolist(), timbre.sure_votes.tolist()) == ([[3, 2], [3, 0]], [[2, 2], [1, 0]])
+
+    def test_questions_that_both_runs_asked_can_be_pooled(self, miniature):
+        answers = read_answers(miniature)
+        once, pooled = answers.count(), answers.pooled()
+        table = pooled.count()
+        assert (len(once), len(table)) == (6, 4)
+        drums = table.select(table.instrument == "drums")
+        assert drums.test_type.tolist() == ["XAB", "XYC"]
+        assert drums.votes.tolist() == [[1, 2], [1, 1]]
+        for name in ("votes", "perspective_votes", "sure_votes"):
+            np.testing.assert_array_equal(getattr(table, name).sum(axis=0), getattr(once, name).sum(axis=0))
+        assert as_rows(pooled.pooled().count()) == as_rows(table), "pooling twice changes nothing"
 
     def test_slow_count_agrees(self, miniature):
         assert as_rows(read_answers(miniature).count()) == slow_count(miniature)
@@ -178,7 +217,10 @@ class TestDamage:
             (row(first=A_MIX, second=C_MIX), "a triplet must be X with A and B, or X with Y and C"),
             (row(first=Y_MIX, second=Y_MIX), "a triplet must be X with A and B, or X with Y and C"),
             (row(reference=X_DRUMS), "of one set, sample and instrument"),
-            (row(second="set2/0/mix/B_1882-5.wav"), "has B_1882-6.wav, described as B_1882-6.wav"),
+            (
+                row(second="set2/0/mix/B_1882-5.wav"),
+                "has set2/0/mix/X_1876-5.wav, set2/0/mix/A_1881-1.wav, set2/0/mix/B_1882-6.wav",
+            ),
             (row(*(path.replace("set2", "set3") for path in (X_MIX, A_MIX, B_MIX))), "ex202407 has no such sample"),
             (row(run="ex202404"), "ex202404 has no such sample"),
         ],
@@ -190,7 +232,7 @@ class TestDamage:
 
     def test_repeated_answer(self, tmp_path):
         root = write_fake_inst_sim_abx(tmp_path / "abx", [*ROWS, ROWS[0]])
-        with pytest.raises(TripletError, match=f"line {len(ROWS) + 2}: subject1 has answered this before"):
+        with pytest.raises(TripletError, match=f"line {len(ROWS) + 2}: subject1 answered this question before"):
             read_answers(root)
 
     def test_missing_column(self, tmp_path):
@@ -218,11 +260,11 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("field", "value", "message"),
         [
-            ("ID", 1883, "has B_1882-6.wav, described as B_1883-6.wav"),
-            ("seg", 7, "has B_1882-6.wav, described as B_1882-7.wav"),
-            ("filename", "B_1882-7.wav", "has B_1882-7.wav, described as B_1882-6.wav"),
-            ("index_e", 5, "which is no stretch"),
-            ("sr", 0, "which is no stretch"),
+            ("ID", 1883, "is named B_1882-6.wav .* expected B_1883-6.wav"),
+            ("seg", 7, "is named B_1882-6.wav .* expected B_1882-7.wav"),
+            ("filename", "B_1882-7.wav", "is named B_1882-7.wav .* expected B_1882-6.wav"),
+            ("index_e", 5, "to 5 at 44100 Hz; expected .* positive length"),
+            ("sr", 0, "at 0 Hz; expected .* positive length"),
             ("sr", None, "is not a sample configuration"),
         ],
     )
@@ -268,7 +310,7 @@ class TestReader:
         write_fake_slakh(slakh, [1876, 1880], seconds=13.0, seed=0)
         write_fake_slakh(slakh / "omitted", [1881], seconds=13.0, seed=0)
         write_fake_slakh(slakh / "my split", [1882, 1876], seconds=13.0, seed=0)
-        triplets = InstSimABX(miniature, slakh, min_agreement=0.0).read(None)
+        triplets = InstSimABX(miniature, slakh, min_agreement=0.0).read()
         where = {track: segment.path for segment, track in zip(triplets.segments, triplets.tracks, strict=True)}
         assert where == {
             "Track01876": slakh / "Track01876" / "mix.flac",  # the folder itself before its splits
@@ -284,7 +326,7 @@ class TestReader:
         write_fake_slakh(slakh, TRACKS, seconds=1.0, seed=0, stems=STEMS[:1])
 
         def read(**options):
-            return InstSimABX(miniature, slakh, **options).read(None)
+            return InstSimABX(miniature, slakh, **options).read()
 
         assert read().votes.tolist() == [[4, 1]]  # 4 of 5 is 0.8
         assert len(read(min_agreement=0.6)) == 2
@@ -297,36 +339,168 @@ class TestReader:
     def test_wrong_dummy_checks_are_reported(self, miniature, tmp_path, caplog):
         write_fake_slakh(tmp_path / "slakh", TRACKS, seconds=1.0, seed=0, stems=STEMS[:1])
         with caplog.at_level(logging.INFO, "stemsim"):
-            InstSimABX(miniature, tmp_path / "slakh").read(None)
+            InstSimABX(miniature, tmp_path / "slakh").read()
         assert "subject5 answered A- where B is the reference" in caplog.text
+
+    def test_each_question_meets_the_thresholds_by_its_own_votes(self, miniature, tmp_path):
+        slakh = tmp_path / "slakh"
+        write_fake_slakh(slakh, TRACKS, seconds=15.0, seed=0, sample_rate=500, stems=STEMS[:1])
+        found = InstSimABX(miniature, slakh, min_agreement=0.65).read_questions()
+        assert {question: table.votes.tolist() for question, table in found.items()} == {
+            "overall": [[4, 1], [2, 1]],
+            "timbre": [[3, 0]],
+            "rhythm": [[0, 4], [2, 0]],
+            "melody": [[1, 2]],
+        }
+        assert found["timbre"].sure_votes.tolist() == [[1, 0]]
+        assert all(segment.path.is_file() for table in found.values() for segment in table.segments)
+        one = InstSimABX(miniature, slakh, min_agreement=0.65, question="rhythm").read()
+        assert (one.votes.tolist(), one.source) == (found["rhythm"].votes.tolist(), "Inst-Sim-ABX, rhythm")
+        with pytest.raises(TripletError, match="min_votes` 9 on melody"):
+            InstSimABX(miniature, slakh, question="melody", min_votes=9).read()
+        drums = {"instrument": "drums", "min_agreement": 0.0}
+        assert len(InstSimABX(miniature, slakh, **drums).read()) == 3
+        assert InstSimABX(miniature, slakh, pool=True, **drums).read().votes.tolist() == [[1, 2]]
 
     def test_nothing_left(self, miniature):
         with pytest.raises(TripletError, match="None of the 6 triplets has `instrument` guitar"):
-            InstSimABX(miniature, instrument="guitar").read(None)
+            InstSimABX(miniature, instrument="guitar").read()
 
     def test_options_that_do_not_exist(self, miniature):
         with pytest.raises(ConfigError, match="'vocals'"):
             InstSimABX(miniature, instrument="vocals")
         with pytest.raises(ConfigError, match="'ABX'"):
             InstSimABX(miniature, test_type="ABX")
+        with pytest.raises(ConfigError, match="overall, timbre, rhythm, melody; got 'harmony'"):
+            InstSimABX(miniature, question="harmony")
         with pytest.raises(TripletError, match="min_agreement"):
-            InstSimABX(miniature, min_agreement=80).read(None)
+            InstSimABX(miniature, min_agreement=80).read()
 
     @pytest.mark.parametrize("slakh", [None, "nowhere"])
     def test_no_slakh(self, miniature, slakh):
         with pytest.raises(
             DataNotFoundError, match=r"3 of 3 tracks .*: Track01876, .*10\.5281/zenodo\.4599666.*100 GB"
         ):
-            InstSimABX(miniature, slakh).read(None)
+            InstSimABX(miniature, slakh).read()
 
     def test_missing_tracks_of_those_needed(self, miniature, tmp_path):
         write_fake_slakh(tmp_path / "slakh", [1876], seconds=1.0, seed=0)
         (tmp_path / "slakh" / "Track01881").mkdir()  # a folder without its mix
         with pytest.raises(DataNotFoundError) as error:
-            InstSimABX(miniature, tmp_path / "slakh").read(None)
+            InstSimABX(miniature, tmp_path / "slakh").read()
         assert "2 of 3 tracks of Slakh2100 are missing" in str(error.value)
         assert ": Track01881, Track01882. Set `slakh` to a folder with Track01881/mix.flac" in str(error.value)
         assert "zenodo.4599666" in str(error.value)
+
+
+app = typer.Typer()
+app.command()(votes_command)
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def cells(output, instrument, test_type):
+    """Return the numbers in a row of the table."""
+    (line,) = [line for line in output.splitlines() if line.split()[:2] == [instrument, test_type]]
+    *numbers, interval = line.split()[2:]
+    ceiling = numbers[-1]
+    if ceiling == "-":
+        assert interval == "-"
+    else:
+        lower, upper = map(float, interval.split("-"))
+        assert 0.0 <= lower <= float(ceiling) <= upper <= 100.0
+    return [float(cell) if cell != "-" else None for cell in numbers]
+
+
+class TestDescription:
+    def test_counts(self, miniature):
+        test = describe_listening_test(miniature)
+        assert [(c.instrument, c.test_type) for c in test.counts[-2:]] == [("mix", "XAB"), ("mix", "XYC")]
+        assert len(test.counts) == 12
+        mix = test.counts[-2]
+        assert (mix.triplets, mix.retained, mix.answers, mix.median_votes) == (1, 1, 5, 5.0)
+        # Five answers, A A B B B in the order presented; of A A A A B in canonical order, four agree with the others.
+        assert (mix.chose_first, mix.sure, mix.ceiling) == (0.4, 0.6, 0.8)
+        assert (test.total.triplets, test.total.distinct, test.total.answers) == (6, 4, 13)
+        assert test.total == test.chosen
+        assert (test.subjects, test.dummy_checks, len(test.wrong_dummies)) == (5, 4, 1)
+
+    def test_nothing_to_count_is_none_and_not_nan(self, miniature):
+        guitar = describe_listening_test(miniature, instrument="guitar").chosen
+        assert (guitar.triplets, guitar.median_votes, guitar.chose_first, guitar.ceiling) == (0, None, None, None)
+
+    def test_screening(self, miniature):
+        test = describe_listening_test(miniature, instrument="mix", screen=True)
+        assert (test.chosen.answers, test.subjects, test.dummy_checks) == (6, 4, 4)
+        assert [check.subject for check in test.wrong_dummies] == ["subject5"]
+        assert test.chosen.ceiling == 1.0
+
+    def test_choices_are_verified(self, miniature):
+        with pytest.raises(ConfigError, match="no instrument 'vocals'"):
+            describe_listening_test(miniature, instrument="vocals")
+        with pytest.raises(ConfigError, match="no test type 'ABX'"):
+            describe_listening_test(miniature, test_type="ABX")
+        with pytest.raises(TripletError, match="min_agreement"):
+            describe_listening_test(miniature, min_agreement=1.5)
+
+
+class TestVotesCommand:
+    def test_table(self, miniature):
+        result = invoke(miniature)
+        assert result.exit_code == 0
+        assert cells(result.stdout, "mix", "XAB") == [1, 1, 5, 5, 40.0, 60.0, 80.0]
+        assert cells(result.stdout, "guitar", "XAB") == [0, 0, 0, None, None, None, None]
+        assert cells(result.stdout, "all", "all")[0] == 6
+        assert "subject5: A- where B is the reference (line 18)" in result.stdout
+        assert "…" not in result.stdout  # everything fits 80 columns
+
+    def test_perspective_and_pooling(self, miniature):
+        result = invoke(miniature, "--perspective", "timbre", "--pool", "--min-agreement", 0.5)
+        assert "Votes in Inst-Sim-ABX, timbre, both runs pooled" in result.stdout
+        assert "4 triplets (4 distinct)" in result.stdout
+        assert cells(result.stdout, "mix", "XAB")[:3] == [1, 1, 5]
+        rhythm = describe_listening_test(miniature, instrument="mix", test_type="XAB", perspective="rhythm")
+        assert (rhythm.chosen.answers, rhythm.chosen.retained, rhythm.chosen.ceiling) == (4, 1, 1.0)
+        assert (rhythm.perspective, rhythm.pooled, rhythm.subjects) == ("rhythm", False, 5)
+
+    def test_json_is_all_there_is_on_standard_output(self, miniature):
+        result = invoke(miniature, "--json", "--instrument", "mix", "--test-type", "XYC", "--min-agreement", "0.5")
+        document = json.loads(result.stdout)
+        (count,) = document["counts"]
+        assert count == document["chosen"]
+        assert (count["triplets"], count["retained"], document["total"]["triplets"]) == (1, 1, 6)
+        lower, upper = count["ceiling_interval"]
+        assert lower <= count["ceiling"] <= upper
+        assert document["wrong_dummies"] == [{"line": 18, "subject": "subject5", "answer": "A-", "expected": "B"}]
+
+    def test_json_has_no_nan(self, miniature):
+        result = invoke(miniature, "--json", "--instrument", "guitar")
+        chosen = json.loads(result.stdout, parse_constant=pytest.fail)["chosen"]
+        assert chosen["ceiling"] is chosen["ceiling_interval"] is None
+
+    def test_errors_are_readable(self, miniature, tmp_path):
+        for arguments in (
+            [tmp_path / "nowhere"],
+            [miniature, "--instrument", "vocals"],
+            [miniature, "--min-votes", -1],
+            [miniature, "--perspective", "loudness"],
+        ):
+            result = invoke(*arguments)
+            assert result.exit_code == 2
+            assert result.stdout == ""
+            assert result.stderr.startswith("error: ")
+
+    @pytest.mark.parametrize("counted", [False, True])
+    def test_neither_help_nor_counting_imports_heavy_packages(self, miniature, counted):
+        heavy = ["torch", "lancedb", "matplotlib", "scipy.stats", *([] if counted else ["pandas", "numpy"])]
+        run = f"describe_listening_test({str(miniature)!r})" if counted else "None"
+        imported = "from stemsim.evaluation.listening_test import *" if counted else "import stemsim.cli.votes"
+        code = f"{imported}; import sys; {run}; print([name for name in {heavy} if name in sys.modules])"
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert result.stdout.strip() == "[]"
+        assert "--min-agreement" in re.sub(r"\x1b\[[0-9;]*m", "", invoke("--help").stdout)
 
 
 class TestPublishedAnswers:
@@ -357,20 +531,13 @@ class TestPublishedAnswers:
         assert {(check.answer, check.expected) for check in answers.wrong_dummies} == {("A+", "B")}
         assert len(answers.screened()) == len(answers) - 3 * 48
 
-    def test_no_listener_answers_one_question_in_both_runs(self, answers):
-        table = answers.table
-        asked = np.stack([table.x, table.a, table.b], axis=1)[answers.triplet].tolist()
-        heard = table.instrument[answers.triplet].tolist()
-        questions = {(s, *q, h) for s, q, h in zip(answers.subject.tolist(), asked, heard, strict=True)}
-        assert len(questions) == len(answers)
-
     def test_missing_tracks_are_summed_up(self, inst_sim_abx, tmp_path):
         with pytest.raises(DataNotFoundError, match=r"132 of 132 tracks .* and 122 more") as error:
-            InstSimABX(inst_sim_abx, tmp_path).read(None)
+            InstSimABX(inst_sim_abx, tmp_path).read()
         assert len(str(error.value)) < 900 + len(str(tmp_path))
 
     def test_read_with_audio(self, inst_sim_abx, slakh):
-        triplets = InstSimABX(inst_sim_abx, slakh).read(None)
+        triplets = InstSimABX(inst_sim_abx, slakh).read()
         assert len(triplets) == 331
         for segment in triplets.segments[::10]:
             waveform, rate = read_audio(segment.path, segment.start, segment.duration)
@@ -379,7 +546,52 @@ class TestPublishedAnswers:
         assert len({segment.content_hash for segment in triplets.segments}) == len(set(triplets.tracks))
 
     def test_every_segment_lies_inside_its_track(self, inst_sim_abx, slakh):
-        triplets = InstSimABX(inst_sim_abx, slakh, instrument=None, min_agreement=0.0).read(None)
+        triplets = InstSimABX(inst_sim_abx, slakh, instrument=None, min_agreement=0.0).read()
         last = {segment.path: segment for segment in sorted(triplets.segments, key=lambda segment: segment.start)}
         for segment in last.values():
             read_audio(segment.path, segment.start, segment.duration)
+
+    def test_no_vote_is_lost_when_runs_are_pooled(self, answers):
+        once, pooled = answers.count(), answers.pooled()
+        table = pooled.count()
+        assert (len(once), len(table), table.votes.sum()) == (5240, 2880, 26898)
+        votes = {True: Counter(), False: Counter()}
+        for counted in (once, table):
+            rows = zip(counted.x, counted.a, counted.b, counted.instrument, counted.votes, strict=True)
+            for x, a, b, instrument, (for_a, for_b) in rows:
+                key = (*(counted.segments[index] for index in (x, a, b)), str(instrument))
+                votes[counted is once][key] += complex(int(for_a), int(for_b))
+        assert votes[True] == votes[False]
+        pairs = Counter(zip(pooled.triplet.tolist(), pooled.subject.tolist(), strict=True))
+        assert max(pairs.values()) == 1, "no listener answered both"
+        assert table.sure_votes.sum() == once.sure_votes.sum() == 4962 + 4160
+        screened = answers.screened()
+        assert screened.count().sure_votes.sum() == screened.sure[:, 0].sum() < once.sure_votes.sum()
+
+    def test_perspectives_by_their_own_majorities(self, answers):
+        counts = [len(answers.about(name).count().filter(instrument="mix", min_agreement=0.8)) for name in QUESTIONS]
+        assert counts == [331, 336, 311, 326]
+
+    def test_the_command_on_mixes(self, inst_sim_abx):
+        result = invoke(inst_sim_abx, "--instrument", "mix", "--min-agreement", "0.8")
+        assert cells(result.stdout, "mix", "XAB") == [240, 127, 1356, 5, 52.0, 10.8, 91.0]
+        assert cells(result.stdout, "mix", "XYC") == [240, 204, 1352, 5, 50.5, 55.0, 97.7]
+        text = " ".join(result.stdout.split())
+        assert "5240 triplets (2880 distinct" in text
+        assert "26898 answers, 281 listeners; 1197 dummy checks, 3 wrong." in text
+        for subject in (231, 246, 273):
+            assert f"subject{subject}: A+ where B is the reference" in text
+
+    def test_the_description_of_all_instruments(self, inst_sim_abx):
+        test = describe_listening_test(inst_sim_abx)
+        assert {(c.instrument, c.triplets) for c in test.counts} == {
+            *((stem, 476) for stem in ("bass", "drums", "guitar", "piano", "residuals")),
+            ("mix", 240),
+        }
+        assert sum(c.retained for c in test.counts) == test.total.retained == 3517
+        assert sum(c.answers for c in test.counts) == test.total.answers
+        assert test.total.chose_first == pytest.approx(0.534, abs=5e-4)  # 0.532 with the dummy checks
+        intervals = [c.ceiling_interval for c in test.counts[-2:]]
+        assert intervals == [pytest.approx((0.887, 0.930), abs=3e-3), pytest.approx((0.967, 0.985), abs=3e-3)]
+        screened = describe_listening_test(inst_sim_abx, instrument="mix", screen=True)
+        assert ([c.retained for c in screened.counts], screened.subjects) == ([128, 205], 278)

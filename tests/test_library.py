@@ -1,10 +1,13 @@
 """Libraries: what goes in, what stays in whatever happens, and what a search finds."""
 
+import json
 import multiprocessing
 import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -19,10 +22,14 @@ from stemsim.audio import Segment, level_dbfs, read_audio
 from stemsim.embedding import StemEmbedder
 from stemsim.encoders import Spectral
 from stemsim.errors import ConfigError, DataNotFoundError, StemMismatchError, StemsimError, StoreError
-from stemsim.retrieval import ItemFilter, Library, Routing, adding
-from stemsim.retrieval.categories import CATEGORIES
-from stemsim.retrieval.rows import item_keys
+from stemsim.fusion import AttentionFusion, WeightedFusion
+from stemsim.retrieval import ItemFilter, Library, Routing
+from stemsim.retrieval.card import LibraryCard
+from stemsim.retrieval.catalogue import Catalogue
+from stemsim.retrieval.indexing import adding
+from stemsim.retrieval.tags.categories import CATEGORIES
 from stemsim.separators import MixOnly, Multitrack, Separator
+from stemsim.similarity import StemEmbeddings
 
 RATE = 8000
 BAND = RATE / 2 / 8  # of the eight of CountingEncoder
@@ -83,7 +90,7 @@ def items(library):
 def check_whole(library):
     """Check that the files that are done have their items, and no item has no file."""
     done = [record for record in library._catalogue.records() if record.done]
-    expected = {key for record in done for key in item_keys(record, library.card.windowing)}
+    expected = {key for record in done for key in record.item_keys(library.card.windowing)}
     assert set(items(library)) == expected
     return done
 
@@ -120,7 +127,7 @@ def test_files_go_in_once(library, folder):
 
 
 def test_an_unchanged_file_is_not_opened(library, folder, monkeypatch):
-    monkeypatch.setattr("stemsim.retrieval.files._prepare", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr("stemsim.retrieval.indexing.preparing._prepare", lambda *_: pytest.fail("opened"))
     assert library.add(folder, listen=False).unchanged == 4
 
 
@@ -183,7 +190,7 @@ def test_a_name_in_no_encoding_is_listed(tmp_path, folder):
     except OSError:
         pytest.skip("this file system has no such names")
     report = Library(tmp_path / "L", embedder()).add(folder, listen=False)
-    assert [failure.reason for failure in report.failures] == ["The name of the file is no UTF-8. Rename it."]
+    assert [failure.reason for failure in report.failures] == ["The name of the file is not valid UTF-8. Rename it."]
     assert report.added == 4
 
 
@@ -352,7 +359,7 @@ def test_words_alone_beside_audio_and_on_stems(tmp_path, folder):
 
 
 def test_words_need_an_encoder_that_knows_them(library):
-    with pytest.raises(ConfigError, match=r"counting.*knows no text"):
+    with pytest.raises(ConfigError, match=r"counting.*does not encode text"):
         library.search(text="warm analog bass")
     with pytest.raises(ConfigError, match="nothing to search with"):
         library.search()
@@ -365,9 +372,9 @@ def test_another_encoder_or_stem_order_is_refused_with_both_names(library, tmp_p
 
     with pytest.raises(StemMismatchError, match=r"\(drums, bass, mix\), expected \(bass, drums, mix\)"):
         Library(library.root, embedder(source=Turned()))
-    with pytest.raises(ConfigError, match=r"counting\(rate=8000, dim=8\).*counting\(rate=8000, dim=4\)"):
+    with pytest.raises(ConfigError, match=r"counting\(rate=8000, dim=4\).*counting\(rate=8000, dim=8\)"):
         Library(library.root, embedder(CountingEncoder(dim=4)))
-    with pytest.raises(ConfigError, match=r"silence=-60\.0.*silence=None"):
+    with pytest.raises(ConfigError, match=r"silence=None.*silence=-60\.0"):
         Library(library.root, embedder(silence=None))
     with pytest.raises(ConfigError, match=r"windows of.*4\.0; got 5"):
         Library(library.root, embedder(), window=5.0)
@@ -384,9 +391,8 @@ def test_another_encoder_or_stem_order_is_refused_with_both_names(library, tmp_p
 
 
 def test_a_library_is_opened_by_its_folder_alone(tmp_path, shared_data):
-    made = stemsim.Library(
-        tmp_path / "L", StemEmbedder(MixOnly(), Spectral(), progress=False), window=3.0, weights={"mix": 2.0}, model="x"
-    )
+    embedder = StemEmbedder(MixOnly(), Spectral(), progress=False)
+    made = stemsim.Library(tmp_path / "L", embedder, window=3.0, weights={"mix": 2.0}, model="muq-mix")
     made.add([shared_data / "samples/uzu-drumkit/bd", shared_data / "samples/uzu-drumkit/hh"], listen=False)
     opened = stemsim.Library(tmp_path / "L")
     assert opened.card == made.card
@@ -409,6 +415,143 @@ def test_true_stems_come_from_files_beside_the_mixes(tmp_path):
     report = library.add(tmp_path / "songs", listen=False)
     assert (report.changed, report.unchanged) == (1, 2)  # though the mix is the same
     assert library.card.build_embedder(encoder=CountingEncoder()).source.identity == Multitrack().identity
+
+
+def test_cards_of_older_libraries_are_read(tmp_path):
+    card = {"version": 1, "silence": -60.0, "preprocessing": "v1;silence=-60.0", "window": 5.0, "hop": None}
+    card |= {"stems": ["drums", "mix"], "dim": 8, "weights": [1.0, 2.0], "model": "x", "index": str(tmp_path / "x.db")}
+    card |= {"encoder": {"name": "spectral", "options": {}, "identity": "spectral"}}
+    card |= {"separator": {"name": None, "options": {}, "identity": "multitrack(drums+mix)"}}
+    read = LibraryCard.from_json(json.dumps(card), "L")
+    assert (read.fusion, read.weights, read.is_multitrack) == (None, {"drums": 1.0, "mix": 2.0}, True)
+    assert read.build_hash_source().stems == ("drums", "mix")
+    read.check_buildable()
+    assert LibraryCard.from_json(read.to_json(), "L") == read
+    with pytest.raises(StoreError, match="version 2, expected 1"):
+        LibraryCard.from_json(json.dumps(card | {"version": 2}), "L")
+    with pytest.raises(StoreError, match="L is not a library"):
+        LibraryCard.from_json("{}", "L")
+
+
+def test_two_libraries_in_one_milvus_do_not_see_each_others_items(tmp_path, folder, monkeypatch):
+    address = tmp_path / "items.db"
+    one = Library(tmp_path / "one", embedder(), window=4.0, index=address)
+    other = Library(tmp_path / "other", embedder(silence=None), window=4.0, index=address)
+    one.add(folder / "Kicks", listen=False)
+    other.add(folder / "Hats", listen=False)
+    for library, name in ((one, "low.wav"), (other, "high.wav")):
+        assert [path.rsplit("/")[-1] for path, _ in items(library).values()] == [name]
+        assert [hit.path.name for hit in library.search((tone(0, 7), RATE))] == [name]
+    collection = one.index.collection
+    monkeypatch.chdir(folder)
+    again = Library("../one", index="../sounds/../items.db")
+    assert (again.index.collection, again.index.count()) == (collection, 1)
+    with pytest.raises(ConfigError, match=r"silence=-60\.0.*silence=None"):
+        _ = Library(tmp_path / "third", embedder(silence=None), index=f"{address}#{collection}").index
+    with pytest.raises(ConfigError, match=f"the collection {collection}; got stemsim"):
+        Library(tmp_path / "one", index=f"{address}#stemsim")
+
+
+def test_a_library_whose_card_names_no_collection_keeps_its_items(tmp_path, folder):
+    card = LibraryCard.of(embedder(), index=str(tmp_path / "items.db"))
+    Catalogue(tmp_path / "L").create(card)
+    library = Library(tmp_path / "L", embedder(), index=tmp_path / "items.db#stemsim")
+    library.add(folder / "Kicks", listen=False)
+    assert (library.index.collection, Library(tmp_path / "L").index.count()) == ("stemsim", 1)
+
+
+class Cubed(WeightedFusion):
+    """Cubes the cosines, so that one close stem counts more than several that are less close."""
+
+    def fuse(self, pairs):
+        return self.weight * pairs.cosines**3
+
+
+class ByCandidate(WeightedFusion):
+    def fuse(self, pairs):
+        return self.weight * pairs.cosines * pairs.candidate.levels
+
+
+@pytest.fixture
+def fused(tmp_path, monkeypatch):
+    """Return a function that makes a library of random sounds whose model has a fusion."""
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        write(
+            tmp_path / f"random/{number:02d}.wav",
+            tone(*rng.integers(8, size=3), seconds=0.5, level=0.1 + 1e-3 * number),
+        )
+
+    def make(fusion):
+        with torch.no_grad():
+            fusion.weight.copy_(torch.tensor([0.5, 1.0, 0.25]))
+        monkeypatch.setattr("stemsim.model.load_fusion", lambda _: fusion)
+        weights = dict(zip(Halves.stems, fusion.weight.tolist(), strict=True))
+        library = Library(tmp_path / "fused", embedder(), weights=weights, model=str(tmp_path))
+        library.add(tmp_path / "random", listen=False)
+        return Library(tmp_path / "fused", embedder())
+
+    return make
+
+
+def attentive():
+    fusion = AttentionFusion(Halves.stems)
+    with torch.no_grad():
+        fusion.temperature.fill_(0.7)
+        fusion.middle.fill_(-15.0)
+        fusion.spread.fill_(5.0)
+    return fusion
+
+
+@pytest.mark.parametrize("make", [lambda: Cubed(Halves.stems), attentive])
+def test_a_nonlinear_fusion_ranks_the_candidates_of_the_weighted_sum_again(fused, make):
+    library, query = fused(make()), (tone(1, 5, seconds=0.5) + tone(6, seconds=0.5, level=0.05), RATE)
+    asked = library.embedder.embed_waveforms([(torch.from_numpy(query[0]), RATE)])
+    (stored,) = library.index.scan()
+    candidates = StemEmbeddings(stored.vectors, torch.zeros(len(stored), 3), torch.from_numpy(stored.present))
+    repeated = StemEmbeddings(*(part.expand(len(stored), *part.shape[1:]) for part in asked))
+    expected = dict(zip(stored.path, library.fusion(repeated, candidates).tolist(), strict=True))
+    for routing in (None, "learned"):
+        hits = library.search(query, routing=routing, k=60)
+        assert [hit.similarity for hit in hits] == pytest.approx(sorted(expected.values(), reverse=True), abs=1e-6)
+        for hit in hits:
+            assert hit.similarity == pytest.approx(expected[str(hit.path)], abs=1e-6)
+            assert sum(hit.contributions.values()) == pytest.approx(hit.similarity, abs=1e-12)
+            assert hit.fusion == type(library.fusion).__name__
+    assert library.search(query, k=1)[0] == hits[0]
+    linear = library.search(query, routing=library.card.weights, k=60)
+    assert {hit.fusion for hit in linear} == {None}
+    assert [hit.path for hit in linear] != [hit.path for hit in hits]
+    assert library.search(query, routing="learned,drums=2", k=1)[0].fusion is None
+
+
+def test_a_fusion_that_a_library_cannot_use_says_so(fused, monkeypatch):
+    query = (tone(1, 5, seconds=0.5), RATE)
+    library = fused(ByCandidate(Halves.stems))
+    with pytest.raises(ConfigError, match="ByCandidate gives similarities that are not finite"):
+        library.search(query)
+    monkeypatch.setattr("stemsim.model.load_fusion", _gone)
+    library = Library(library.root, embedder())
+    with pytest.raises(ConfigError, match=r"ranks by the ByCandidate.*cannot be loaded \(gone\)"):
+        library.search(query)
+    assert library.search(query, routing="equal")
+
+
+def _gone(name):
+    message = "gone"
+    raise DataNotFoundError(message)
+
+
+def test_a_search_imports_nothing_of_indexing_and_of_other_indexes(library):
+    code = (
+        "import sys\nfrom stemsim.retrieval.library import Library\n"
+        f"opened = Library({library.root!r})\nopened.index.count()\nopened.routing('drums=1')\n"
+        "print(*(name for name in sys.modules if name.startswith('stemsim.retrieval')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    rooms = {name.split(".")[2] for name in done.stdout.split() if name.count(".") > 1}
+    assert rooms & {"indexing", "tags", "stats", "recall", "growth"} == set()
+    assert "stemsim.retrieval.indexes.milvus" not in done.stdout.split()
 
 
 def test_a_failed_commit_leaves_nothing_behind(library, folder, monkeypatch):
@@ -512,7 +655,7 @@ def test_two_writers_of_which_one_is_killed_and_a_reader(tmp_path, many):
             killed.join()
             committed = {r.path for r in library._catalogue.records() if r.done}
             keys = set(items(library))
-            assert all(set(item_keys(r, library.card.windowing)) <= keys for r in records if r.done)
+            assert all(set(r.item_keys(library.card.windowing)) <= keys for r in records if r.done)
         time.sleep(0.05)
     other.join()
     assert (other.exitcode, killed.exitcode) == (0, -signal.SIGKILL)

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stemsim.errors import AudioError, ConfigError, DataNotFoundError
-from stemsim.retrieval.categories import CATEGORIES, guess_category, is_loop, words_of
-from stemsim.retrieval.file_names import KEYS, NOTES, named_bpm, named_key
-from stemsim.retrieval.measuring import key_of_chroma, measure
-from stemsim.retrieval.metadata import describe_file
+from stemsim.retrieval.tags import describe_file
+from stemsim.retrieval.tags.categories import CATEGORIES, guess_category, is_loop, words_of
+from stemsim.retrieval.tags.measuring import key_of_chroma, measure
+from stemsim.retrieval.tags.names import KEYS, NOTES, named_bpm, named_key
 from stemsim.retrieval.windows import Windowing
 
 RATE = 22_050
@@ -304,13 +304,13 @@ def test_impossible_windows_are_refused(length, hop):
 @given(st.floats(0.001, 9.9), st.floats(0.0, 1.0))
 def test_short_clips_are_filled_up_a_little(duration, shortest):
     windowing = Windowing(5.0)
-    filled = windowing.filled(duration, shortest)
+    filled = windowing.padded(duration, shortest)
     assert filled >= max(duration, shortest) - 1e-9
     if duration >= 5.0:
         assert filled == duration
     else:
         assert filled <= max(duration, shortest) + 0.1 + 1e-9
-        assert windowing.filled(filled, shortest) == pytest.approx(filled)
+        assert windowing.padded(filled, shortest) == pytest.approx(filled)
 
 
 def test_a_missing_file_cannot_be_cut():

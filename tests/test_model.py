@@ -17,14 +17,7 @@ from hypothesis import strategies as st
 from stemsim.audio import Segment, write_audio
 from stemsim.embedding import StemEmbedder
 from stemsim.encoders import Spectral
-from stemsim.errors import (
-    AudioError,
-    ConfigError,
-    DataNotFoundError,
-    EmbeddingError,
-    StemMismatchError,
-    StemsimError,
-)
+from stemsim.errors import AudioError, ConfigError, DataNotFoundError, EmbeddingError, StemMismatchError, StemsimError
 from stemsim.model import Part, StemSimilarity, stem_similarity
 from stemsim.separators import Bands, MixOnly, Multitrack
 from stemsim.similarity import StemEmbeddings

@@ -54,7 +54,7 @@ def test_muq_6stem_fits_tests_and_resumes_on_real_songs(songs, tmp_path, shared_
     cli = run("fit", tmp_path, *few)
     store = cli.datamodule.embedder.store
     stored = len(store)
-    assert stored == len(set(cli.datamodule.table().segments))
+    assert stored == len(set(cli.datamodule.embedded.triplets.segments))
     assert store.spec.stems == LAYOUTS["6-stem"]
     checkpoint = str(tmp_path / "checkpoints/last.ckpt")
     run("test", tmp_path, *few, "--ckpt_path", checkpoint)
@@ -64,8 +64,8 @@ def test_muq_6stem_fits_tests_and_resumes_on_real_songs(songs, tmp_path, shared_
     torch.testing.assert_close(again.model.fusion.weight, cli.model.fusion.weight, atol=1e-6, rtol=1e-6)
     sim = stemsim.load(tmp_path / "model")  # what the fit saved names encoder and separator
     assert sim.weights == pytest.approx(dict(zip(LAYOUTS["6-stem"], cli.model.fusion.weight.tolist(), strict=True)))
-    segments = cli.datamodule.table().segments
-    expected = cli.datamodule.embeddings.take(torch.tensor([0, 1]))
+    segments = cli.datamodule.embedded.triplets.segments
+    expected = cli.datamodule.embedded.embeddings.take(torch.tensor([0, 1]))
     seen = sim.embed([segments[0], segments[1]])
     torch.testing.assert_close(seen.vectors, expected.vectors, atol=1e-5, rtol=0)
 

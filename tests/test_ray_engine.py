@@ -10,7 +10,8 @@ import soundfile
 from stemsim.embedding import StemEmbedder
 from stemsim.encoders import Spectral
 from stemsim.errors import ConfigError, DataNotFoundError, EmbeddingError
-from stemsim.retrieval import Library, RayEngine, ray_engine
+from stemsim.retrieval import Library, RayEngine
+from stemsim.retrieval.indexing import ray as ray_engine
 from stemsim.separators import Bands
 
 ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")

@@ -8,6 +8,11 @@ import soundfile
 from typer.testing import CliRunner
 
 from stemsim.cli import app
+from stemsim.embedding import StemEmbedder
+from stemsim.encoders import Spectral
+from stemsim.fusion import AttentionFusion, MonotoneFusion
+from stemsim.model import StemSimilarity
+from stemsim.separators import Bands
 
 RATE = 44_100
 
@@ -119,7 +124,7 @@ def test_a_part_of_a_file_and_conditions(root):
         (["--weights", "learned"], "No weights were learned"),
         (["--from", "90"], "has no part from 90 s to the end"),
         (["--from", "0.1", "--to", "0"], "has no part from 0.1 s to 0 s"),
-        (["--text", "warm analog bass"], "knows no text"),
+        (["--text", "warm analog bass"], "does not encode text"),
         (["-k", "0"], "at least 1"),
         (["--export", "/proc/nowhere"], "cannot be written"),
     ],
@@ -131,7 +136,7 @@ def test_wrong_searches_say_what_to_do(root, arguments, message):
 def test_searches_of_nothing(root, tmp_path):
     assert "nothing to search with" in run("search", "--library", root / "L", code=2)
     assert "There is no library" in run("search", root / "sounds/song.wav", "--library", tmp_path / "none", code=2)
-    assert "No audio file" in run("search", tmp_path / "none.wav", "--library", root / "L", code=2)
+    assert "No file at" in run("search", tmp_path / "none.wav", "--library", root / "L", code=2)
     assert "There is no library" in run("index", "stats", "--library", tmp_path / "none", code=2)
 
 
@@ -145,6 +150,23 @@ def test_hits_are_exported(root, tmp_path):
         assert len(samples) / rate == pytest.approx(hit["duration"], abs=1e-4)
         original, _ = soundfile.read(hit["path"], start=round(hit["start"] * rate), frames=len(samples))
         assert np.abs(samples - original).max() < 1e-4
+
+
+@pytest.mark.parametrize("fusion", [AttentionFusion, MonotoneFusion])
+def test_a_search_says_that_the_fusion_of_the_model_ranks(root, tmp_path, fusion):
+    name = fusion.__name__
+    embedder = StemEmbedder(Bands(), Spectral(), progress=False)
+    StemSimilarity(embedder, fusion(Bands.stems)).save(tmp_path / "model")
+    run("index", root / "sounds/Kicks", "-l", tmp_path / "L", "--model", tmp_path / "model", "--no-measure")
+    arguments = "search", root / "sounds/song.wav", "--library", tmp_path / "L"
+    found = run(*arguments, "--json")
+    assert found["fusion"] == found["hits"][0]["fusion"] == name
+    assert f"ranked again by the {name} of {tmp_path}" in run(*arguments, "--weights", "learned")
+    assert f"{name} ranks the best again" in run("index", "stats", "--library", tmp_path / "L")
+    assert run(*arguments, "--json", "--weights", "equal")["fusion"] is None
+    assert name not in run(*arguments, "--weights", "drums=1")
+    (tmp_path / "model").rename(tmp_path / "elsewhere")
+    assert "Put the model back" in run(*arguments, code=2)
 
 
 def test_another_encoder_separator_or_window_is_refused(root):
@@ -186,7 +208,7 @@ def test_the_other_commands_look_after_a_library(root, tmp_path, monkeypatch):
     assert "Least recall@50: 1.0000" in run("index", "check", "--library", "L", "--queries", 3)
     (tmp_path / "check/hat.wav").unlink()
     assert run("index", "prune", "--library", "L", "--json") == {"dropped": [str(tmp_path / "check/hat.wav")]}
-    assert "1 files dropped" in run("index", "remove", "check/more", "--library", "L")
+    assert "1 files removed" in run("index", "remove", "check/more", "--library", "L")
     assert "has no file" in run("index", "remove", "check/more", "--library", "L", code=2)
     assert "index, or" not in run("index", "--help")
 
@@ -218,4 +240,4 @@ def test_wrong_comparisons_say_what_to_do(root, tmp_path, monkeypatch):
     assert "models download" in run("compare", *kicks, "--model", "clap-4stem", code=2)
     assert "Unknown encoder" in run("compare", *kicks, "--encoder", "mfcc", code=2)
     assert "cannot be written" in run("compare", *kicks, "--plot", tmp_path / "none/x.png", code=2)
-    assert "No audio file" in run("compare", kicks[0], tmp_path / "none.wav", code=2)
+    assert "No file at" in run("compare", kicks[0], tmp_path / "none.wav", code=2)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tables import make_triplets
 
 from stemsim.audio import Segment
-from stemsim.errors import ConfigError
-from stemsim.evaluation import DROPPED, PARTS, split_triplets
+from stemsim.errors import ConfigError, SplitError
+from stemsim.evaluation import DROPPED, PARTS, Splits, split_triplets
 from stemsim.triplets import Triplets
 
 SEEDS = st.integers(0, 100_000)
@@ -162,3 +162,45 @@ def test_a_table_without_triplets_has_splits_without_triplets(kind):
 def test_fractions_that_are_not_three_shares_of_one_are_refused(fractions, kind):
     with pytest.raises(ConfigError, match="add up to 1"):
         split_triplets(make_triplets(np.random.default_rng(0), 10), fractions, kind=kind)
+
+
+class TestSplits:
+    """Splits into train and test parts, drawn once and kept."""
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_are_those_of_split_triplets(self, kind):
+        table = make_triplets(np.random.default_rng(0), 200, tracks=20)
+        splits = Splits.draw(table, count=6, train_fraction=0.6, kind=kind, seed=4)
+        parts = split_triplets(table, (0.6, 0.0, 0.4), kind=kind, count=6, seed=4)
+        np.testing.assert_array_equal(splits.train, parts == 0)
+        np.testing.assert_array_equal(splits.test, parts == 2)
+        assert (len(splits), splits.kind, splits.seed) == (6, kind, 4)
+        assert splits.test_train_ratio == pytest.approx(0.4 / 0.6)
+
+    @pytest.mark.parametrize("of_train", [True, False])
+    def test_other_train_parts_are_drawn_by_type_and_never_from_the_test_parts(self, of_train):
+        table = make_triplets(np.random.default_rng(0), 300, tracks=24)
+        splits = Splits.draw(table, count=12, kind="stratified" if of_train else "grouped")
+        candidates = splits.train if of_train else ~splits.test
+        sizes = splits.train_sizes(table) // 2 if of_train else splits.train_sizes(table)
+        other = splits.retrained(table, candidates, sizes)
+        np.testing.assert_array_equal(other.test, splits.test)
+        np.testing.assert_array_equal(other.train_sizes(table), sizes)
+        for column, kind in enumerate(("XAB", "XYC")):
+            np.testing.assert_array_equal(other.train[:, table.test_type == kind].sum(axis=1), sizes[:, column])
+        assert not (other.train & ~candidates).any()
+        assert of_train or (other.train & ~splits.train).any(), "triplets that straddle are drawn as well"
+        assert len({train.tobytes() for train in other.train}) == 12
+
+    def test_empty_or_overlapping_parts_are_refused(self):
+        table = make_triplets(np.random.default_rng(4), 30)
+        for few, options in ((table, {"kind": "grouped", "train_fraction": 0.05}), (table.select([0]), {})):
+            with pytest.raises(SplitError, match="empty train or test part"):
+                Splits.draw(few, **options)
+        with pytest.raises(SplitError, match="empty train or test part"):
+            Splits.draw(table.select([]))
+        with pytest.raises(SplitError, match="triplets in both"):
+            Splits(np.ones((1, 3), bool), np.ones((1, 3), bool), "stratified", 0.7, 0)
+        for options in ({"count": 0}, {"train_fraction": 1.0}):
+            with pytest.raises(ConfigError, match="at least one split and a train fraction between 0 and 1"):
+                Splits.draw(table, **options)

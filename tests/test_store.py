@@ -110,7 +110,7 @@ def test_nothing_found_is_empty_tensors_of_the_right_shape(store, asked):
 
 
 def test_more_keys_than_one_query_takes_are_all_found(store, monkeypatch):
-    monkeypatch.setattr("stemsim.embedding.store._KEYS_PER_QUERY", 7)
+    monkeypatch.setattr("stemsim.lance_table._KEYS_PER_QUERY", 7)
     fill(store, 30, batch=30)
     assert numbers_in(store, 45) == list(range(30))
 
@@ -180,9 +180,9 @@ def test_table_that_holds_another_layout_than_its_name_says_is_an_error_that_nam
 def test_compacting_merges_the_files_and_keeps_the_rows(copy):
     store = EmbeddingStore(copy, SPEC)
     before = EmbeddingStore(copy, SPEC)  # a reader that goes on while the files are merged
-    assert store._table.stats()["fragment_stats"]["num_fragments"] == 6
+    assert store._table.raw.stats()["fragment_stats"]["num_fragments"] == 6
     store.compact()
-    assert store._table.stats()["fragment_stats"]["num_fragments"] == 1
+    assert store._table.raw.stats()["fragment_stats"]["num_fragments"] == 1
     assert numbers_in(store) == list(range(60))
     assert numbers_in(before) == list(range(60))
     put(before, [60])
@@ -347,7 +347,7 @@ def test_killed_writers_leave_a_sound_store_that_a_second_run_completes(tmp_path
 
 def replace(store, number, **columns):
     """Overwrite columns of a stored row behind the store's back, checksum excepted."""
-    table = store._table
+    table = store._table.raw
     stored = table.search().where(f"key = '{key(number)}'").to_arrow()
     if columns.get("vectors") is nan_first:  # which LanceDB refuses everywhere else
         parts = ", ".join(["CAST('NaN' AS FLOAT)"] * 24)
@@ -405,7 +405,7 @@ def test_corrupt_checksum_of_a_sound_norm_is_found_even_with_the_checksum_of_ano
         4,
         vectors=lambda _: other.vectors.flatten().tolist(),
         levels=lambda _: other.levels.flatten().tolist(),
-        checksum=lambda _: store._table.search().where(f"key = '{key(7)}'").to_arrow()["checksum"][0].as_py(),
+        checksum=lambda _: store._table.raw.search().where(f"key = '{key(7)}'").to_arrow()["checksum"][0].as_py(),
     )
     assert numbers_in(store) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
     assert "Dropped 1 corrupt rows" in caplog.text

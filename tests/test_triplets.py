@@ -1,4 +1,4 @@
-"""The triplet table and the readers that need no listening test."""
+"""The triplet table, its targets, its embeddings, and the readers that need no listening test."""
 
 import zlib
 from dataclasses import replace
@@ -7,22 +7,30 @@ import numpy as np
 import pytest
 import torch
 from fakes import write_songs
-from tables import make_triplets
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tables import LAYOUT, make_triplets
 
 from stemsim.audio import SongFolder
-from stemsim.errors import TripletError
-from stemsim.similarity import StemEmbeddings, stem_deltas
-from stemsim.triplets import SameSong, SimulatedListeners
+from stemsim.errors import ConfigError, TripletError
+from stemsim.similarity import StemEmbeddings
+from stemsim.triplets import EmbeddedTriplets, SameSong, SimulatedListeners
 
-TABLE = make_triplets(np.random.default_rng(0), 50)
+TABLE = make_triplets(np.random.default_rng(0), 60)
+VOTES = st.tuples(*[st.integers(0, 6)] * 4).map(lambda n: ((n[0] + n[1], n[2] + n[3]), (n[0], n[2])))
+SIMULATED = {"weights": {"drums": 1.0, "mix": 0.5}, "triplets": 50, "duration": 2.0, "seed": 3}
 
 
 class RandomEmbedder:
     """Stands in for a StemEmbedder: every segment has random vectors of its own."""
 
-    stems = ("bass", "drums", "mix")
+    stems = LAYOUT
+
+    def __init__(self):
+        self.embedded = []
 
     def embed(self, segments):
+        self.embedded += segments
         seeds = [zlib.crc32(f"{segment.path.parent.name}{segment.start}".encode()) for segment in segments]
         vectors = torch.stack([torch.randn(3, 8, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
         vectors = torch.nn.functional.normalize(vectors, dim=2)
@@ -36,106 +44,207 @@ def songs(tmp_path_factory):
     return SongFolder(root)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"x": TABLE.x[:-1]}, "shape"),
-        ({"votes": TABLE.votes[:, :1]}, "shape"),
-        ({"tracks": TABLE.tracks[:-1]}, "as many tracks"),
-        ({"b": TABLE.b + 1000}, "indices"),
-        ({"votes": TABLE.votes - 9}, "negative"),
-        ({"test_type": np.full(50, "ABX")}, "test types"),
-        ({"instrument": np.full(50, "kazoo")}, "instruments"),
-        ({"test_type": np.full(50, "XAB")}, "XAB: three tracks"),
-        ({"a": TABLE.b, "b": TABLE.a}, "XYC: A on X's track"),
-    ],
-)
-def test_a_table_that_breaks_its_rules_is_refused(changes, message):
-    with pytest.raises(TripletError, match=message):
-        replace(TABLE, **changes)
+class TestTable:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"x": TABLE.x[:-1]}, "shape"),
+            ({"votes": TABLE.votes[:, :1]}, "shape"),
+            ({"tracks": TABLE.tracks[:-1]}, "as many tracks"),
+            ({"b": TABLE.b + 1000}, "indices"),
+            ({"votes": TABLE.votes - 9}, "negative"),
+            ({"test_type": np.full(60, "ABX")}, "test types"),
+            ({"instrument": np.full(60, "kazoo")}, "instruments"),
+            ({"test_type": np.full(60, "XAB")}, "XAB: three tracks"),
+            ({"a": TABLE.b, "b": TABLE.a}, "XYC: A on X's track"),
+            ({"sure_votes": TABLE.votes + 1}, "must lie between 0 and `votes`"),
+            ({"sure_votes": -np.ones_like(TABLE.votes)}, "must lie between 0 and `votes`"),
+            ({"sure_votes": TABLE.votes[:, :1]}, "`sure_votes` must have shape"),
+        ],
+    )
+    def test_a_table_that_breaks_its_rules_is_refused(self, changes, message):
+        with pytest.raises(TripletError, match=message):
+            replace(TABLE, **changes)
+
+    def test_selecting_rows_keeps_them_and_only_their_segments(self):
+        graded = replace(TABLE, sure_votes=TABLE.votes // 2)
+        chosen = graded.select([3, 7])
+        for row, original in enumerate([3, 7]):
+            for role in ("x", "a", "b"):
+                index, before = getattr(chosen, role)[row], getattr(TABLE, role)[original]
+                assert chosen.segments[index] == TABLE.segments[before]
+                assert chosen.tracks[index] == TABLE.tracks[before]
+        assert len(chosen.segments) == len(set(chosen.segments)) <= 6
+        np.testing.assert_array_equal(chosen.votes, TABLE.votes[[3, 7]])
+        np.testing.assert_array_equal(chosen.sure_votes, graded.sure_votes[[3, 7]])
+        assert len(TABLE.select([])) == 0
+
+    def test_filters_keep_what_meets_them(self):
+        votes = np.tile([[4, 1], [3, 2], [1, 1], [0, 0], [0, 3]], (12, 1))
+        table = replace(TABLE, votes=votes)
+        assert len(table.filter()) == 36, "ties and triplets without votes have no majority"
+        assert {tuple(row) for row in table.filter(min_agreement=0.8).votes.tolist()} == {(4, 1), (0, 3)}
+        assert len(table.filter(min_votes=5)) == 24
+        assert set(table.filter(test_type="XYC").test_type) == {"XYC"}
+        assert len(table.filter(instrument="drums")) == 0
+        for wrong in ({"min_agreement": 80}, {"min_votes": -1}):
+            with pytest.raises(TripletError, match="min_agreement"):
+                table.filter(**wrong)
+
+    @given(st.lists(VOTES, min_size=1, max_size=20))
+    @settings(max_examples=50, deadline=None)
+    def test_targets_are_those_of_a_slow_mean_and_a_swap_flips_their_signs_exactly(self, rows):
+        votes, sure = (np.array(column) for column in zip(*rows, strict=True))
+        table = replace(TABLE.select(np.arange(len(rows))), votes=votes, sure_votes=sure)
+        swapped = replace(table, votes=votes[:, ::-1], sure_votes=sure[:, ::-1])
+        for kind in ("majority", "share", "graded"):
+            found = table.target(kind)
+            assert np.array_equal(found, -swapped.target(kind))
+            assert found.dtype == np.float64
+            assert (np.abs(found) <= 1.0).all()
+            for target, (for_a, for_b), (sure_a, sure_b) in zip(found, votes.tolist(), sure.tolist(), strict=True):
+                grades = {
+                    "majority": [np.sign(for_a - for_b)],
+                    "share": [1] * for_a + [-1] * for_b,
+                    "graded": [1] * sure_a + [0.5] * (for_a - sure_a) + [-1] * sure_b + [-0.5] * (for_b - sure_b),
+                }[kind]
+                assert target == pytest.approx(np.mean(grades) if grades else 0.0)
+        if votes.any():
+            weights = table.vote_weights()
+            assert weights.mean() == pytest.approx(1.0)
+            np.testing.assert_allclose(weights * votes.sum() / len(votes), votes.sum(axis=1))
+
+    def test_missing_votes_and_unknown_names_are_errors(self):
+        with pytest.raises(TripletError, match=r"needs answers with the listener's confidence; made up.*`share`"):
+            TABLE.target("graded")
+        with pytest.raises(ConfigError, match="majority, share, graded; got 'soft'"):
+            TABLE.target("soft")
+        with pytest.raises(ConfigError, match="overall, timbre, rhythm, melody; got 'harmony'"):
+            TABLE.about("harmony")
+        with pytest.raises(TripletError, match="no votes on the 60 triplets"):
+            replace(TABLE, votes=np.zeros_like(TABLE.votes)).vote_weights()
+        assert len(TABLE.select([]).vote_weights()) == 0
 
 
-def test_selecting_rows_keeps_them_and_only_their_segments():
-    chosen = TABLE.select([3, 7])
-    for row, original in enumerate([3, 7]):
-        for role in ("x", "a", "b"):
-            index, before = getattr(chosen, role)[row], getattr(TABLE, role)[original]
-            assert chosen.segments[index] == TABLE.segments[before]
-            assert chosen.tracks[index] == TABLE.tracks[before]
-    assert len(chosen.segments) == len(set(chosen.segments)) <= 6
-    np.testing.assert_array_equal(chosen.votes, TABLE.votes[[3, 7]])
-    assert len(TABLE.select([])) == 0
+class TestEmbedded:
+    def test_features_are_those_of_a_loop_and_rows_keep_their_own(self):
+        embedded = EmbeddedTriplets.of(TABLE, RandomEmbedder())
+        vectors = embedded.embeddings.vectors.double()
+        for row, (x, a, b) in enumerate(zip(TABLE.x, TABLE.a, TABLE.b, strict=True)):
+            expected = [vectors[x, stem] @ vectors[a, stem] - vectors[x, stem] @ vectors[b, stem] for stem in range(3)]
+            torch.testing.assert_close(embedded.deltas[row], torch.stack(expected))
+        chosen = embedded.select([5, 2])
+        assert len(chosen) == 2
+        torch.testing.assert_close(chosen.deltas, embedded.deltas[[5, 2]])
+        torch.testing.assert_close(chosen.roles()[0].vectors, embedded.roles(torch.tensor([5, 2]))[0].vectors)
+        assert embedded.target("share").dtype == embedded.vote_weights().dtype == torch.float64
+
+    def test_several_tables_embed_each_distinct_segment_once(self):
+        embedder, tables = RandomEmbedder(), {"one": TABLE, "two": TABLE.select([1, 4])}
+        found = EmbeddedTriplets.of_tables(tables, embedder)
+        assert len(embedder.embedded) == len(set(embedder.embedded)) == len(TABLE.segments)
+        for name, table in tables.items():
+            torch.testing.assert_close(found[name].deltas, EmbeddedTriplets.of(table, embedder).deltas)
+
+    def test_embeddings_of_other_segments_or_stems_are_refused(self):
+        embeddings = RandomEmbedder().embed(TABLE.segments)
+        for wrong, stems in ((embeddings.take(torch.arange(3)), LAYOUT), (embeddings, ("mix",))):
+            with pytest.raises(TripletError, match="Expected embeddings of 18 segments and"):
+                EmbeddedTriplets(TABLE, wrong, stems)
 
 
-def test_filters_keep_what_meets_them():
-    votes = np.tile([[4, 1], [3, 2], [1, 1], [0, 0], [0, 3]], (10, 1))
-    table = replace(TABLE, votes=votes)
-    assert len(table.filter()) == 30, "ties and triplets without votes have no majority"
-    kept = table.filter(min_agreement=0.8)
-    assert {tuple(row) for row in kept.votes.tolist()} == {(4, 1), (0, 3)}
-    assert len(table.filter(min_votes=5)) == 20
-    assert set(table.filter(test_type="XYC").test_type) == {"XYC"}
-    assert len(table.filter(instrument="drums")) == 0
-    with pytest.raises(TripletError, match="min_agreement"):
-        table.filter(min_agreement=80)
+class TestSameSong:
+    def test_triplets_are_xyc_and_follow_their_seed(self, songs):
+        first, again, other = (SameSong(songs, 60, 3.0, seed=seed).read() for seed in (1, 1, 2))
+        np.testing.assert_array_equal(first.x, again.x)
+        assert len(other.x) != len(first.x) or (other.x != first.x).any()
+        assert set(first.test_type) == {"XYC"}  # and the table has verified the tracks
+        assert (first.x != first.a).all()
+        assert (first.preference == 1).all()
+        rows = np.stack([first.x, first.a, first.b], axis=1)
+        assert len(np.unique(rows, axis=0)) == len(rows)
+        assert list(SameSong(songs, triplets=20, duration=2.0).read_questions()) == ["overall"]
 
-
-def test_same_song_triplets_are_xyc_and_follow_their_seed(songs):
-    first, again, other = (SameSong(songs, 60, 3.0, seed=seed).read(None) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first.x, again.x)
-    assert len(other.x) != len(first.x) or (other.x != first.x).any()
-    assert set(first.test_type) == {"XYC"}  # and the table has verified the tracks
-    assert (first.x != first.a).all()
-    assert (first.preference == 1).all()
-    rows = np.stack([first.x, first.a, first.b], axis=1)
-    assert len(np.unique(rows, axis=0)) == len(rows)
-
-
-def test_too_few_songs_are_an_error(tmp_path):
-    write_songs(tmp_path, 1, 12.0)
-    with pytest.raises(TripletError, match="need two songs"):
-        SameSong(SongFolder(tmp_path), 10, 3.0).read(None)
-    with pytest.raises(TripletError, match="three songs"):
-        SimulatedListeners(SongFolder(tmp_path), {"mix": 1.0}, 10, duration=3.0).read(RandomEmbedder())
+    def test_too_few_songs_are_an_error(self, tmp_path):
+        write_songs(tmp_path, 1, 12.0)
+        with pytest.raises(TripletError, match="need two songs"):
+            SameSong(SongFolder(tmp_path), 10, 3.0).read()
+        with pytest.raises(TripletError, match="three songs"):
+            SimulatedListeners(SongFolder(tmp_path), {"mix": 1.0}, 10, duration=3.0).read()
+        with pytest.raises(TripletError, match="at least 1"):
+            SameSong(SongFolder(tmp_path), triplets=0)
 
 
 def simulate(songs, **options):
     reader = SimulatedListeners(songs, {"drums": 2.0, "mix": 1.0}, 400, duration=3.0, hop=0.5, **options)
-    return reader.read(RandomEmbedder())
+    return reader.embed(RandomEmbedder())
 
 
-def features(table, embedder):
-    embeddings = embedder.embed(table.segments)
-    return stem_deltas(*(embeddings.take(torch.from_numpy(column)) for column in (table.x, table.a, table.b))).numpy()
+class TestSimulatedListeners:
+    def test_infallible_listeners_vote_by_the_true_weights(self, songs):
+        found = simulate(songs, noise=0.0)
+        np.testing.assert_array_equal(found.triplets.preference, np.sign(found.deltas.numpy() @ [0.0, 2.0, 1.0]))
+        assert (found.triplets.votes.max(axis=1) == 9).all()
+        assert found.triplets.true_weights == {"bass": 0.0, "drums": 2.0, "mix": 1.0}
+        assert found.triplets.simulated
+        assert "simulated" in found.triplets.source
 
+    def test_noise_makes_listeners_disagree_and_the_seed_decides(self, songs):
+        shares = [
+            (v := simulate(songs, noise=noise).triplets.votes).max(axis=1).sum() / v.sum() for noise in (0.1, 0.5, 2)
+        ]
+        assert shares[0] > shares[1] > shares[2]
+        first, again = (simulate(songs, seed=3).triplets for _ in range(2))
+        np.testing.assert_array_equal(first.votes, again.votes)
+        pinned = {0.5: [9, 0, 0, 7, 7, 0, 0, 3], 0.0: [9, 0, 0, 9, 9, 0, 0, 0]}
+        for noise, for_a in pinned.items():
+            for more in ({}, {"perspectives": {"rhythm": {"drums": 1.0}}}):
+                reader = SimulatedListeners(songs, **SIMULATED, noise=noise, **more)
+                assert reader.embed(RandomEmbedder()).triplets.votes[:8, 0].tolist() == for_a
+                assert not reader.read().votes.any(), "nobody votes before the segments are heard"
 
-def test_infallible_listeners_vote_by_the_true_weights(songs):
-    table = simulate(songs, noise=0.0)
-    score = features(table, RandomEmbedder()) @ [0.0, 2.0, 1.0]
-    np.testing.assert_array_equal(table.preference, np.sign(score))
-    assert (table.votes.max(axis=1) == 9).all()
-    assert table.true_weights == {"bass": 0.0, "drums": 2.0, "mix": 1.0}
-    assert "simulated" in table.source
+    def test_least_squares_recovers_their_weights(self, songs):
+        found = simulate(songs, noise=0.5, min_agreement=0.6)
+        weights = np.linalg.lstsq(found.deltas.numpy(), found.triplets.preference, rcond=None)[0]
+        truth = np.array([0.0, 2.0, 1.0])
+        assert weights @ truth / (np.linalg.norm(weights) * np.linalg.norm(truth)) > 0.97
+        assert found.triplets.retained(min_agreement=0.6).all()
 
+    def test_grades_tell_how_clear_the_triplet_is(self, songs):
+        def sure(**options):
+            table = SimulatedListeners(songs, **SIMULATED, **options).embed(RandomEmbedder()).triplets
+            share = table.sure_votes.sum(axis=1) / table.votes.sum(axis=1)
+            return share, table.votes.max(axis=1) == 9
 
-def test_noise_makes_listeners_disagree_and_the_seed_decides(songs):
-    shares = [simulate(songs, noise=noise).majority_share.mean() for noise in (0.1, 0.5, 2.0)]
-    assert shares[0] > shares[1] > shares[2]
-    first, again = (simulate(songs, seed=3) for _ in range(2))
-    np.testing.assert_array_equal(first.votes, again.votes)
+        assert sure(noise=0.0)[0].min() == sure(sure_from=0.0)[0].min() == 1.0
+        assert sure(sure_from=50.0)[0].mean() < 0.01
+        share, clear = sure()
+        assert 0.2 < share.mean() < 0.5
+        assert share[clear].mean() > 2 * share[~clear].mean()
 
+    def test_perspectives_are_chosen_by_their_own_votes_and_know_their_truth(self, songs):
+        more = {"rhythm": {"drums": 1.0}, "timbre": {"bass": 1.0}}
+        reader, embedder = (
+            SimulatedListeners(songs, **SIMULATED, min_agreement=0.8, perspectives=more),
+            RandomEmbedder(),
+        )
+        found = reader.embed_questions(embedder)
+        assert list(found) == ["overall", "timbre", "rhythm"]
+        assert found["rhythm"].triplets.true_weights == {"bass": 0.0, "drums": 1.0, "mix": 0.0}
+        assert all(one.triplets.retained(min_agreement=0.8).all() for one in found.values())
+        assert len(embedder.embedded) == len(set(embedder.embedded)), "all questions are about the same segments"
+        np.testing.assert_array_equal(found["overall"].triplets.votes, reader.embed(embedder).triplets.votes)
 
-def test_least_squares_recovers_the_weights_of_simulated_listeners(songs):
-    table = simulate(songs, noise=0.5, min_agreement=0.6)
-    weights = np.linalg.lstsq(features(table, RandomEmbedder()), table.preference, rcond=None)[0]
-    truth = np.array([0.0, 2.0, 1.0])
-    assert weights @ truth / (np.linalg.norm(weights) * np.linalg.norm(truth)) > 0.97
-    assert (table.majority_share >= 0.6).all()
-
-
-def test_weights_of_stems_that_are_not_there_are_an_error(songs):
-    with pytest.raises(TripletError, match=r"weigh piano.*gives bass, drums, mix"):
-        SimulatedListeners(songs, {"piano": 1.0}, 10, duration=3.0).read(RandomEmbedder())
-    for bad in ({"listeners": 0}, {"noise": -1.0}, {"xab_fraction": 1.5}):
-        with pytest.raises(TripletError, match="at least one triplet"):
-            SimulatedListeners(songs, {"mix": 1.0}, 10, **bad)
+    def test_refusals(self, songs):
+        with pytest.raises(TripletError, match=r"weights for piano.*provides bass, drums, mix"):
+            SimulatedListeners(songs, {"piano": 1.0}, 10, duration=3.0).embed(RandomEmbedder())
+        for wrong in ({"listeners": 0}, {"noise": -1.0}, {"xab_fraction": 1.5}):
+            with pytest.raises(TripletError, match="at least one triplet"):
+                SimulatedListeners(songs, {"mix": 1.0}, 10, **wrong)
+        for wrong in (
+            {"perspectives": {"harmony": {"mix": 1.0}}},
+            {"perspectives": {"rhythm": {}}},
+            {"sure_from": -1.0},
+        ):
+            with pytest.raises(TripletError, match="can be asked about timbre, rhythm, melody"):
+                SimulatedListeners(songs, **SIMULATED, **wrong)

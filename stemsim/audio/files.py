@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import soundfile
 import torch
 from torch import Tensor
@@ -148,7 +147,11 @@ def read_audio(
         raise AudioError(msg)
     if not pad and first + frames == info.frames + 1:
         first = max(0, first - 1)  # start and duration were both rounded up
-    samples = _decode(path, info, first, frames)
+    try:
+        samples, _ = soundfile.read(str(path), frames, first, dtype="float32", always_2d=True)  # (time, channel)
+    except (soundfile.LibsndfileError, OSError) as error:
+        msg = f"Decoding {path} failed at {first / info.sample_rate:.3f} s: {error} The file is damaged; replace it."
+        raise AudioError(msg) from error
     if len(samples) < frames and not pad:
         msg = (
             f"{path} ends too early: asked for {frames / info.sample_rate:.3f} s from {start:.3f} s, got "
@@ -157,35 +160,18 @@ def read_audio(
         )
         raise AudioError(msg)
     if not np.isfinite(samples).all():
-        msg = f"{path} holds NaN or infinite samples between {start} s and {start + frames / info.sample_rate} s. "
-        raise AudioError(msg + "Export it again.")
+        end = start + frames / info.sample_rate
+        msg = f"{path} holds NaN or infinite samples between {start} s and {end} s. Export it again."
+        raise AudioError(msg)
     waveform = torch.zeros(info.channels, frames)
     waveform[:, : len(samples)] = torch.from_numpy(samples.T)
     return waveform, info.sample_rate
 
 
-def _decode(path: Path, info: AudioInfo, first: int, frames: int) -> npt.NDArray[np.float32]:
-    """Return up to `frames` samples `(time, channel)` from `first` on; fewer at the end of the file."""
-    if first >= info.frames:
-        return np.zeros((0, info.channels), np.float32)
-    try:
-        with soundfile.SoundFile(str(path)) as file:
-            file.seek(first)
-            wanted = min(frames, info.frames - first)
-            samples: npt.NDArray[np.float32] = file.read(wanted, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        msg = f"Decoding {path} failed at {first / info.sample_rate:.3f} s: {error} The file is damaged; replace it."
-        raise AudioError(msg) from error
-    return samples
-
-
 def write_audio(path: Path, waveform: Tensor, sample_rate: int) -> None:
-    """Write a waveform as 16-bit audio, in the format given by the extension of the file name.
+    """Write a waveform `(channel, time)` as 16-bit audio, in the format given by the extension of the file name.
 
-    Args:
-        path: File to write; its folder must exist.
-        waveform: `(channel, time)`; samples beyond [-1, 1] are clipped.
-        sample_rate: In Hz.
+    Samples beyond [-1, 1] are clipped; the folder must exist.
     """
     file_format = "AIFF" if path.suffix.lower() == ".aif" else None  # soundfile only knows `.aiff`
     soundfile.write(str(path), waveform.clamp(-1.0, 1.0).T.numpy(), sample_rate, format=file_format)

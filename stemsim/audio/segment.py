@@ -35,15 +35,10 @@ class Segment:
 
     @classmethod
     def between(cls, path: Path, start: float | None, end: float | None) -> Self:
-        """Return the part of a file between two times.
-
-        Args:
-            path: An audio file.
-            start: Start of the part in seconds; None: the start of the file.
-            end: End of the part in seconds; None, or a time after the end of the file: the end of the file.
+        """Return the part of a file between two times in seconds; None means the start or the end of the file.
 
         Raises:
-            AudioError: If there is no such part.
+            AudioError: If there is no such part. An `end` after the end of the file is no error.
         """
         length = audio_info(path).duration
         first, last = 0.0 if start is None else start, length if end is None else min(end, length)
@@ -107,10 +102,7 @@ class SongFolder:
         self.root = Path(root)
 
     def songs(self) -> list[Song]:
-        """Find the songs, sorted by name.
-
-        Returns:
-            One entry for each subfolder with a `mix.*` file, and one for each audio file outside such subfolders.
+        """Find the songs, sorted by name: subfolders with a `mix.*` file, and audio files outside such subfolders.
 
         Raises:
             DataNotFoundError: If the folder does not exist or holds no audio.
@@ -118,19 +110,14 @@ class SongFolder:
         if not self.root.is_dir():
             msg = f"No folder of songs at {self.root}. Set `root` to a folder with audio files or multitrack songs."
             raise DataNotFoundError(msg)
+        below = ((path, path.relative_to(self.root).parts) for path in sorted(self.root.rglob("*")))
         # Hidden folders are not music, but the trash, or leftovers of a killed process.
-        files = [
-            path
-            for path in sorted(self.root.rglob("*"))
-            if is_audio_path(path)
-            and path.is_file()
-            and not any(part.startswith(".") for part in path.relative_to(self.root).parts)
-        ]
+        visible = (path for path, parts in below if not any(part.startswith(".") for part in parts))
+        files = [path for path in visible if is_audio_path(path) and path.is_file()]
         mixes = {path.parent: path for path in files if path.stem == "mix" and path.parent != self.root}
         found = [Song(str(folder.relative_to(self.root)), mix) for folder, mix in mixes.items()]
-        found += [
-            Song(str(path.relative_to(self.root)), path) for path in files if not mixes.keys() & set(path.parents)
-        ]
+        alone = (path for path in files if not mixes.keys() & set(path.parents))
+        found += [Song(str(path.relative_to(self.root)), path) for path in alone]
         if not found:
             msg = f"No audio in {self.root}: expected wav, flac, ogg, mp3 or aiff files, or subfolders with a mix.*."
             raise DataNotFoundError(msg)

@@ -26,15 +26,10 @@ def to_channels(waveform: Tensor, channels: int) -> Tensor:
 
 
 def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
-    """Resample with soxr at high quality, to exactly `round(time * target_rate / source_rate)` samples.
-
-    Args:
-        waveform: `(..., time)`, float32.
-        source_rate: Its sample rate in Hz.
-        target_rate: Sample rate wanted, in Hz; if it is equal, the waveform is returned as it is.
+    """Resample a float32 waveform `(..., time)` between two rates in Hz with soxr at high quality.
 
     Returns:
-        Waveform `(..., new_time)` on the CPU.
+        Waveform `(..., round(time * target_rate / source_rate))` on the CPU; the same one if the rates are equal.
     """
     if source_rate == target_rate:
         return waveform
@@ -57,10 +52,7 @@ def is_finite(waveform: Tensor) -> bool:
 
 
 def level_dbfs(waveform: Tensor) -> Tensor:
-    """Measure the level: root mean square over time relative to an amplitude of 1, in decibels.
-
-    Args:
-        waveform: `(..., time)`.
+    """Measure the level of waveforms `(..., time)`: root mean square over time relative to an amplitude of 1.
 
     Returns:
         Level `(...)` in dBFS, at least `LEVEL_FLOOR`; 0 for a full-scale square wave, -3.01 for a full-scale sine.

@@ -25,6 +25,15 @@ class _Shard(NamedTuple):
     number: int
     total: int
 
+    @classmethod
+    def parse(cls, text: str) -> "_Shard":
+        """Read `I/N`."""
+        number, _, total = text.partition("/")
+        if not number.isdecimal() or not total.isdecimal() or not 1 <= int(number) <= int(total):
+            msg = f"--shard must be I/N with I from 1 to N, such as 1/4; got {text!r}."
+            raise ConfigError(msg)
+        return cls(int(number), int(total))
+
     def of(self, items: Sequence[T]) -> Sequence[T]:
         """Return the items of this part."""
         return items[len(items) * (self.number - 1) // self.total : len(items) * self.number // self.total]
@@ -58,20 +67,12 @@ def embed_command(
     """
     arguments = [*(f"--config={path}" for path in config), *context.args]
     with readable_errors():
-        part = None if shard is None else _parse_shard(shard)
+        part = None if shard is None else _Shard.parse(shard)
         if devices is not None and "," in devices:
             _embed_on(devices.split(","), arguments, part or _Shard(1, 1))
         elif devices is not None:
             arguments += ["--data.device", devices]
         _embed(arguments, part)
-
-
-def _parse_shard(text: str) -> _Shard:
-    index, slash, count = text.partition("/")
-    if not slash or not index.isdecimal() or not count.isdecimal() or not 1 <= int(index) <= int(count):
-        msg = f"--shard must be I/N with I from 1 to N, such as 1/4; got {text!r}."
-        raise ConfigError(msg)
-    return _Shard(int(index), int(count))
 
 
 def _embed_on(devices: list[str], arguments: list[str], shard: _Shard) -> None:
@@ -112,9 +113,9 @@ def _show(data: "TripletDataModule") -> None:
     from rich.table import Table
 
     store = data.embedder.store
-    table = Table()
-    for column in ("stem", "segments where it sounds", "median level there, dBFS"):
-        table.add_column(column, justify="left" if column == "stem" else "right")
+    table = Table("stem")
+    for column in ("segments where it sounds", "median level there, dBFS"):
+        table.add_column(column, justify="right")
     triplets, (_, levels, present) = data.embedded.triplets, data.embedded.embeddings
     for index, stem in enumerate(data.stems):
         heard = levels[present[:, index], index]

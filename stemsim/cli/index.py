@@ -1,4 +1,4 @@
-"""`stemsim index`: put folders of audio into a library, and look after it."""
+"""`stemsim index`: add folders of audio to a library, and maintain it."""
 
 import json
 from dataclasses import asdict
@@ -10,19 +10,18 @@ import typer
 from typer.core import TyperGroup
 
 from stemsim.cli.errors import readable_errors
+from stemsim.cli.libraries import DeviceOption, JsonOption, LibraryOption, open_library, open_or_make, print_json
 from stemsim.cli.parts import ENCODER_HELP, SEPARATOR_HELP
 
 if TYPE_CHECKING:
     from stemsim.retrieval.growth import CostPerItem, Needs
+    from stemsim.retrieval.indexing.adding import AddReport
     from stemsim.retrieval.library import Library
     from stemsim.retrieval.recall import RecallCheck
-    from stemsim.retrieval.report import AddReport
-    from stemsim.retrieval.stats import LibraryStats
 
-__all__ = ["LibraryOption", "index_app"]
+__all__ = ["index_app"]
 
-LibraryOption = Annotated[str, typer.Option("--library", "-l", help="Folder of the library, or s3://...")]
-_JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+_Paths = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders, or single files.")]
 _NO_MODEL = (
     "Made with frequency bands and the encoder Spectral, which need no downloaded weights and are far behind the "
     "ready-made models (--model muq-6stem)."
@@ -30,7 +29,7 @@ _NO_MODEL = (
 
 
 class _Engine(StrEnum):
-    """Where files are embedded."""
+    """Place where files are embedded."""
 
     LOCAL = "local"
     RAY = "ray"
@@ -40,7 +39,7 @@ class _WithDefault(TyperGroup):
     """Takes `stemsim index DIR` for `stemsim index add DIR`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # the context is click's or typer's own
-        """Put the name of the usual command before arguments that begin with none."""
+        """Put the default command before arguments that begin with none."""
         if args and args[0] not in self.commands and args[0] != "--help":
             args = ["add", *args]
         return super().parse_args(ctx, args)
@@ -49,8 +48,8 @@ class _WithDefault(TyperGroup):
 index_app = typer.Typer(
     cls=_WithDefault,
     help=(
-        "Put folders of loops, samples and songs into a library: `stemsim index DIR... --library L` is short for "
-        "`stemsim index add DIR... --library L`. The other commands look after it; name a folder `check` as ./check."
+        "Add folders of loops, samples and songs to a library: `stemsim index DIR... --library L` is short for "
+        "`stemsim index add DIR... --library L`. The other commands maintain it; name a folder `check` as ./check."
     ),
     no_args_is_help=True,
 )
@@ -58,7 +57,7 @@ index_app = typer.Typer(
 
 @index_app.command("add")
 def add_command(
-    paths: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders, or single files.")],
+    paths: _Paths,
     library: LibraryOption,
     model: Annotated[
         str | None, typer.Option(help="Encoder, separator and weights of a ready-made model, such as muq-6stem.")
@@ -72,52 +71,54 @@ def add_command(
     ] = None,
     hop: Annotated[
         float | None,
-        typer.Option(help="From one item to the next, in seconds.", show_default="the library's, else the window"),
+        typer.Option(
+            help="From one item's start to the next, in seconds.", show_default="the library's, else the window"
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Batches in work at once; with --engine ray, actors.", show_default="one a core")
+        int | None,
+        typer.Option(help="Batches processed at once; with --engine ray, actors.", show_default="one for each core"),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Most items embedded at once.", show_default="16")] = None,
-    device: Annotated[str, typer.Option(help="Where the models compute: cpu, cuda:0, ...")] = "cpu",
+    device: DeviceOption = "cpu",
     index: Annotated[
-        str | None, typer.Option(help="Keep the items in this Milvus: http://host:19530, or a file of milvus-lite.")
+        str | None,
+        typer.Option(
+            help="Keep the items in this Milvus: http://host:19530, or a file of milvus-lite; #name at its end names "
+            "the collection."
+        ),
     ] = None,
     engine: Annotated[
         _Engine, typer.Option(help="Where files are embedded: here, or on the Ray cluster that RAY_ADDRESS names.")
     ] = _Engine.LOCAL,
     measure: Annotated[
-        bool, typer.Option("--measure/--no-measure", help="Measure tempo and key where file names do not say them.")
+        bool, typer.Option("--measure/--no-measure", help="Measure tempo and key where file names do not state them.")
     ] = True,
     progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show a progress bar.")] = True,
-    as_json: _JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Add folders to a library; what is in it already is skipped, and what has changed is replaced.
+    """Add folders to a library; unchanged files are skipped, changed ones replaced.
 
-    An interrupted run goes on where it stopped, and several may fill one library. A file that cannot be read is listed
-    with its reason at the end and stops nothing. A new library without --model, --encoder and --separator is made with
-    spectral and bands, which need no downloaded weights and are far behind the ready-made models; an old one goes on as
-    it was made.
+    An interrupted run continues where it stopped, and several may fill one library. A file that cannot be read is
+    listed with its reason at the end and stops nothing. A new library without --model, --encoder and --separator is
+    made with spectral and bands, which need no downloaded weights and are far behind the ready-made models; an existing
+    one goes on as it was made.
     """
     with readable_errors():
-        from stemsim.cli.libraries import open_or_make
-        from stemsim.retrieval.ray_engine import RayEngine
-
-        opened, is_new = open_or_make(
-            library,
-            model=model,
-            encoder=encoder,
-            separator=separator,
-            windows=(window, hop),
-            computing=(device, workers, batch_size),
-            index=index,
-        )
+        computing = {"device": device, "workers": workers, "batch_size": batch_size}
+        parts = {"model": model, "encoder": encoder, "separator": separator}
+        opened, is_new = open_or_make(library, **parts, computing=computing, window=window, hop=hop, index=index)
         if is_new and not as_json:
             made_with = f"New library {opened.root}: {opened.card.separator} x {opened.card.encoder}."
-            typer.echo(made_with if model or encoder or separator else f"{made_with} {_NO_MODEL}")
-        on = RayEngine(actors=workers, device=device, batch_size=batch_size) if engine is _Engine.RAY else None
+            typer.echo(made_with if any(parts.values()) else f"{made_with} {_NO_MODEL}")
+        on = None
+        if engine is _Engine.RAY:
+            from stemsim.retrieval import RayEngine
+
+            on = RayEngine(actors=workers, device=device, batch_size=batch_size)
         report = opened.add(paths, listen=measure, engine=on, progress=progress)
         if as_json:
-            typer.echo(json.dumps({"library": opened.root, **report.to_dict()}, indent=2))
+            print_json({"library": opened.root, **report.to_dict()})
         else:
             _show_report(report, opened)
 
@@ -128,54 +129,64 @@ def check_command(
     k: Annotated[int, typer.Option("-k", help="Number of items that each search asks for.")] = 50,
     queries: Annotated[int, typer.Option(help="Number of searches with each kind of weights.")] = 20,
     seed: Annotated[int, typer.Option(help="Seed of the draw of queries and weights.")] = 0,
-    as_json: _JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare the answers of the index with exact ones, for random, single-stem, negative and cross-stem weights."""
     with readable_errors():
-        from stemsim.retrieval.library import Library
         from stemsim.retrieval.recall import recall_check
 
-        check = recall_check(Library(library).index, k=k, queries=queries, seed=seed)
+        check = recall_check(open_library(library).index, k=k, queries=queries, seed=seed)
     if as_json:
         rows = json.loads(check.frame.to_json(orient="records"))
-        typer.echo(json.dumps({"items": check.items, "k": check.k, "index": check.answer, "weights": rows}, indent=2))
+        print_json({"items": check.items, "k": check.k, "index": check.answer, "weights": rows})
     else:
         _show_check(check)
 
 
 @index_app.command("stats")
-def stats_command(library: LibraryOption, as_json: _JsonOption = False) -> None:
-    """Say what is in a library, and how it was made."""
+def stats_command(library: LibraryOption, as_json: JsonOption = False) -> None:
+    """Show the content of a library, and how it was made."""
     with readable_errors():
-        from stemsim.retrieval.library import Library
-
-        opened = Library(library)
-        stats = opened.stats()
+        opened = open_library(library)
+        stats, card = opened.stats(), opened.card
     if as_json:
-        card = opened.card.to_dict()
-        typer.echo(json.dumps({"library": opened.root, **stats.to_dict(), "made_with": card}, indent=2))
-    else:
-        _show_stats(stats, opened)
+        print_json({"library": opened.root, **asdict(stats), "made_with": card.to_dict()})
+        return
+    fusion = f"; {card.fusion} ranks the best again" if card.fusion else ""
+    lines = {
+        "library": opened.root,
+        "made with": f"{card.model + ': ' if card.model else ''}{card.separator} x {card.encoder}",
+        "items": f"windows of {card.windowing.length:g} s every {card.windowing.step:g} s",
+        "holds": f"{stats.files} files, {stats.hours:.2f} h, {stats.items} items ({stats.silent} files are silent)",
+        "missing": f"{stats.missing} files no longer exist on the disk" if stats.missing else "",
+        "stems": ", ".join(f"{stem} {count}" for stem, count in stats.stems.items()),
+        "categories": ", ".join(f"{name or 'none'} {count}" for name, count in stats.categories.items()),
+        "known": f"tempo of {stats.with_bpm} items, key of {stats.with_key}",
+        "weights": (", ".join(f"{stem}={weight:g}" for stem, weight in card.weights.items()) or "equal") + fusion,
+        "search": stats.index,
+    }
+    _show_lines({name: text for name, text in lines.items() if text}, 12)
 
 
 @index_app.command("plan")
 def plan_command(
     library: LibraryOption,
     items: Annotated[int, typer.Option(help="Number of items that the library is to hold.")] = 10_000_000,
-    sample: Annotated[int, typer.Option(help="Of how many of its items the files are indexed again.")] = 32,
-    made: Annotated[int, typer.Option(help="Number of made-up items that disk and searches are measured on.")] = 20_000,
-    device: Annotated[str, typer.Option(help="Where the models compute: cpu, cuda:0, ...")] = "cpu",
-    as_json: _JsonOption = False,
+    sample: Annotated[int, typer.Option(help="Number of its items whose files are indexed again.")] = 32,
+    made: Annotated[
+        int, typer.Option(help="Number of synthetic items on which disk space and searches are measured.")
+    ] = 20_000,
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
 ) -> None:
-    """Measure what an item costs on this machine, and compute from it what a larger library needs; takes minutes."""
+    """Measure the cost of an item on this machine, and compute the needs of a larger library; takes minutes."""
     with readable_errors():
-        from stemsim.cli.libraries import open_library
         from stemsim.retrieval.growth import measure_cost, needs
 
-        cost = measure_cost(open_library(library, device=device), items=sample, made=made)
+        cost = measure_cost(open_library(library, device), items=sample, made=made)
         needed = needs(cost, items)
     if as_json:
-        typer.echo(json.dumps({"measured": asdict(cost), "needs": asdict(needed)}, indent=2))
+        print_json({"measured": asdict(cost), "needs": asdict(needed)})
     else:
         _show_plan(cost, needed)
 
@@ -184,34 +195,23 @@ def plan_command(
 def prune_command(
     library: LibraryOption,
     even_all: Annotated[
-        bool, typer.Option("--even-all", help="Even if not a single file is there any more: is its disk mounted?")
+        bool, typer.Option("--even-all", help="Even if not a single file exists any more: is their disk mounted?")
     ] = False,
-    as_json: _JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Drop the files that are not on the disk any more."""
+    """Remove the files that no longer exist on the disk."""
     with readable_errors():
-        from stemsim.retrieval.library import Library
-
-        dropped = Library(library).prune(even_all=even_all)
-    _show_dropped(dropped, as_json=as_json)
+        _show_dropped(open_library(library).prune(even_all=even_all), as_json=as_json)
 
 
 @index_app.command("remove")
-def remove_command(
-    paths: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders, or single files.")],
-    library: LibraryOption,
-    as_json: _JsonOption = False,
-) -> None:
-    """Drop files and folders from a library, and not from the disk."""
+def remove_command(paths: _Paths, library: LibraryOption, as_json: JsonOption = False) -> None:
+    """Remove files and folders from a library, not from the disk."""
     with readable_errors():
-        from stemsim.retrieval.library import Library
-
-        dropped = Library(library).remove(paths)
-    _show_dropped(dropped, as_json=as_json)
+        _show_dropped(open_library(library).remove(paths), as_json=as_json)
 
 
 def _show_report(report: "AddReport", library: "Library") -> None:
-    """Print what came of a run, and the files that failed below it."""
     typer.echo(
         f"{report.added} files added, {report.changed} replaced, {report.unchanged} unchanged, "
         f"{len(report.failures)} cannot be read; {report.items} new items in {report.seconds:.1f} s."
@@ -219,7 +219,7 @@ def _show_report(report: "AddReport", library: "Library") -> None:
     if report.copied:
         typer.echo(f"{report.copied} of them have the content of other files, and were not embedded again.")
     if report.silent:
-        typer.echo(f"{report.silent} of them are silent all through, so that no search finds them.")
+        typer.echo(f"{report.silent} of them are silent, so that no search finds them.")
     for failure in report.failures:
         typer.echo(f"  {failure.path}: {failure.reason}")
     typer.echo(f"{library.root}: {library.index.describe()}.")
@@ -231,8 +231,7 @@ def _show_check(check: "RecallCheck") -> None:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    headings = ("weights", "searches", f"recall@{check.k}", "worst", "p50, ms", "p99, ms")
-    for heading in headings:
+    for heading in ("weights", "searches", f"recall@{check.k}", "worst", "p50, ms", "p99, ms"):
         table.add_column(heading, justify="left" if heading == "weights" else "right")
     for weights, queries, recall, worst, middle, slow in check.frame.itertuples(index=False):
         table.add_row(weights, str(queries), f"{recall:.4f}", f"{worst:.4f}", f"{middle:.1f}", f"{slow:.1f}")
@@ -241,33 +240,14 @@ def _show_check(check: "RecallCheck") -> None:
     console.print(check.sentence, markup=False)
 
 
-def _show_stats(stats: "LibraryStats", library: "Library") -> None:
-    card = library.card
-    lines = {
-        "library": library.root,
-        "made with": f"{card.model + ': ' if card.model else ''}{card.separator} x {card.encoder}",
-        "items": f"windows of {card.windowing.length:g} s every {card.windowing.step:g} s",
-        "holds": f"{stats.files} files, {stats.hours:.2f} h, {stats.items} items ({stats.silent} files are silent)",
-        "missing": f"{stats.missing} files are not on the disk any more" if stats.missing else "",
-        "stems": ", ".join(f"{stem} {count}" for stem, count in stats.stems.items()),
-        "categories": ", ".join(f"{name or 'none'} {count}" for name, count in stats.categories.items()),
-        "known": f"tempo of {stats.with_bpm} items, key of {stats.with_key}",
-        "weights": ", ".join(f"{stem}={weight:g}" for stem, weight in card.weights.items()) or "equal",
-        "search": stats.index,
-    }
-    for name, text in lines.items():
-        if text:
-            typer.echo(f"{name:<12}{text}")
-
-
 def _show_plan(cost: "CostPerItem", needed: "Needs") -> None:
     unit = "GPU" if cost.device.startswith("cuda") else f"machine of {cost.cores} cores"
     write, code = 1e3 * cost.write_seconds, 1e3 * cost.code_seconds
     lines = {
         "Measured here": f"{cost.separator} x {cost.encoder} on {cost.device}, {cost.cores} cores",
         "an item takes": f"{cost.seconds:.3g} s, {cost.cpu_seconds:.3g} s of a core (files of {cost.items} items)",
-        "on the disk": f"{cost.row_bytes:,.0f} bytes, {cost.code_bytes:,.0f} of codes ({cost.made:,} made-up items)",
-        "in the index": f"{write:.2g} ms to write, {code:.2g} ms to make codes of",
+        "on the disk": f"{cost.row_bytes:,.0f} bytes, {cost.code_bytes:,.0f} of codes ({cost.made:,} synthetic items)",
+        "in the index": f"{write:.2g} ms to write, {code:.2g} ms to compute its codes",
         "a search": f"{1e3 * cost.least_search_seconds:.2g} ms, and {1e9 * cost.search_seconds:.3g} ns for each item",
         "": "",
         "Needed": f"for {needed.items:,} items",
@@ -277,14 +257,18 @@ def _show_plan(cost: "CostPerItem", needed: "Needs") -> None:
         "indexing": f"{needed.index_hours:,.1f} hours of one process",
         "search": f"{needed.search_seconds:.2g} s by one process; Milvus shares it out among machines",
     }
+    _show_lines(lines, 16)
+
+
+def _show_lines(lines: dict[str, str], width: int) -> None:
     for name, text in lines.items():
-        typer.echo(f"{name:<16}{text}".rstrip())
+        typer.echo(f"{name:<{width}}{text}".rstrip())
 
 
 def _show_dropped(dropped: list[Path], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({"dropped": [str(path) for path in dropped]}, indent=2))
+        print_json({"dropped": [str(path) for path in dropped]})
         return
     for path in dropped:
         typer.echo(f"  {path}")
-    typer.echo(f"{len(dropped)} files dropped.")
+    typer.echo(f"{len(dropped)} files removed.")

@@ -1,28 +1,31 @@
-"""Opening a library by what one types on the command line."""
+"""Libraries on the command line: common options, and opening or making one."""
 
-from typing import TYPE_CHECKING, Final
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from stemsim.errors import ConfigError
+import typer
 
 if TYPE_CHECKING:
-    from stemsim.embedding import StemEmbedder
     from stemsim.model import Part
-    from stemsim.retrieval.card import LibraryCard
     from stemsim.retrieval.library import Library
 
-__all__ = ["open_library", "open_or_make"]
+__all__ = ["DeviceOption", "JsonOption", "LibraryOption", "open_library", "open_or_make", "print_json"]
+
+LibraryOption = Annotated[str, typer.Option("--library", "-l", help="Folder of the library, or s3://...")]
+DeviceOption = Annotated[str, typer.Option(help="Where the models compute: cpu, cuda:0, ...")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 _SILENCE: Final = -60.0  # dBFS, as everywhere but in the paper's models
 
 
-def open_library(root: str, *, device: str) -> "Library":
-    """Open a library to search it.
+def print_json(document: dict[str, Any]) -> None:
+    """Print one JSON document."""
+    typer.echo(json.dumps(document, indent=2))
 
-    Args:
-        root: Its folder.
-        device: Where its models compute; they are made when they are first needed.
-    """
-    from stemsim.retrieval.library import Library
+
+def open_library(root: str, device: str = "cpu") -> "Library":
+    """Open an existing library, whose models would compute on a device."""
+    from stemsim.retrieval import Library
 
     return Library(root, device=device)
 
@@ -33,27 +36,28 @@ def open_or_make(
     model: str | None,
     encoder: str | None,
     separator: str | None,
-    windows: tuple[float | None, float | None],
-    computing: tuple[str, int | None, int | None],
-    index: str | None,
+    computing: dict[str, Any],
+    **settings: Any,
 ) -> "tuple[Library, bool]":
-    """Open a library, or make one.
+    """Open a library, or make one; a new one needs no downloaded weights unless it is told otherwise.
 
     Args:
         root: Its folder.
-        model: A ready-made model; None for a library that is there: what it was made with.
+        model: Name or folder of a model; None: what an existing library was made with.
         encoder: Name of an encoder.
         separator: Name of a separator.
-        windows: Length and hop in seconds.
-        computing: Device, workers and batch size.
-        index: Address of a Milvus.
+        computing: `device`, `workers` and `batch_size` of the embedder.
+        settings: `window`, `hop` and `index` of `Library`.
 
     Returns:
         The library, and whether it is new.
 
     Raises:
-        ConfigError: If model and parts contradict each other, or are not those of the library.
+        ConfigError: If model and parts contradict each other, or differ from the library's.
     """
+    from stemsim.cli.parts import make_encoder, make_separator
+    from stemsim.embedding import StemEmbedder
+    from stemsim.errors import ConfigError
     from stemsim.retrieval.catalogue import Catalogue
     from stemsim.retrieval.library import Library
 
@@ -61,58 +65,33 @@ def open_or_make(
         msg = "--model names an encoder and a separator already; leave --encoder and --separator out."
         raise ConfigError(msg)
     card = Catalogue(root).read_card()
-    device, workers, batch_size = computing
-    window, hop = windows
-    if card is not None:
-        _check_named("encoder", encoder, card.encoder, root)
-        _check_named("separator", separator, card.separator, root)
-    if card is None or model or encoder or separator:
-        embedder, weights = _embedder(card, model, encoder, separator, computing)
-        library = Library(root, embedder, window=window, hop=hop, weights=weights, model=model, index=index)
-        return library, card is None
-    library = Library(root, window=window, hop=hop, index=index, device=device, workers=workers, batch_size=batch_size)
-    return library, False
-
-
-def _embedder(
-    card: "LibraryCard | None",
-    model: str | None,
-    encoder: str | None,
-    separator: str | None,
-    computing: tuple[str, int | None, int | None],
-) -> "tuple[StemEmbedder, dict[str, float] | None]":
-    """Make the embedder that is asked for; what is not said is the library's, or in a new one needs no weights."""
-    from stemsim.cli.parts import make_encoder, make_separator
-    from stemsim.embedding import StemEmbedder
-
-    device, workers, batch_size = computing
-    if model is None and card is not None:
-        embedder = card.build_embedder(
-            separator=None if separator is None else make_separator(separator),
-            encoder=None if encoder is None else make_encoder(encoder),
-            device=device,
-            workers=workers,
-            batch_size=batch_size,
-        )
-        return embedder, None
     weights: dict[str, float] | None = None
-    silence: float | None = _SILENCE
-    if model is None:
-        source, chosen = make_separator(separator or "bands"), make_encoder(encoder or "spectral")
-    else:
+    embedder: StemEmbedder | None = None
+    if model is not None:
+        from stemsim.fusion import WeightedFusion
         from stemsim.model import load
 
         loaded = load(model)
-        source, chosen, silence = loaded.embedder.source, loaded.embedder.encoder, loaded.embedder.silence
-        weights = loaded.weights
-    embedder = StemEmbedder(
-        source, chosen, silence=silence, device=device, workers=workers, batch_size=batch_size, progress=False
-    )
-    return embedder, weights
+        weights, made = loaded.weights if isinstance(loaded.fusion, WeightedFusion) else None, loaded.embedder
+        embedder = StemEmbedder(made.source, made.encoder, silence=made.silence, progress=False, **computing)
+    elif card is None:
+        source, chosen = make_separator(separator or "bands"), make_encoder(encoder or "spectral")
+        embedder = StemEmbedder(source, chosen, silence=_SILENCE, progress=False, **computing)
+    elif encoder or separator:
+        _check_named("encoder", encoder, card.encoder, root)
+        _check_named("separator", separator, card.separator, root)
+        embedder = card.build_embedder(
+            separator=None if separator is None else make_separator(separator),
+            encoder=None if encoder is None else make_encoder(encoder),
+            **computing,
+        )
+    return Library(root, embedder, weights=weights, model=model, **settings, **computing), card is None
 
 
 def _check_named(kind: str, text: str | None, part: "Part", root: str) -> None:
-    """Raise if what is asked for is not even of the kind that the library was made with: before it is loaded."""
+    """Raise if an option names another kind of part than the library was made with, before it is loaded."""
+    from stemsim.errors import ConfigError
+
     if text is not None and part.name is not None and text.partition(":")[0] != part.name:
         msg = (
             f"The library {root} was made with the {kind} {part}, and --{kind} says {text}: their vectors cannot be "

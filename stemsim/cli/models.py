@@ -48,7 +48,7 @@ def list_command(as_json: JsonOption = False) -> None:
         typer.secho(f"    license: {model.terms}", fg="yellow" if model.noncommercial else None)
         typer.echo(f"    {model.license_source}")
     typer.echo(f"\nFolder: {pretrained_folder()} (set STEMSIM_PRETRAINED for another)")
-    typer.echo("To download one: stemsim models download NAME")
+    typer.echo("To download one: stemsim models download NAME (or org/name of another audio model of the hub)")
 
 
 @models_app.command("download")

@@ -1,6 +1,5 @@
-"""`stemsim search`: what in a library sounds like this?"""
+"""`stemsim search`: find sounds in a library by audio, words, or both."""
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stemsim.cli.errors import readable_errors
-from stemsim.cli.index import LibraryOption
+from stemsim.cli.libraries import DeviceOption, JsonOption, LibraryOption, open_library, print_json
 
 if TYPE_CHECKING:
-    from stemsim.retrieval.filter import ItemFilter
-    from stemsim.retrieval.hits import Hit
+    from stemsim.retrieval import Hit
 
 __all__ = ["search_command"]
 
@@ -25,11 +23,12 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
         Path | None, typer.Argument(metavar="[QUERY]", help="Audio file to search with.", show_default=False)
     ] = None,
     text: Annotated[
-        str | None, typer.Option(help='Words to search with, such as "warm analog bass"; the encoder must know text.')
+        str | None,
+        typer.Option(help='Words to search with, such as "warm analog bass"; the encoder must encode text.'),
     ] = None,
     text_weight: Annotated[float, typer.Option(help="Share of the words beside an audio query, from 0 to 1.")] = 0.5,
     text_stems: Annotated[
-        str | None, typer.Option(help="Stems that the words are about, apart by commas.", show_default="all")
+        str | None, typer.Option(help="Comma-separated stems that the words are about.", show_default="all")
     ] = None,
     weights: Annotated[
         str | None,
@@ -41,32 +40,41 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
             show_default="the library's, else equal; mix for words alone",
         ),
     ] = None,
-    start: Annotated[float | None, typer.Option("--from", help="Where the query begins, in seconds.")] = None,
-    end: Annotated[float | None, typer.Option("--to", help="Where it ends, in seconds.")] = None,
+    start: Annotated[float | None, typer.Option("--from", help="Start of the query in its file, in seconds.")] = None,
+    end: Annotated[float | None, typer.Option("--to", help="End of the query, in seconds.")] = None,
     k: Annotated[int, typer.Option("-k", help="Most hits.")] = 10,
     category: Annotated[str | None, typer.Option(help="Such as kick, or kick,snare.")] = None,
-    bpm: Annotated[str | None, typer.Option(help="Tempo: 118:124, 120 (by half a BPM), 90: or :100.")] = None,
-    key: Annotated[str | None, typer.Option(help="Such as Am, or Am,C; F# for any mode.")] = None,
+    bpm: Annotated[str | None, typer.Option(help="Tempo: 118:124, 120 (within half a BPM), 90: or :100.")] = None,
+    key: Annotated[str | None, typer.Option(help="Such as Am, or Am,C; F# for either mode.")] = None,
     duration: Annotated[str | None, typer.Option(help="Seconds of an item: 0.1:2.")] = None,
     loudness: Annotated[str | None, typer.Option(help="Level in dBFS: -20:-6, written --loudness=-20:-6.")] = None,
-    stems: Annotated[str | None, typer.Option(help="Stems that sound, such as drums,vocals.")] = None,
+    stems: Annotated[str | None, typer.Option(help="Stems that must sound, such as drums,vocals.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Only files in this folder.")] = None,
     include_self: Annotated[bool, typer.Option("--include-self", help="Let the query find itself.")] = False,
     export: Annotated[Path | None, typer.Option(help="Write the hits as wav files into this folder.")] = None,
-    device: Annotated[str, typer.Option(help="Where the models compute: cpu, cuda:0, ...")] = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
 ) -> None:
     """Find what in a library sounds most like a piece of audio, a description in words, or both.
 
-    Windows of one file that are all but identical are shown as the best of them. The query itself, if it is in the
-    library, is left out.
+    Of nearly identical windows of one file only the best is shown. The query itself, if it is in the library, is left
+    out.
     """
     with readable_errors():
         from stemsim.audio import Segment
-        from stemsim.cli.libraries import open_library
+        from stemsim.retrieval import ItemFilter
+        from stemsim.retrieval.catalogue import absolute
 
-        opened = open_library(library, device=device)
-        where = _conditions(category, bpm, key, (duration, loudness), stems, folder)
+        opened = open_library(library, device)
+        where = ItemFilter(
+            category=None if category is None else _categories(category),
+            bpm=_span("--bpm", bpm, around=0.5),
+            musical_key=None if key is None else _keys(key),
+            duration=_span("--duration", duration),
+            loudness=_span("--loudness", loudness),
+            stems=None if stems is None else _names(stems),
+            path_prefix=None if folder is None else f"{absolute(folder)}/",
+        )
         routing = opened.routing(weights, words_only=query is None)
         hits = opened.search(
             None if query is None else Segment.between(query, start, end),
@@ -79,46 +87,34 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
             include_self=include_self,
         )
         written = [] if export is None else _export(hits, export)
+    fusion = hits[0].fusion if hits else None
     if as_json:
         asked = {"query": None if query is None else str(query), "text": text, "weights": routing.text}
         found = [hit.to_dict() for hit in hits]
         files = {} if export is None else {"exported": [str(path) for path in written]}
-        typer.echo(json.dumps({**asked, "library": opened.root, "hits": found, **files}, indent=2))
+        print_json({**asked, "fusion": fusion, "library": opened.root, "hits": found, **files})
         return
     _print(hits, routing.text)
+    if fusion is not None:
+        typer.echo(f"The best items by these weights were ranked again by the {fusion} of {opened.card.model}.")
     if export is not None:
         typer.echo(f"Wrote {len(written)} files to {export}.")
 
 
-def _conditions(
-    category: str | None,
-    bpm: str | None,
-    key: str | None,
-    spans: tuple[str | None, str | None],
-    stems: str | None,
-    folder: Path | None,
-) -> "ItemFilter":
-    """Return the conditions that the options say."""
+def _categories(text: str) -> tuple[str, ...]:
     from stemsim.errors import ConfigError
-    from stemsim.retrieval.categories import CATEGORIES
-    from stemsim.retrieval.file_names import keys_named
-    from stemsim.retrieval.files import absolute
-    from stemsim.retrieval.filter import ItemFilter
+    from stemsim.retrieval.tags.categories import CATEGORIES
 
-    categories = None if category is None else _names(category)
-    if unknown := [name for name in categories or () if name not in CATEGORIES]:
+    if unknown := [name for name in _names(text) if name not in CATEGORIES]:
         msg = f"Categories are {', '.join(CATEGORIES)}; got {', '.join(unknown)}."
         raise ConfigError(msg)
-    keys = None if key is None else tuple(dict.fromkeys(name for part in _names(key) for name in keys_named(part)))
-    return ItemFilter(
-        category=categories,
-        bpm=_span("--bpm", bpm, around=0.5),
-        musical_key=keys,
-        duration=_span("--duration", spans[0]),
-        loudness=_span("--loudness", spans[1]),
-        stems=None if stems is None else _names(stems),
-        path_prefix=None if folder is None else f"{absolute(folder)}/",
-    )
+    return _names(text)
+
+
+def _keys(text: str) -> tuple[str, ...]:
+    from stemsim.retrieval.tags.names import keys_named
+
+    return tuple(dict.fromkeys(key for part in _names(text) for key in keys_named(part)))
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -126,7 +122,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _span(flag: str, text: str | None, *, around: float | None = None) -> tuple[float | None, float | None] | None:
-    """Read `low:high`, either of which may be missing; or one number, which stands for what is near it."""
+    """Parse `low:high`, either of which may be missing; or one number, for the values around it."""
     from stemsim.errors import ConfigError
 
     if text is None:
@@ -144,7 +140,7 @@ def _span(flag: str, text: str | None, *, around: float | None = None) -> tuple[
 
 
 def _export(hits: "Sequence[Hit]", folder: Path) -> list[Path]:
-    """Write each hit as a wav file: a copy where it is a whole wav file, else the part of it."""
+    """Write each hit as a wav file: a copy of a whole wav file, else the part of it."""
     from stemsim.audio import read_audio, write_audio
     from stemsim.errors import ConfigError
 

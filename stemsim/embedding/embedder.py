@@ -9,15 +9,7 @@ from typing import Final
 
 import torch
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    track,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn, track
 from torch import Tensor
 
 from stemsim.audio import Segment, is_finite, level_dbfs
@@ -125,8 +117,7 @@ class StemEmbedder:
         hashed = track(segments, "Hashing audio", console=console, transient=True, disable=not self.progress)
         keys = [self.spec.key(self.source.content_hash(segment), segment) for segment in hashed]
         missing = dict(zip(keys, segments, strict=True))
-        order: list[str] = []
-        parts = [self._none()]
+        order, parts = list[str](), list[StemEmbeddings]()
         if self.store is not None:
             found = self.store.get(list(missing))
             order += found.keys
@@ -137,7 +128,7 @@ class StemEmbedder:
             order += batch_keys
             parts.append(embeddings)
         rows = {key: row for row, key in enumerate(order)}
-        return _joined(parts).take(torch.tensor([rows[key] for key in keys], dtype=torch.long))
+        return self._joined(parts, [rows[key] for key in keys])
 
     def embed_waveforms(self, waveforms: Sequence[tuple[Tensor, int]]) -> StemEmbeddings:
         """Embed audio in memory, without the store; waveforms of equal shape and rate share a batch.
@@ -162,8 +153,7 @@ class StemEmbedder:
         for number, (waveform, rate) in enumerate(waveforms):
             time = waveform.shape[-1]
             groups[waveform.numel() // max(time, 1), time, rate].append(number)
-        order: list[int] = []
-        parts = [self._none()]
+        order, parts = list[int](), list[StemEmbeddings]()
         for (channels, time, rate), numbers in groups.items():
             segment = Segment(Path("waveform"), 0.0, time / rate)
             self._check_duration(segment)
@@ -174,19 +164,14 @@ class StemEmbedder:
                     stems = self.source.separate(stacked, rate, self.encoder.sample_rate)
                 parts.append(self._encode([segment] * len(batch), stems))
                 order += batch
-        return _joined(parts).take(torch.tensor(order, dtype=torch.long).argsort())
+        return self._joined(parts, torch.tensor(order).argsort().tolist())
 
     def embed_batch(self, segments: Sequence[Segment]) -> StemEmbeddings:
-        """Embed segments in one batch, without the store; if memory runs out, halve the batch size once and for all.
-
-        Args:
-            segments: Segments of equal duration.
-
-        Returns:
-            Stem embeddings `(segment, stem, dim)` on the CPU.
+        """Embed segments of equal duration in one batch, without the store: `(segment, stem, dim)` on the CPU.
 
         Raises:
-            EmbeddingError: If memory runs out again, or separator or encoder return invalid values.
+            EmbeddingError: If memory runs out after the batch size has been halved once, or separator or encoder return
+                invalid values.
         """
         size = len(segments)
         try:
@@ -209,14 +194,11 @@ class StemEmbedder:
         _log.warning("Out of memory on %s with %d segments at once (%s): now %d.", self.device, size, message, half)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        return _joined([self.embed_batch(segments[start : start + half]) for start in range(0, size, half)])
+        parts = [self.embed_batch(segments[start : start + half]) for start in range(0, size, half)]
+        return self._joined(parts, range(size))
 
     def fit_batch(self, longest: Segment) -> None:
-        """Choose the batch size that fits into the memory of a GPU, once, unless the user has set one.
-
-        Args:
-            longest: The longest segment that is going to be embedded; its memory use is measured.
-        """
+        """Choose once the batch size that fits into the memory of a GPU, judged by the longest segment to embed."""
         if self._fits:
             return
         before = torch.cuda.memory_allocated(self.device)
@@ -228,14 +210,8 @@ class StemEmbedder:
         fitting = int(_SHARE_OF_MEMORY * free / (taken * self.workers))
         self.batch_size = max(1, min(fitting, _LARGEST_BATCH))
         self._fits = True
-        _log.info(
-            "One segment takes %.0f MB on %s, which has %.0f MB free: %d segments at once in each of %d workers.",
-            taken / 1e6,
-            self.device,
-            free / 1e6,
-            self.batch_size,
-            self.workers,
-        )
+        message = "One segment takes %.0f MB on %s, which has %.0f MB free: %d segments at once in each of %d workers."
+        _log.info(message, taken / 1e6, self.device, free / 1e6, self.batch_size, self.workers)
 
     def _fill(self, missing: dict[str, Segment]) -> Iterator[tuple[list[str], StemEmbeddings]]:
         """Embed and store the missing segments, batch by batch."""
@@ -243,20 +219,13 @@ class StemEmbedder:
             return
         _log.info("Embedding %d segments: %s x %s.", len(missing), self.source.identity, self.encoder.identity)
         self.fit_batch(max(missing.values(), key=lambda segment: segment.duration))
-        columns = (
-            TextColumn("[progress.description]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True), disable=not self.progress) as bar:
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}")
+        times = (TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, *times, console=Console(stderr=True), disable=not self.progress) as bar:
             task = bar.add_task("Embedding segments", total=len(missing), rate="")
             batches = self._batches(missing)
-            for (keys, segments), embeddings in work(
-                lambda batch: self.embed_batch(batch[1]), batches, workers=self.workers, device=self.device
-            ):
+            done = work(lambda batch: self.embed_batch(batch[1]), batches, workers=self.workers, device=self.device)
+            for (keys, segments), embeddings in done:
                 if self.store is not None:
                     self.store.put(keys, segments, embeddings)
                 speed = bar.tasks[0].speed
@@ -272,11 +241,10 @@ class StemEmbedder:
             groups[segment.duration].append((segment, key))
         share = -(-len(missing) // (_BATCHES_PER_WORKER * self.workers))
         for group in groups.values():
-            group.sort()
-            start = 0
-            while start < len(group):  # not a range: the batch size may change on the way
-                batch = group[start : start + min(self.batch_size, share)]
-                start += len(batch)
+            group.sort(reverse=True)
+            while group:
+                size = min(self.batch_size, share)  # the batch size may change on the way
+                batch = [group.pop() for _ in group[:size]]
                 yield [key for _, key in batch], [segment for segment, _ in batch]
 
     def _check_duration(self, segment: Segment) -> None:
@@ -332,14 +300,12 @@ class StemEmbedder:
             raise EmbeddingError(msg)
         return encoded
 
-    def _none(self) -> StemEmbeddings:
-        """Return the embeddings of no segments."""
+    def _joined(self, parts: Sequence[StemEmbeddings], order: Sequence[int]) -> StemEmbeddings:
+        """Join embeddings, if any, and return their rows in an order."""
         levels = torch.zeros(0, len(self.stems))
-        return StemEmbeddings(torch.zeros(0, len(self.stems), self.encoder.dim), levels, levels.bool())
-
-
-def _joined(parts: Sequence[StemEmbeddings]) -> StemEmbeddings:
-    return StemEmbeddings(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+        none = StemEmbeddings(torch.zeros(0, len(self.stems), self.encoder.dim), levels, levels.bool())
+        joined = StemEmbeddings(*(torch.cat(tensors) for tensors in zip(none, *parts, strict=True)))
+        return joined.take(torch.tensor(order, dtype=torch.long))
 
 
 def _checked_device(name: str) -> torch.device:

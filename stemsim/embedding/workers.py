@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
 from typing import Final, TypeVar
 
 import torch
@@ -41,11 +42,11 @@ def work(
     """
     failed = threading.Event()
 
-    def attempt(task: Task) -> list[tuple[Task, Result]]:
+    def attempt(task: Task) -> list[Result]:
         if failed.is_set():
             return []
         try:
-            return [(task, function(task))]
+            return [function(task)]
         except BaseException:
             failed.set()
             raise
@@ -53,36 +54,23 @@ def work(
     before = torch.get_num_threads()
     each = max(1, before // workers) if device.type == "cpu" else before
     pool = ThreadPoolExecutor(workers, "stemsim", initializer=torch.set_num_threads, initargs=(each,))
+    queue, errors = iter(tasks), list[BaseException]()
+    running: dict[Future[list[Result]], Task] = {}
     try:
-        yield from _completed(pool, attempt, iter(tasks), workers)
+        while True:
+            if not errors:  # one task waits, so that no thread ever does
+                running |= {pool.submit(attempt, task): task for task in islice(queue, workers + 1 - len(running))}
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task = running.pop(future)
+                if (error := future.exception()) is not None:
+                    errors.append(error)
+                else:
+                    yield from ((task, result) for result in future.result())
+        if errors:
+            raise errors[0]
     finally:
         failed.set()
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)  # part of this setting is shared by the whole process
-
-
-def _completed(
-    pool: ThreadPoolExecutor,
-    attempt: Callable[[Task], list[tuple[Task, Result]]],
-    tasks: Iterator[Task],
-    workers: int,
-) -> Iterator[tuple[Task, Result]]:
-    """Keep the pool busy with one task waiting; raise the first error at the end."""
-    running: set[Future[list[tuple[Task, Result]]]] = set()
-    error: BaseException | None = None
-    exhausted = False
-    while running or not exhausted:
-        while len(running) <= workers and not exhausted:
-            for task in tasks:
-                running.add(pool.submit(attempt, task))
-                break
-            else:
-                exhausted = True
-        done, running = wait(running, return_when=FIRST_COMPLETED)
-        for future in done:
-            if (failure := future.exception()) is None:
-                yield from future.result()
-            else:
-                error, exhausted = error or failure, True
-    if error is not None:
-        raise error

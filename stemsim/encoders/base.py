@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from stemsim.errors import ConfigError
-from stemsim.pretrained.precision import Precision, autocast
+from stemsim.pretrained.loading import load_strictly, read_checkpoint
+from stemsim.pretrained.precision import Precision, autocast, check_precision
 
 __all__ = ["AudioTextEncoder", "Encoder"]
 
@@ -55,10 +57,30 @@ class Encoder(nn.Module, ABC):
 
 
 class AudioTextEncoder(Encoder):
-    """A pretrained encoder that averages windows of a clip, and loads its text half when text is first embedded."""
+    """A pretrained encoder that averages the windows of a clip, and loads its text half when text is first embedded."""
 
-    precision: Precision
-    _embed_text: Callable[[list[str]], Tensor] | None = None
+    _prefix = ""  # of the names of the tensors in the checkpoint
+
+    def __init__(self, weights: str, path: Path, text: str, precision: Precision) -> None:
+        super().__init__()
+        self.weights = weights
+        self.precision = check_precision(precision)
+        self._path = path
+        self._text = text
+        self._embed_text: Callable[[list[str]], Tensor] | None = None
+
+    def _state(self, *parts: str) -> dict[str, Tensor]:
+        """Return the tensors in the checkpoint of some parts of the model."""
+        state = {name.removeprefix(self._prefix): tensor for name, tensor in read_checkpoint(self._path).state.items()}
+        return {name: tensor for name, tensor in state.items() if name.partition(".")[0] in parts}
+
+    def _filled(self, state: dict[str, Tensor], **parts: nn.Module) -> nn.ModuleDict:
+        """Fill parts of the model with the tensors that bear their names, and freeze them."""
+        half = nn.ModuleDict(parts)
+        # `position_ids` is a buffer of old versions of transformers that only holds 0, 1, 2, ...
+        kept = {name: tensor for name, tensor in state.items() if not name.endswith(".position_ids")}
+        load_strictly(half, kept, str(self._path))
+        return half.requires_grad_(requires_grad=False).eval()
 
     @abstractmethod
     def _windows(self, waveforms: Tensor) -> Tensor:

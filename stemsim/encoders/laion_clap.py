@@ -4,7 +4,7 @@ import importlib
 import json
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -17,8 +17,8 @@ from torch.nn.functional import pad
 from stemsim.encoders.base import AudioTextEncoder
 from stemsim.errors import CheckpointError, ConfigError
 from stemsim.pretrained import locate, locate_file
-from stemsim.pretrained.loading import load_strictly, read_checkpoint, state_hash
-from stemsim.pretrained.precision import Float32, Precision, check_precision, precision_suffix
+from stemsim.pretrained.loading import state_hash
+from stemsim.pretrained.precision import Float32, Precision, precision_suffix
 from stemsim.pretrained.torchvision_repair import repair_torchvision
 
 __all__ = ["LaionClap"]
@@ -50,21 +50,15 @@ class LaionClap(AudioTextEncoder):
     def __init__(
         self, weights: str = "630k-audioset-best", text: str = "roberta-base", precision: Precision = "float32"
     ) -> None:
-        super().__init__()
-        self.weights = weights
-        self.precision = check_precision(precision)
-        self._path = locate_file(weights, suffixes=(".safetensors", ".pt"))
-        self._text = text
-        state = read_checkpoint(self._path).state
-        audio = _part(state, ("audio_branch.", "audio_projection."))
+        super().__init__(weights, locate_file(weights, suffixes=(".safetensors", ".pt")), text, precision)
+        state = self._state("audio_branch", "audio_projection")
         architecture = self._architecture(state)
         branch, width = _audio_branch(architecture)
-        self._audio = nn.ModuleDict({"audio_branch": branch, "audio_projection": _projection(width)})
-        load_strictly(self._audio, audio, str(self._path))
-        self.identity = f"laion-clap-v1(HTSAT-{architecture}:{state_hash(audio)}{precision_suffix(self.precision)})"
+        self._audio = self._filled(state, audio_branch=branch, audio_projection=_projection(width))
+        self.identity = f"laion-clap-v1(HTSAT-{architecture}:{state_hash(state)}{precision_suffix(self.precision)})"
         branch.spectrogram_extractor = Float32(branch.spectrogram_extractor)
         branch.logmel_extractor = Float32(branch.logmel_extractor)
-        self.requires_grad_(requires_grad=False).eval()
+        self.eval()
 
     def _windows(self, waveforms: Tensor) -> Tensor:
         # The 16-bit round trip of upstream: the model was trained on these values, whatever their type.
@@ -89,12 +83,7 @@ class LaionClap(AudioTextEncoder):
         config = RobertaConfig.from_pretrained(folder, local_files_only=True)
         tokenizer = RobertaTokenizer.from_pretrained(folder, local_files_only=True)
         branch, projection = RobertaModel(config), _projection(config.hidden_size)
-        half = nn.ModuleDict({"text_branch": branch, "text_projection": projection})
-        state = _part(read_checkpoint(self._path).state, ("text_branch.", "text_projection."))
-        # `position_ids` is a buffer of old versions of transformers that only holds 0, 1, 2, ...
-        state = {name: tensor for name, tensor in state.items() if not name.endswith("position_ids")}
-        load_strictly(half, state, str(self._path))
-        half.requires_grad_(requires_grad=False).eval()
+        self._filled(self._state("text_branch", "text_projection"), text_branch=branch, text_projection=projection)
 
         def embed_text(texts: list[str]) -> Tensor:
             tokens = tokenizer(texts, padding="max_length", truncation=True, max_length=_TOKENS, return_tensors="pt")
@@ -104,7 +93,7 @@ class LaionClap(AudioTextEncoder):
 
         return embed_text
 
-    def _architecture(self, state: Mapping[str, Tensor]) -> str:
+    def _architecture(self, state: dict[str, Tensor]) -> str:
         """Return the size of HTS-AT, from the shape of its first layer."""
         first = state.get("audio_branch.patch_embed.proj.weight")
         if first is None or first.shape[0] not in _ARCHITECTURES:
@@ -121,10 +110,6 @@ class LaionClap(AudioTextEncoder):
             )
             raise CheckpointError(msg)
         return _ARCHITECTURES[first.shape[0]]
-
-
-def _part(state: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in state.items() if name.startswith(prefixes)}
 
 
 def _projection(width: int) -> nn.Sequential:

@@ -1,10 +1,10 @@
 """MuQ-MuLan (Zhu et al., arXiv:2501.01108)."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from stemsim.encoders.base import AudioTextEncoder
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
 from stemsim.pretrained import locate, locate_file
-from stemsim.pretrained.loading import load_strictly, read_checkpoint, state_hash
-from stemsim.pretrained.precision import Float32, Precision, check_precision, precision_suffix
+from stemsim.pretrained.loading import state_hash
+from stemsim.pretrained.precision import Float32, Precision, precision_suffix
 from stemsim.pretrained.torchvision_repair import repair_torchvision
 
 __all__ = ["MuQMuLan"]
+
+_SECTIONS: Final = ("mulan", "audio_model", "text_model", "audio_transformer", "text_transformer")
 
 
 class MuQMuLan(AudioTextEncoder):
@@ -35,31 +37,27 @@ class MuQMuLan(AudioTextEncoder):
         precision: `float32`, or `bfloat16` or `float16` by automatic mixed precision.
     """
 
+    _prefix = "mulan."
     min_duration = 0.05  # the spectrum reflects 1024 samples at each end, and a clip is repeated once
 
     def __init__(
         self, weights: str = "MuQ-MuLan-large", text: str = "xlm-roberta-base", precision: Precision = "float32"
     ) -> None:
-        super().__init__()
-        self.weights = weights
-        self.precision = check_precision(precision)
         folder = locate(weights)
-        self._path = locate_file(folder, suffixes=(".safetensors", ".bin"))
-        self._text = text
-        self._config = _read_config(folder)
+        super().__init__(weights, locate_file(folder, suffixes=(".safetensors", ".bin")), text, precision)
+        self._config = _read_config(folder, _SECTIONS)
         mulan = self._config["mulan"]
         self.sample_rate, self.dim = int(mulan["sr"]), int(mulan["dim_latent"])
         self._window = self.sample_rate * int(mulan["clip_secs"])
         audio_config = _audio_model_folder(folder, self._config["audio_model"]["name"])
-        audio = _audio_half(self._config, _read_json(audio_config / "config.json"))
-        self._audio = nn.ModuleDict({"audio": audio, "audio_to_latents": nn.Linear(audio.dim, self.dim)})
-        state = self._state(("audio.", "audio_to_latents."))
-        load_strictly(self._audio, state, str(self._path))
+        audio = _audio_half(self._config, _read_config(audio_config))
+        state = self._state("audio", "audio_to_latents")
+        self._audio = self._filled(state, audio=audio, audio_to_latents=nn.Linear(audio.dim, self.dim))
         self.identity = f"muq-mulan-v1({state_hash(state)}{precision_suffix(self.precision)})"
         # MuQ's mel spectrogram is not a module: it has to be moved to the device explicitly.
         model, mel = audio.model.model, audio.model.model.preprocessor_melspec_2048
         model.preprocessor_melspec_2048 = Float32(lambda waveforms: mel.to(waveforms.device)(waveforms))
-        self.requires_grad_(requires_grad=False).eval()
+        self.eval()
 
     def _windows(self, waveforms: Tensor) -> Tensor:
         """Cut windows `(batch, window, time)` as `MuQMuLan._get_all_clips` of upstream does, for a whole batch."""
@@ -96,25 +94,11 @@ class MuQMuLan(AudioTextEncoder):
         )
         text._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)  # noqa: SLF001 - upstream downloads one here
         projection = nn.Linear(text.dim, self.dim)
-        half = nn.ModuleDict({"text": text, "text_to_latents": projection})
-        state = self._state(("text.", "text_to_latents."))
-        state.pop("text.model.embeddings.position_ids", None)  # of old versions of transformers
-        load_strictly(half, state, str(self._path))
-        half.requires_grad_(requires_grad=False).eval()
-
-        def embed_text(texts: list[str]) -> Tensor:
-            vectors: Tensor = projection(text(raw_texts=texts))
-            return vectors
-
-        return embed_text
-
-    def _state(self, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
-        """Return the tensors of one half, by their names within it."""
-        state = {name.removeprefix("mulan."): tensor for name, tensor in read_checkpoint(self._path).state.items()}
-        return {name: tensor for name, tensor in state.items() if name.startswith(prefixes)}
+        self._filled(self._state("text", "text_to_latents"), text=text, text_to_latents=projection)
+        return lambda texts: projection(text(raw_texts=texts))
 
 
-def _audio_half(config: Mapping[str, Any], muq_config: dict[str, Any]) -> Any:
+def _audio_half(config: dict[str, Any], muq_config: dict[str, Any]) -> Any:
     """Return the untrained audio half with upstream's names, without the download of MuQ."""
     if find_spec("muq") is None:
         msg = "MuQ-MuLan needs the package muq: pip install 'stemsim[models]'."
@@ -139,19 +123,9 @@ def _audio_half(config: Mapping[str, Any], muq_config: dict[str, Any]) -> Any:
     )
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    config = _read_json(folder / "config.json")
-    needed = ("mulan", "audio_model", "text_model", "audio_transformer", "text_transformer")
-    if missing := [key for key in needed if key not in config]:
-        msg = (
-            f"{folder / 'config.json'} is not a configuration of MuQ-MuLan: it lacks {', '.join(missing)}. Download "
-            "the model again, or name another folder."
-        )
-        raise CheckpointError(msg)
-    return config
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_config(folder: Path, sections: Sequence[str] = ()) -> dict[str, Any]:
+    """Read the `config.json` of a folder and verify that it has some sections."""
+    path = folder / "config.json"
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -160,6 +134,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         msg = f"{path} is damaged ({error}). Download it again."
         raise CheckpointError(msg) from error
+    if missing := [section for section in sections if section not in config]:
+        msg = (
+            f"{path} is not a configuration of MuQ-MuLan: it lacks {', '.join(missing)}. Download the model again, or "
+            "name another folder."
+        )
+        raise CheckpointError(msg)
     return config
 
 

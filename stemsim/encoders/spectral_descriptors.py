@@ -9,16 +9,33 @@ under transposition. Scheirer (1998), Grosche et al. (2010): onset strength by b
 """
 
 import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stemsim.encoders.spectral_views import BIN_HZ, BINS, FINE_RATE, FRAME_RATE, MEL_BANDS, Views, constant, views_of
-
 __all__ = ["describe"]
+
+_SAMPLE_RATE = 44100
+_MEL_SIZE, _MEL_HOP = 2048, 512  # 46 ms windows every 11.6 ms: the log-mel view
+_SPECTRUM_SIZE, _SPECTRUM_HOP = 4096, 2048  # 93 ms windows: harmonics 22 Hz apart are resolved
+_BINS = 1488  # up to 16 kHz, above which codecs and microphones differ
+_FINE_SIZE, _FINE_HOP = 128, 64  # 2.9 ms windows every 1.5 ms: attacks are as short as 5 ms
+_FRAME_RATE = _SAMPLE_RATE / _MEL_HOP  # Hz
+_FINE_RATE = _SAMPLE_RATE / _FINE_HOP  # Hz
+_BIN_HZ = _SAMPLE_RATE / _SPECTRUM_SIZE  # from one bin of the fine spectrum to the next
+_MEL_BANDS = 64
+_MEL_RANGE = (30.0, 16000.0)  # Hz
+_RANGE_DB = 60.0  # below the loudest band; keeps dither and codec noise out
+_ACTIVE = 10 ** (-50 / 20)  # frames fainter than this, relative to the loudest, do not count
+_QUIETEST = 1e-4  # peak of -80 dBFS: fainter input is not amplified any further
+_FAINTEST = 0.1  # mel power, less than that of a single click of peak 1
+_MIN_SAMPLES = _SAMPLE_RATE // 4
+_CHUNK_SAMPLES = {False: 2**20, True: 2**26}  # by "is on a GPU"
 
 _CEPSTRUM, _CHANGE = 13, 6  # coefficients: of the envelope, and of its change
 _OCTAVES_HZ = (60, 200, 400, 800, 1600, 3200, 6400, 16000)
@@ -27,7 +44,7 @@ _RATES = ((0, 1), (1, 2), (2, 4), (4, 8), (8, 16), (16, 32))  # FFT bins of 1.35
 _SCALES = ((0, 1), (1, 2), (2, 4), (4, 8), (8, 16))  # cycles over the 64 mel bands
 
 _ACF_BINS = 1024  # up to 11 kHz: pitch lies below, and half the transform takes half the time
-_ACF_RATE = 2 * _ACF_BINS * BIN_HZ  # Hz
+_ACF_RATE = 2 * _ACF_BINS * _BIN_HZ  # Hz
 _LAGS = (13, 402)  # 1.7 kHz down to 55 Hz
 _OCTAVE_COST = 0.03  # per octave of lag: of two equally strong periods, the shorter one
 _HARMONICS = 12
@@ -39,13 +56,36 @@ _LAG_STEPS = 16
 _AUDIBLE = 0.05  # of the peak amplitude
 
 
+@dataclass(frozen=True)
+class _Views:
+    """A batch of clips at three resolutions, each clip scaled to a peak of 1."""
+
+    envelope: Tensor  # RMS amplitude (batch, fine time) at _FINE_RATE, peak 1
+    mel: Tensor  # power in mel bands (batch, frames, _MEL_BANDS) at _FRAME_RATE
+    log_mel: Tensor  # the same in dB relative to the clip's loudest band, in [-60, 0]
+    weight: Tensor  # relative amplitude of each frame (batch, frames); 0 for faint frames
+    spectrum: Tensor  # power (batch, slow frames, _BINS) of 93 ms windows every 46 ms
+    spectrum_weight: Tensor  # as `weight`, for `spectrum`
+
+
+def _constant(make: Callable[[], Tensor]) -> Callable[[torch.device], Tensor]:
+    """Turn a function that computes a constant table into one that returns it on a device, and computes it once."""
+
+    @lru_cache
+    def on_device(device: torch.device) -> Tensor:
+        with torch.inference_mode(mode=False):  # a table made in inference mode could not be used elsewhere
+            return make().float().to(device)
+
+    return on_device
+
+
 def describe(waveforms: Tensor) -> dict[str, Tensor]:
     """Measure all descriptors and gates of mono waveforms `(batch, time)`; see `Spectral.describe`."""
-    views = views_of(waveforms)
+    views = _views_of(waveforms)
     dct = _dct(waveforms.device)
-    pitch = _pitch(views)
+    harmonics, periodicity, register = _pitch(views)
     chroma, intervals = _harmony(views)
-    periodicity = torch.cat(_pool(torch.cat([pitch.strength, pitch.share], dim=2), views.spectrum_weight), dim=1)
+    attack, decay = _attack_and_decay(views)
     single, repeated = _repetition(views)
     return {
         "envelope": _pool(views.log_mel @ dct, views.weight)[0],
@@ -54,12 +94,12 @@ def describe(waveforms: Tensor) -> dict[str, Tensor]:
         "contrast": _contrast(views),
         "flux": _flux(views),
         "modulation": _modulation(views),
-        "attack": _attack(views),
-        "decay": _decay(views),
+        "attack": attack,
+        "decay": decay,
         "texture": _texture(views),
-        "harmonics": _harmonics(pitch),
+        "harmonics": harmonics,
         "periodicity": periodicity,
-        "register": _register(pitch),
+        "register": register,
         "intervals": intervals,
         "chroma": chroma,
         "rhythm": _rhythm(views),
@@ -77,29 +117,29 @@ def _pool(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance.sqrt()
 
 
-@constant
+@_constant
 def _dct() -> Tensor:
-    """Orthonormal DCT-II `(MEL_BANDS, _CEPSTRUM)` without the constant: column `k` is coefficient `k + 1`."""
-    position = (torch.arange(MEL_BANDS, dtype=torch.float64).unsqueeze(1) + 0.5) / MEL_BANDS
+    """Orthonormal DCT-II `(_MEL_BANDS, _CEPSTRUM)` without the constant: column `k` is coefficient `k + 1`."""
+    position = (torch.arange(_MEL_BANDS, dtype=torch.float64).unsqueeze(1) + 0.5) / _MEL_BANDS
     degree = torch.arange(1, _CEPSTRUM + 1, dtype=torch.float64)
-    return torch.cos(math.pi * position * degree) * math.sqrt(2 / MEL_BANDS)
+    return torch.cos(math.pi * position * degree) * math.sqrt(2 / _MEL_BANDS)
 
 
-def _change(views: Views, cepstrum: Tensor) -> Tensor:
+def _change(views: _Views, cepstrum: Tensor) -> Tensor:
     """Log deviations of the cepstrum, then of its differences over 23 ms, `(batch, 2 * coefficients)`."""
     spread = _pool(cepstrum, views.weight)[1]
     speed = _pool(cepstrum[:, 2:] - cepstrum[:, :-2], views.weight[:, 1:-1])[1]
     return torch.log10(torch.cat([spread, speed], dim=1) + 1)
 
 
-def _shape(views: Views) -> Tensor:
+def _shape(views: _Views) -> Tensor:
     """Moments, roll-off, slope, flatness and crest of the mel spectrum, `(batch, 13)`.
 
     Nine means over time (centroid, spread, skewness, log kurtosis, 85 % and 50 % roll-off, slope, flatness, crest),
     then the deviations of centroid, spread, slope and flatness. The moments are over mel bands, which track brightness
     better than Hz, and over amplitude, which is nearer to loudness than power.
     """
-    position = torch.linspace(0, 1, MEL_BANDS, device=views.mel.device)
+    position = torch.linspace(0, 1, _MEL_BANDS, device=views.mel.device)
     amplitude = views.mel.sqrt()
     share = amplitude / amplitude.sum(dim=2, keepdim=True).clamp_min(1e-9)
     centroid = (share * position).sum(dim=2, keepdim=True)
@@ -108,7 +148,7 @@ def _shape(views: Views) -> Tensor:
     skewness = (share * offset**3).sum(dim=2) / variance**1.5
     kurtosis = ((share * offset**4).sum(dim=2) / variance.square()).clamp_min(0.5).log()
     power = views.mel / views.mel.sum(dim=2, keepdim=True).clamp_min(1e-12)
-    below = power @ torch.ones(MEL_BANDS, MEL_BANDS, device=power.device).triu()  # a cumsum, deterministic on a GPU
+    below = power @ torch.ones(_MEL_BANDS, _MEL_BANDS, device=power.device).triu()  # a cumsum, deterministic on a GPU
     rolloffs = [torch.sigmoid(50 * (part - below)).mean(dim=2) for part in (0.85, 0.5)]
     centred = position - 0.5
     slope = views.log_mel @ (centred / centred.square().sum())
@@ -120,17 +160,17 @@ def _shape(views: Views) -> Tensor:
     return torch.cat([mean, deviation[:, [0, 1, 6, 7]]], dim=1)
 
 
-def _contrast(views: Views) -> Tensor:
+def _contrast(views: _Views) -> Tensor:
     """Peak over mean level in dB of seven octave bands: mean and deviation over time, `(batch, 14)`."""
     loudest = views.spectrum.amax(dim=(1, 2), keepdim=True).clamp_min(1e-9)
     level = 10 * torch.log10(views.spectrum / loudest + 1e-8)
-    edges = [round(hz / BIN_HZ) for hz in _OCTAVES_HZ]
+    edges = [round(hz / _BIN_HZ) for hz in _OCTAVES_HZ]
     octaves = [level[..., low:high] for low, high in pairwise(edges)]
     peaks = torch.stack([octave.amax(dim=2) - octave.mean(dim=2) for octave in octaves], dim=2)
     return torch.cat(_pool(peaks, views.spectrum_weight), dim=1)
 
 
-def _flux(views: Views) -> Tensor:
+def _flux(views: _Views) -> Tensor:
     """Difference between successive spectra on a log scale, `(batch, 7)`.
 
     Mean and deviation of three frame-to-frame measures (rise in dB, change in dB, one minus the correlation of the
@@ -148,7 +188,7 @@ def _flux(views: Views) -> Tensor:
     return torch.log10(values + 0.01)
 
 
-def _modulation(views: Views) -> Tensor:
+def _modulation(views: _Views) -> Tensor:
     """Log magnitude of joint temporal rate by spectral scale, in octaves, `(batch, 29)`.
 
     A two-dimensional Fourier transform of overlapping patches of the log-mel view, averaged over time and both
@@ -170,29 +210,34 @@ def _modulation(views: Views) -> Tensor:
     return torch.log10(_pool(torch.stack(cells, dim=2), weight)[0] + 1)
 
 
-class _Pitch(NamedTuple):
-    """Fundamental and harmonics of every slow frame."""
+def _pitch(views: _Views) -> tuple[Tensor, Tensor, Tensor]:
+    """Harmonics `(batch, 5)`, periodicity `(batch, 4)` and register `(batch, 2)`, from the pitch of each slow frame.
 
-    fundamental: Tensor  # Hz, (batch, frames, 1); meaningless where `strength` is low
-    strength: Tensor  # periodicity in [0, 1], (batch, frames, 1)
-    harmonics: Tensor  # share of each of the first twelve in their total power, (batch, frames, 12)
-    share: Tensor  # power of the harmonics relative to all power, (batch, frames, 1)
-    weight: Tensor  # large for loud, periodic frames, (batch, frames)
-
-
-def _pitch(views: Views) -> _Pitch:
-    """Find the period of each frame and read its harmonics off the spectrum."""
-    lag, strength = _period(views.spectrum)
+    Harmonics: tristimulus (three amplitudes), odd over even harmonics in dB, irregularity in dB; means over time.
+    Periodicity: how periodic a frame is, and the share of its power in the harmonics; means, then deviations.
+    Register: mean pitch in octaves above 55 Hz, and the log of its deviation (vibrato, melody).
+    """
+    lag, strength = _period(views.spectrum)  # (batch, frames, 1)
     fundamental = _ACF_RATE / lag
     order = torch.arange(1, _HARMONICS + 1, device=lag.device)
-    bins = (fundamental * order * (1 / BIN_HZ)).round().long()
-    inside = bins < BINS - 1
-    bins = bins.clamp(1, BINS - 2)
+    bins = (fundamental * order * (1 / _BIN_HZ)).round().long()
+    inside = bins < _BINS - 1
+    bins = bins.clamp(1, _BINS - 2)
     power = torch.stack([views.spectrum.gather(2, bins + side) for side in (-1, 0, 1)]).sum(dim=0) * inside
     total = power.sum(dim=2, keepdim=True)
     everything = views.spectrum[..., 3:].sum(dim=2, keepdim=True).clamp_min(1e-12)
-    weight = views.spectrum_weight * strength.squeeze(2).square()
-    return _Pitch(fundamental, strength, power / total.clamp_min(1e-12), (total / everything).clamp(0, 1), weight)
+    tonal = torch.cat([strength, (total / everything).clamp(0, 1)], dim=2)
+    weight = views.spectrum_weight * strength.squeeze(2).square()  # large for loud, periodic frames
+    share = power / total.clamp_min(1e-12)  # (batch, frames, harmonic)
+    tristimulus = [share[..., low:high].sum(dim=2).sqrt() for low, high in ((0, 1), (1, 4), (4, _HARMONICS))]
+    odd, even = share[..., 2::2].sum(dim=2), share[..., 1::2].sum(dim=2)
+    ratio = 10 * torch.log10((odd + 1e-3) / (even + 1e-3))
+    level = 10 * torch.log10(share + 1e-6)
+    jagged = (level[..., 1:-1] - (level[..., 2:] + level[..., :-2]) / 2).abs().mean(dim=2)
+    harmonics = _pool(torch.stack([*tristimulus, ratio, jagged], dim=2), weight)[0]
+    mean, deviation = _pool(torch.log2(fundamental / 55), weight)
+    register = torch.cat([mean, torch.log10(deviation + 0.02)], dim=1)
+    return harmonics, torch.cat(_pool(tonal, views.spectrum_weight), dim=1), register
 
 
 def _period(spectrum: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,7 +255,7 @@ def _period(spectrum: Tensor) -> tuple[Tensor, Tensor]:
     return best + low + shift.clamp(-0.5, 0.5), strength
 
 
-@constant
+@_constant
 def _lag_taper() -> Tensor:
     """Autocorrelation of the analysis window at the lags in use, by which that of the signal is divided."""
     window = torch.hann_window(2 * _ACF_BINS, dtype=torch.float64)
@@ -219,34 +264,17 @@ def _lag_taper() -> Tensor:
     return correlation[_LAGS[0] - 1 : _LAGS[1] + 1]
 
 
-def _harmonics(pitch: _Pitch) -> Tensor:
-    """Tristimulus (three amplitudes), odd over even harmonics in dB, irregularity in dB: means, `(batch, 5)`."""
-    share = pitch.harmonics
-    tristimulus = [share[..., low:high].sum(dim=2).sqrt() for low, high in ((0, 1), (1, 4), (4, _HARMONICS))]
-    odd, even = share[..., 2::2].sum(dim=2), share[..., 1::2].sum(dim=2)
-    ratio = 10 * torch.log10((odd + 1e-3) / (even + 1e-3))
-    level = 10 * torch.log10(share + 1e-6)
-    jagged = (level[..., 1:-1] - (level[..., 2:] + level[..., :-2]) / 2).abs().mean(dim=2)
-    return _pool(torch.stack([*tristimulus, ratio, jagged], dim=2), pitch.weight)[0]
-
-
-def _register(pitch: _Pitch) -> Tensor:
-    """Mean pitch in octaves above 55 Hz, and log of its deviation (vibrato, melody), `(batch, 2)`."""
-    mean, deviation = _pool(torch.log2(pitch.fundamental / 55), pitch.weight)
-    return torch.cat([mean, torch.log10(deviation + 0.02)], dim=1)
-
-
-@constant
+@_constant
 def _chroma_matrix() -> Tensor:
     """Weights that fold the bins of the fine spectrum into twelve pitch classes, A first, `(bins, 12)`."""
-    hz = (torch.arange(BINS, dtype=torch.float64) * BIN_HZ).clamp_min(1)
+    hz = (torch.arange(_BINS, dtype=torch.float64) * _BIN_HZ).clamp_min(1)
     semitone = 12 * torch.log2(hz / 440).unsqueeze(1)
     distance = (semitone - torch.arange(12) + 6) % 12 - 6
     inside = (hz > _CHROMA_HZ[0]) & (hz < _CHROMA_HZ[1])
     return torch.exp(-2 * distance.square()) * inside.unsqueeze(1)
 
 
-def _harmony(views: Views) -> tuple[Tensor, Tensor]:
+def _harmony(views: _Views) -> tuple[Tensor, Tensor]:
     """Chroma `(batch, 12)`, the notes in use, and intervals that sound together, independent of the key, `(batch, 7)`.
 
     Chroma is a mean of unit vectors, from the peaks of the spectrum only, minus its own mean. Intervals are magnitudes
@@ -265,8 +293,13 @@ def _harmony(views: Views) -> tuple[Tensor, Tensor]:
     return chroma - chroma.mean(dim=1, keepdim=True), intervals
 
 
-def _attack(views: Views) -> Tensor:
-    """Log of the rise times from 10 % to 90 %, and from 5 % to 50 %, of the peak: log10 s, `(batch, 2)`."""
+def _attack_and_decay(views: _Views) -> tuple[Tensor, Tensor]:
+    """Attack `(batch, 2)` and decay `(batch, 6)` of the envelope.
+
+    Attack: rise times from 10 % to 90 %, and from 5 % to 50 %, of the peak, in log10 s. Decay: temporal centroid (from
+    the onset) and durations above 10 % and 40 % of the peak in log10 s, slope in dB/s of a regression line through the
+    level after the peak (weighted by amplitude, compressed by asinh), crest and skew.
+    """
     envelope = _smooth(views.envelope, _ATTACK_S)
     index = torch.arange(envelope.shape[1], device=envelope.device)
     rises = []
@@ -274,32 +307,24 @@ def _attack(views: Views) -> Tensor:
         end = _first(envelope, high)
         under = (envelope < low) & (index < end.unsqueeze(1))
         rises.append(end - (under * index).amax(dim=1))  # since it was last below `low`; 0 if it starts above
-    return torch.log10(torch.stack(rises, dim=1) / FINE_RATE + 0.003)
-
-
-def _decay(views: Views) -> Tensor:
-    """Temporal centroid, two effective durations, slope, crest and skew of the envelope, `(batch, 6)`.
-
-    Centroid (from the onset) and durations (above 10 % and 40 % of the peak) in log10 s; slope in dB/s of a regression
-    line through the level after the peak, weighted by amplitude and compressed by asinh.
-    """
-    envelope = _smooth(views.envelope, _ATTACK_S)
-    time = _seconds(envelope)
+    attack = torch.log10(torch.stack(rises, dim=1) / _FINE_RATE + 0.003)
+    time = index / _FINE_RATE
     body = (envelope - 0.02).clamp_min(0)
     total = body.sum(dim=1).clamp_min(1e-6)
-    centroid = ((body * time).sum(dim=1) / total - _first(envelope, _AUDIBLE) / FINE_RATE).clamp_min(0)
-    long, short = ((envelope > level).sum(dim=1) / FINE_RATE for level in (0.1, 0.4))
-    weight = body * (time >= envelope.argmax(dim=1, keepdim=True) / FINE_RATE)
+    centroid = ((body * time).sum(dim=1) / total - _first(envelope, _AUDIBLE) / _FINE_RATE).clamp_min(0)
+    long, short = ((envelope > level).sum(dim=1) / _FINE_RATE for level in (0.1, 0.4))
+    weight = body * (time >= envelope.argmax(dim=1, keepdim=True) / _FINE_RATE)
     weight = weight / weight.sum(dim=1, keepdim=True).clamp_min(1e-6)
     level = 20 * torch.log10(envelope + 0.003)
     offset = time - (weight * time).sum(dim=1, keepdim=True)
     slope = (weight * offset * level).sum(dim=1) / (weight * offset.square()).sum(dim=1).clamp_min(1e-6)
     crest = -torch.log10(body.square().sum(dim=1) / total + 1e-3)
     logs = torch.log10(torch.stack([centroid, long, short], dim=1) + 0.005)
-    return torch.cat([logs, torch.stack([torch.asinh(slope / 20), crest, centroid / (long + 0.01)], dim=1)], dim=1)
+    shape = torch.stack([torch.asinh(slope / 20), crest, centroid / (long + 0.01)], dim=1)
+    return attack, torch.cat([logs, shape], dim=1)
 
 
-def _texture(views: Views) -> Tensor:
+def _texture(views: _Views) -> Tensor:
     """Log roughness of the envelope at four time scales, 6 ms to 0.37 s, `(batch, 4)`.
 
     At each scale, the variance inside blocks of four over the mean square: beating, tremolo, trills, notes.
@@ -314,7 +339,7 @@ def _texture(views: Views) -> Tensor:
     return 0.5 * torch.log10(torch.stack(scales, dim=1).clamp_min(0) + 1e-4)
 
 
-def _rhythm(views: Views) -> Tensor:
+def _rhythm(views: _Views) -> Tensor:
     """Autocorrelation of onset strength in three bands, lags in log steps from 0.1 s to 2.4 s, `(batch, 48)`."""
     rises = (views.log_mel[:, 1:] - views.log_mel[:, :-1]).clamp_min(0)
     onsets = (rises @ _onset_bands(rises.device)).transpose(1, 2)  # (batch, band, frame)
@@ -331,25 +356,25 @@ def _rhythm(views: Views) -> Tensor:
     return (correlation @ lags).flatten(1)
 
 
-@constant
+@_constant
 def _onset_bands() -> Tensor:
-    """Weights of the means over low (to 0.4 kHz), middle (to 2.6 kHz) and high mel bands, `(MEL_BANDS, 3)`."""
-    band = torch.bucketize(torch.arange(MEL_BANDS), torch.tensor([12, 38]), right=True)
+    """Weights of the means over low (to 0.4 kHz), middle (to 2.6 kHz) and high mel bands, `(_MEL_BANDS, 3)`."""
+    band = torch.bucketize(torch.arange(_MEL_BANDS), torch.tensor([12, 38]), right=True)
     member = functional.one_hot(band, 3).float()
     return member / member.sum(dim=0)
 
 
-@constant
+@_constant
 def _lag_pool() -> Tensor:
     """Triangles on a log axis that pool the lags of an autocorrelation, `(lags, _LAG_STEPS)`."""
     low, high = _LAGS_S
-    lag = torch.arange(round(1.2 * high * FRAME_RATE), dtype=torch.float64) / FRAME_RATE
+    lag = torch.arange(round(1.2 * high * _FRAME_RATE), dtype=torch.float64) / _FRAME_RATE
     position = torch.log2(lag.clamp_min(1e-3) / low) / math.log2(high / low) * (_LAG_STEPS - 1)
     triangles = (1 - (position.unsqueeze(1) - torch.arange(_LAG_STEPS)).abs()).clamp_min(0)
     return triangles / triangles.sum(dim=0).clamp_min(1e-6)
 
 
-def _repetition(views: Views) -> tuple[Tensor, Tensor]:
+def _repetition(views: _Views) -> tuple[Tensor, Tensor]:
     """Two shares `(batch, 1)` in [0, 1]: how much a clip is a single event, and how much it is a rhythm.
 
     One attack makes the first 1 and the second 0, so rhythm says nothing about one-shots, nor attack time about loops.
@@ -358,14 +383,15 @@ def _repetition(views: Views) -> tuple[Tensor, Tensor]:
     first = envelope[:, :1]  # a clip may start in the middle of a sound
     rises = (envelope[:, 1:] - envelope[:, :-1]).clamp_min(0).sum(dim=1, keepdim=True)
     single = 1 / (rises + first).clamp_min(1)  # one attack rises by the peak, two attacks by twice as much
-    last = ((envelope > _AUDIBLE) * _seconds(envelope)).amax(dim=1)
-    span = (last - _first(envelope, _AUDIBLE) / FINE_RATE).clamp_min(0)
+    time = torch.arange(envelope.shape[1], device=envelope.device) / _FINE_RATE
+    last = ((envelope > _AUDIBLE) * time).amax(dim=1)
+    span = (last - _first(envelope, _AUDIBLE) / _FINE_RATE).clamp_min(0)
     return single, (1 - single) * (span / 2).clamp(0, 1).unsqueeze(1)
 
 
 def _smooth(envelope: Tensor, seconds: float) -> Tensor:
     """Smooth `(batch, fine time)` with a triangle, back to a peak of 1. Twice a box: exact on every device."""
-    size = 2 * round(seconds * FINE_RATE / 4) + 1
+    size = 2 * round(seconds * _FINE_RATE / 4) + 1
     smooth = envelope.unsqueeze(1)
     for _ in range(2):
         smooth = functional.avg_pool1d(smooth, size, stride=1, padding=size // 2)
@@ -373,10 +399,68 @@ def _smooth(envelope: Tensor, seconds: float) -> Tensor:
     return smooth / smooth.amax(dim=1, keepdim=True).clamp_min(1e-9)
 
 
-def _seconds(envelope: Tensor) -> Tensor:
-    return torch.arange(envelope.shape[1], device=envelope.device) / FINE_RATE
-
-
 def _first(envelope: Tensor, level: float) -> Tensor:
     """Index at which an envelope first reaches `level`, `(batch,)`."""
     return (envelope >= level).to(torch.uint8).argmax(dim=1)
+
+
+def _views_of(waveforms: Tensor) -> _Views:
+    """Analyse mono waveforms `(batch, time)` at 44.1 kHz."""
+    centred = waveforms - waveforms.mean(dim=1, keepdim=True)
+    scaled = centred / centred.abs().amax(dim=1, keepdim=True).clamp_min(_QUIETEST)
+    scaled = functional.pad(scaled, (0, max(0, _MIN_SAMPLES - scaled.shape[1])))
+    filters = _mel_filters(scaled.device)
+    mel = torch.cat([power[..., : len(filters)] @ filters for power in _power(scaled, _MEL_SIZE, _MEL_HOP)], dim=1)
+    loudest = mel.amax(dim=(1, 2), keepdim=True).clamp_min(_FAINTEST)
+    fine = _power(scaled, _SPECTRUM_SIZE, _SPECTRUM_HOP)
+    spectrum = torch.cat([power[..., :_BINS] for power in fine], dim=1)
+    return _Views(
+        envelope=_fine_envelope(scaled),
+        mel=mel,
+        log_mel=10 * torch.log10(mel / loudest + 10 ** (-_RANGE_DB / 10)),
+        weight=_frame_weight(mel.sum(dim=2)),
+        spectrum=spectrum,
+        spectrum_weight=_frame_weight(spectrum.sum(dim=2)),
+    )
+
+
+@_constant
+def _mel_filters() -> Tensor:
+    """Triangles of equal area on the mel scale, `(bins, _MEL_BANDS)` (Davis and Mermelstein, 1980)."""
+    low, high = (2595 * math.log10(1 + hz / 700) for hz in _MEL_RANGE)
+    mels = torch.linspace(low, high, _MEL_BANDS + 2, dtype=torch.float64)
+    edges = 700 * (10 ** (mels / 2595) - 1)
+    hz = torch.arange(_MEL_SIZE // 2 + 1, dtype=torch.float64).unsqueeze(1) * (_SAMPLE_RATE / _MEL_SIZE)
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    triangles = torch.minimum((hz - left) / (centre - left), (right - hz) / (right - centre)).clamp_min(0)
+    # The lowest triangles are narrower than a bin: an empty one gets its nearest bin.
+    nearest = functional.one_hot((hz - centre).abs().argmin(dim=0), hz.shape[0]).T
+    triangles = torch.where(triangles.sum(dim=0) > 0, triangles, nearest.to(triangles))
+    used = int((hz < _MEL_RANGE[1]).sum())
+    return (triangles / triangles.sum(dim=0))[:used]
+
+
+def _power(waveforms: Tensor, size: int, hop: int) -> Iterator[Tensor]:
+    """Yield power spectra `(batch, some frames, bins)`, in order, of Hann windows centred on multiples of `hop`.
+
+    Chunks that fit into the cache are five times as fast as all at once, and minutes of audio do not fill the memory.
+    """
+    window = torch.hann_window(size, device=waveforms.device)
+    frames = functional.pad(waveforms, (size // 2, size // 2)).unfold(1, size, hop)  # a view: (batch, frames, size)
+    chunk = max(1, _CHUNK_SAMPLES[waveforms.is_cuda] // (size * max(1, waveforms.shape[0])))
+    for start in range(0, frames.shape[1], chunk):
+        spectrum = torch.fft.rfft(frames[:, start : start + chunk] * window)
+        yield spectrum.real.square() + spectrum.imag.square()
+
+
+def _fine_envelope(waveforms: Tensor) -> Tensor:
+    """Return the RMS amplitude `(batch, fine time)` of short overlapping windows, peak 1."""
+    padded = functional.pad(waveforms.square(), (_FINE_SIZE, _FINE_SIZE)).unsqueeze(1)
+    envelope = functional.avg_pool1d(padded, _FINE_SIZE, _FINE_HOP).squeeze(1).sqrt()
+    return envelope / envelope.amax(dim=1, keepdim=True).clamp_min(1e-9)
+
+
+def _frame_weight(energy: Tensor) -> Tensor:
+    """Return the relative amplitude of frames `(batch, time)` minus the level below which they do not count."""
+    amplitude = energy.sqrt()
+    return (amplitude / amplitude.amax(dim=1, keepdim=True).clamp_min(1e-9) - _ACTIVE).clamp_min(0)

@@ -25,8 +25,8 @@ IntArray = npt.NDArray[np.int64]
 def cluster_robust_variance(scores: FloatArray, *units: IntArray) -> FloatArray:
     """Estimate the variance of the sum of scores over observations that share units.
 
-    The estimate is at least that of independent observations, and multiplied by C / (C - 1), C being the number of
-    units of the rarest kind.
+    The estimate is at least that of independent observations. It is multiplied by C / (C - 1), where C is the number of
+    units of the rarest kind, or of observations if there are fewer.
 
     Args:
         scores: `(observation, statistic)` contribution of each observation to an estimate's error, with mean 0.
@@ -34,7 +34,7 @@ def cluster_robust_variance(scores: FloatArray, *units: IntArray) -> FloatArray:
             twice in one observation.
 
     Returns:
-        `(statistic,)` variances; infinite where there is a single unit of some kind, which says nothing about others.
+        `(statistic,)` variances; infinite if there is a single unit of some kind, which tells nothing about others.
     """
     columns, offset, fewest = [], 0, len(scores)
     for kind in units:
@@ -56,7 +56,7 @@ def cluster_robust_variance(scores: FloatArray, *units: IntArray) -> FloatArray:
 
 
 def interval_reach(level: float, clusters: int) -> float:
-    """Return the half-width of an interval in standard errors: Student's t with a degree of freedom less than clusters.
+    """Return half the width of an interval in standard errors: Student's t with `clusters - 1` degrees of freedom.
 
     Raises:
         ConfigError: If the level does not lie between 0 and 1.

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtr
 from scipy.stats import binomtest
-from scipy.stats import t as student_t
 
 from stemsim.errors import ConfigError, SplitError
+from stemsim.evaluation.clusters import interval_reach
 from stemsim.evaluation.crossval import ModelScores
 from stemsim.evaluation.splits import Splits
 
@@ -52,8 +53,8 @@ class SignTest:
     """Exact sign test on triplets (for one fixed pair of predictions: McNemar's exact test).
 
     Attributes:
-        for_first: Triplets on which the first model does better.
-        for_second: Triplets on which the second one does.
+        for_first: Number of triplets on which the first model does better.
+        for_second: Number of triplets on which the second model does better.
         p_value: Two-sided, of the two being equally likely.
     """
 
@@ -127,8 +128,8 @@ def corrected_resampled_t_test(
         ConfigError: If the ratio or the level is out of range.
         SplitError: If fewer than two splits have a value.
     """
-    if not test_train_ratio > 0.0 or not 0.0 < level < 1.0:
-        msg = f"The test/train ratio is positive and the level in (0, 1); got {test_train_ratio} and {level}."
+    if not test_train_ratio > 0.0:
+        msg = f"The size of the test parts over that of the train parts is positive; got {test_train_ratio}."
         raise ConfigError(msg)
     known = differences[~np.isnan(differences)]
     splits = len(known)
@@ -139,8 +140,8 @@ def corrected_resampled_t_test(
     error = float(np.sqrt((1.0 / splits + test_train_ratio) * known.var(ddof=1)))
     if error <= 1e-12 * max(1.0, abs(mean)):  # the same difference everywhere, up to rounding
         return PairedDifference(mean, 0.0, mean, mean, float(abs(mean) <= 1e-12), level, splits)  # noqa: PLR2004
-    reach = float(student_t.ppf(0.5 + 0.5 * level, splits - 1)) * error
-    p_value = float(2.0 * student_t.sf(abs(mean) / error, splits - 1))
+    reach = interval_reach(level, splits) * error
+    p_value = 2.0 * float(stdtr(splits - 1, -abs(mean) / error))
     return PairedDifference(mean, error, mean - reach, mean + reach, p_value, level, splits)
 
 

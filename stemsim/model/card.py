@@ -111,10 +111,9 @@ _WEIGHTS: Final[TypeAdapter[dict[str, float] | None]] = TypeAdapter(dict[str, Nu
 
 
 def write_model(folder: str | Path, card: ModelCard, fusion: Fusion) -> None:
-    """Write a model: both files or none.
+    """Write a model: both files or neither.
 
-    Both files are complete before either takes its place, so that a full disk changes nothing. A process killed between
-    the two replacements leaves an old card beside new parameters, which `read_model` notices.
+    A process killed between the two replacements leaves an old card beside new parameters, which `read_model` notices.
 
     Args:
         folder: Folder to write to; made if needed. A model that is there is replaced, other files stay.

@@ -73,8 +73,8 @@ class Part:
             return
         if self.name not in table:
             msg = (
-                f"Unknown {self.kind} {self.name!r}; expected one of {', '.join(table)}. A card cannot name a class: "
-                f"for one of your own give its `identity` alone, and pass the object to `load({self.kind}=...)`."
+                f"Unknown {self.kind} {self.name!r}; expected one of {', '.join(table)}. No card or option can name "
+                f"your own: pass the object itself, `load(..., {self.kind}=...)`; its card has an `identity` alone."
             )
             raise ConfigError(msg)
         known = table[self.name][1]

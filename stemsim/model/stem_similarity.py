@@ -137,8 +137,9 @@ class StemSimilarity:
         """Card of the model, with the identities of the encoder and the separator in use."""
         return self._card
 
+    @torch.no_grad()
     def __call__(self, a: Inputs, b: Inputs) -> float | Tensor:
-        """Return how similar two inputs, or the inputs of two batches one by one, sound.
+        """Return the similarity of two inputs, or of two batches pair by pair.
 
         Args:
             a: One input or a batch.
@@ -152,8 +153,9 @@ class StemSimilarity:
             StemsimError: If an input is not one, cannot be read or embedded, or the batches are not equally long.
         """
         (query, candidate), single = self._matched(a, b)
-        return _result(self._similarity(query, candidate), single=single)
+        return _result(self._fusion(query, candidate), single=single)
 
+    @torch.no_grad()
     def prefer(self, x: Inputs, a: Inputs, b: Inputs) -> float | Tensor:
         """Return the preference for A or B: similarity(X, A) - similarity(X, B) (paper, section 3.4).
 
@@ -170,10 +172,9 @@ class StemSimilarity:
             StemsimError: As for a similarity.
         """
         (reference, first, second), single = self._matched(x, a, b)
-        with torch.no_grad():
-            preference = self._fusion.preference(reference, first, second).clamp(-1.0, 1.0)
-        return _result(preference, single=single)
+        return _result(self._fusion.preference(reference, first, second).clamp(-1.0, 1.0), single=single)
 
+    @torch.no_grad()
     def explain(self, a: Inputs, b: Inputs) -> Explanation | list[Explanation]:
         """Return the contribution of each stem to the similarity of two inputs.
 
@@ -188,17 +189,25 @@ class StemSimilarity:
             StemsimError: As for a similarity.
         """
         (query, candidate), single = self._matched(a, b)
-        with torch.no_grad():
-            contributions = self._fusion.contributions(query, candidate)
         figures = zip(
-            self._similarity(query, candidate).tolist(),
+            self._fusion(query, candidate).tolist(),
             stem_cosines(query, candidate).tolist(),
-            contributions.tolist(),
-            query.present.tolist(),
-            candidate.present.tolist(),
+            self._fusion.contributions(query, candidate).tolist(),
+            torch.stack([query.present, candidate.present], dim=2).tolist(),  # (batch, stem, side)
             strict=True,
         )
-        explanations = [self._explanation(*row) for row in figures]
+        weights = self.weights if isinstance(self._fusion, WeightedFusion) else None
+        explanations = [
+            Explanation(
+                self.stems,
+                similarity,
+                weights,
+                dict(zip(self.stems, cosines, strict=True)),
+                dict(zip(self.stems, contributions, strict=True)),
+                {stem: _SILENT_IN[tuple(in_)] for stem, in_ in zip(self.stems, present, strict=True) if not all(in_)},
+            )
+            for similarity, cosines, contributions, present in figures
+        ]
         return explanations[0] if single else explanations
 
     def embed(self, inputs: Inputs) -> StemEmbeddings:
@@ -228,28 +237,21 @@ class StemSimilarity:
 
     def _described(self, card: ModelCard | None) -> ModelCard:
         """Return the card of the model as it is."""
-        if card is None:
-            encoder, separator = describe(self.embedder.encoder), describe(self.embedder.source)
-            silence = self.embedder.silence
-            return ModelCard("custom", self.stems, encoder, separator, silence, describe(self._fusion))
+        encoder, source, silence = self.embedder.encoder, self.embedder.source, self.embedder.silence
+        known = card or ModelCard("custom", self.stems, describe(encoder), describe(source), silence)
         check_same_layout(
             self.stems,
-            card.stems,
-            what=f"the card of {card.name!r}",
+            known.stems,
+            what=f"the card of {known.name!r}",
             remedy="Give the embedder a separator with the stems of the card.",
         )
         return replace(
-            card,
-            encoder=describe(self.embedder.encoder, card.encoder),
-            separator=describe(self.embedder.source, card.separator),
-            silence=self.embedder.silence,
+            known,
+            encoder=describe(encoder, known.encoder),
+            separator=describe(source, known.separator),
+            silence=silence,
             fusion=describe(self._fusion),
         )
-
-    def _similarity(self, query: StemEmbeddings, candidate: StemEmbeddings) -> Tensor:
-        with torch.no_grad():
-            similarity: Tensor = self._fusion(query, candidate)
-        return similarity
 
     def _parsed(self, inputs: Inputs) -> ParsedInputs:
         return parse_inputs(inputs, self.stems, self.embedder.spec.dim)
@@ -275,9 +277,7 @@ class StemSimilarity:
         segments = [segment for batch in parsed for segment in batch.segments]
         waveforms = [waveform for batch in parsed for waveform in batch.waveforms]
         files = _parts(self.embedder.embed(segments), [len(batch.segments) for batch in parsed]) if segments else []
-        clips = (
-            _parts(self._embed_waveforms(waveforms), [len(batch.waveforms) for batch in parsed]) if waveforms else []
-        )
+        clips = _parts(self._once(waveforms), [len(batch.waveforms) for batch in parsed]) if waveforms else []
         results = []
         for index, batch in enumerate(parsed):
             if batch.embeddings is not None:
@@ -288,7 +288,7 @@ class StemSimilarity:
                 results.append(self._empty())
         return results
 
-    def _embed_waveforms(self, waveforms: list[tuple[Tensor, int]]) -> StemEmbeddings:
+    def _once(self, waveforms: list[tuple[Tensor, int]]) -> StemEmbeddings:
         """Embed waveforms, equal ones once."""
         keys = [_content(waveform, rate) for waveform, rate in waveforms]
         distinct = dict(zip(keys, waveforms, strict=True))
@@ -298,19 +298,6 @@ class StemSimilarity:
     def _empty(self) -> StemEmbeddings:
         levels = torch.zeros(0, len(self.stems))
         return StemEmbeddings(torch.zeros(0, len(self.stems), self.embedder.spec.dim), levels, levels.bool())
-
-    def _explanation(
-        self, similarity: float, cosines: list[float], contributions: list[float], in_a: list[bool], in_b: list[bool]
-    ) -> Explanation:
-        present = dict(zip(self.stems, zip(in_a, in_b, strict=True), strict=True))
-        return Explanation(
-            self.stems,
-            similarity,
-            self.weights if isinstance(self._fusion, WeightedFusion) else None,
-            dict(zip(self.stems, cosines, strict=True)),
-            dict(zip(self.stems, contributions, strict=True)),
-            {stem: _SILENT_IN[sides] for stem, sides in present.items() if not all(sides)},
-        )
 
 
 def _weighted_sum(stems: StemLayout, weights: Mapping[str, float]) -> LinearFusion:
@@ -329,9 +316,8 @@ def _weighted_sum(stems: StemLayout, weights: Mapping[str, float]) -> LinearFusi
 
 def _parts(embeddings: StemEmbeddings, lengths: list[int]) -> list[StemEmbeddings]:
     """Cut a batch into consecutive parts."""
-    return [
-        StemEmbeddings(*part) for part in zip(*(torch.split(tensor, lengths) for tensor in embeddings), strict=True)
-    ]
+    columns = (torch.split(tensor, lengths) for tensor in embeddings)
+    return [StemEmbeddings(*part) for part in zip(*columns, strict=True)]
 
 
 def _content(waveform: Tensor, rate: int) -> tuple[int, tuple[int, ...], bytes]:

@@ -1,6 +1,5 @@
 """Audio of segments, small enough for a page."""
 
-import base64
 import io
 from typing import Final
 
@@ -10,7 +9,7 @@ import soundfile
 
 from stemsim.audio import Segment, downmix, read_audio, resample
 
-__all__ = ["clip", "ogg_data_uri"]
+__all__ = ["clip", "encode_ogg"]
 
 _RATES: Final = (8_000, 48_000)  # Hz; every browser plays these
 _USUAL_RATE: Final = 44_100
@@ -36,8 +35,8 @@ def clip(segment: Segment) -> tuple[npt.NDArray[np.float32], int]:
     return samples, rate
 
 
-def ogg_data_uri(segment: Segment) -> str:
-    """Return a segment as a `data:` address of mono Ogg Vorbis, for an audio element; errors are those of `clip`."""
+def encode_ogg(segment: Segment) -> bytes:
+    """Return a segment as mono Ogg Vorbis; raises what `clip` raises."""
     samples, rate = clip(segment)
     buffer = io.BytesIO()
     with soundfile.SoundFile(
@@ -45,4 +44,4 @@ def ogg_data_uri(segment: Segment) -> str:
     ) as file:
         for first in range(0, len(samples), _BLOCK):
             file.write(samples[first : first + _BLOCK])
-    return "data:audio/ogg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return buffer.getvalue()

@@ -12,7 +12,7 @@ import yaml
 
 from stemsim.audio import Segment
 from stemsim.errors import AudioError, ConfigError, DataNotFoundError
-from stemsim.report.audio import ogg_data_uri
+from stemsim.report.audio import encode_ogg
 from stemsim.report.plots import svg_text
 from stemsim.report.results import CrossvalResults, ModelResult, Score
 from stemsim.report.run_files import Run
@@ -66,7 +66,7 @@ class _Clips:
         """Return the `data:` address of a segment; empty if there is no audio."""
         if self.wanted and segment not in self.addresses:
             try:
-                self.addresses[segment] = ogg_data_uri(segment)
+                self.addresses[segment] = _data_uri(encode_ogg(segment), "audio/ogg")
             except (AudioError, DataNotFoundError) as error:
                 self.addresses[segment] = ""
                 self.gone.setdefault(str(segment.path), str(error))
@@ -83,24 +83,26 @@ def comparison_rows(runs: Sequence[Run]) -> tuple[ComparisonRow, ...]:
         One row for each model, in the order of the runs. The best is chosen among models on the same triplets and
         splits only.
     """
-    entries = [(run, run.crossval, model) for run in runs if run.crossval is not None for model in run.crossval.models]
-    best: dict[tuple[Any, str], float] = {}
-    for _, results, model in entries:
-        for column in _COLUMNS if model.kind != "ceiling" else ():
-            key, mean = (_comparable(results), column), model.agreement[column].mean
-            best[key] = max(best.get(key, -math.inf), -math.inf if math.isnan(mean) else mean)
-    return tuple(
-        ComparisonRow(
-            run.name,
-            model,
-            frozenset(
-                column
-                for column in _COLUMNS
-                if model.kind != "ceiling" and model.agreement[column].mean == best[_comparable(results), column]
-            ),
-        )
-        for run, results, model in entries
-    )
+    tested = [(run.name, run.crossval, _comparable(run.crossval)) for run in runs if run.crossval is not None]
+    rivals: dict[tuple[str, ...], list[ModelResult]] = {}
+    for _, results, key in tested:
+        rivals.setdefault(key, []).extend(model for model in results.models if model.kind != "ceiling")
+    highest = {
+        (key, column): max((model.agreement[column].mean for model in models), key=_known)
+        for key, models in rivals.items()
+        for column in _COLUMNS
+    }
+    rows = []
+    for name, results, key in tested:
+        for model in results.models:
+            means = {column: model.agreement[column].mean for column in _COLUMNS if model.kind != "ceiling"}
+            best = frozenset(column for column, mean in means.items() if mean == highest[key, column])
+            rows.append(ComparisonRow(name, model, best))
+    return tuple(rows)
+
+
+def _known(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
 
 
 def _comparable(results: CrossvalResults) -> tuple[str, ...]:
@@ -169,18 +171,14 @@ def _settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
             "Folder": str(run.folder),
             "Triplets": "; ".join(dict.fromkeys(results.source for results in run.results)),
             "Reader": _short(data.get("triplets")),
-            "Separator": _short(data.get("separator")),
-            "Encoder": _short(data.get("encoder")),
-            "Silence": "" if data.get("silence") is None else f"below {data['silence']:g} dBFS",
-            "Target": _short(data.get("target")),
-            "Loss": _short(model.get("loss")),
-            "L2": _short(model.get("l2")),
-            "Fusion": _short(model.get("fusion")),
+            **{name.title(): _short(data.get(name)) for name in ("separator", "encoder", "silence", "target")},
+            **{name.title(): _short(model.get(name)) for name in ("loss", "l2", "fusion")},
             "Split of fit and test": _short(data.get("split")),
             "Splits of crossval": "" if run.crossval is None else _splits(run.crossval),
             "Seed": _short(run.settings.get("seed_everything")),
             "Versions": ", ".join(f"{name} {number}" for name, number in run.versions.items()),
         }
+        cells["Silence"] = cells["Silence"] and f"below {cells['Silence']} dBFS"
         for name, cell in cells.items():
             lines.setdefault(name, []).append(cell)
     return [(name, cells) for name, cells in lines.items() if any(cells)]

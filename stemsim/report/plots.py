@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -42,27 +42,24 @@ def figures(results: Results) -> "dict[str, Figure]":
     Returns:
         Figures by the stem of their file's name; none for `validate` and `test`.
     """
+    found: dict[str, Figure] = {}
     match results:
-        case FitResults():
-            return {"fit": _fit(results)} if results.weights else {}
+        case FitResults() if results.weights:
+            found["fit"] = _fit(results)
         case CrossvalResults():
-            found = {"crossval": _crossval(results)}
+            found["crossval"] = _crossval(results)
             if any(math.isfinite(stem.lower) for stem in results.by_stem.values()):
                 found["crossval_intervals"] = _intervals(results)
             if results.penalty is not None:
                 found["crossval_ridge_path"] = _ridge_path(results, results.penalty)
-            return found
         case PerspectivesResults():
-            return {"perspectives": _perspectives(results)}
-    return {}
+            found["perspectives"] = _perspectives(results)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
 class _Series:
-    """Weights of one model, drawn as points with their spread (thick) and their interval (thin).
-
-    Without a colour, every stem has its own.
-    """
+    """Weights of one model, with spread (thick) and interval (thin); without a colour, every stem has its own."""
 
     label: str
     weights: Mapping[str, float]
@@ -75,7 +72,7 @@ class _Series:
 def _draw_series(axes: "Axes", stems: Sequence[str], series: Sequence[_Series], ink: str = "black") -> None:
     """Draw weights, one row for each stem; the first stem is on top."""
     for index, one in enumerate(series):
-        offset = (index - (len(series) - 1) / 2) * 0.8 / len(series)
+        offset = _offset(index, len(series))
         for stem, weight in one.weights.items():
             place, color = stems.index(stem) + offset, one.color or STEM_COLORS.get(stem, GREY)
             ends = one.intervals.get(stem, (math.nan, math.nan))
@@ -95,6 +92,11 @@ def _draw_series(axes: "Axes", stems: Sequence[str], series: Sequence[_Series], 
     for row in range(len(stems) - 1):
         axes.axhline(row + 0.5, color=ink, lw=0.4, alpha=0.25)
     axes.set_xlabel("weight", color=ink)
+
+
+def _offset(index: int, count: int) -> float:
+    """Return the place of one of several series within the row of a stem."""
+    return (index - (count - 1) / 2) * 0.8 / count
 
 
 def _fit(results: FitResults) -> "Figure":
@@ -140,18 +142,16 @@ def _mark_agreement(
     )
 
 
-def _scored(model: ModelResult, marker: str, *, label: str = "", color: str | None = None) -> _Series:
+def _scored(model: ModelResult, marker: str, **style: Any) -> _Series:
     """Return the weights of a model with their spread over the splits."""
-    weights = {stem: score.mean for stem, score in model.weights.items()}
-    spread = {stem: score.std for stem, score in model.weights.items()}
-    return _Series(label or model.name, weights, marker, color, spread)
+    means, spread = ({stem: getattr(one, key) for stem, one in model.weights.items()} for key in ("mean", "std"))
+    return _Series(**{"label": model.name, **style}, weights=means, marker=marker, spread=spread)
 
 
 def _intervals(results: CrossvalResults) -> "Figure":
     """Draw the interval of each weight on all triplets."""
     figure, axes = new_figure(7.0, 1.2 + 0.4 * len(results.stems))
-    rows = results.by_stem
-    weights = {stem: row.weight for stem, row in rows.items()}
+    weights = {stem: row.weight for stem, row in results.by_stem.items()}
     _draw_series(axes, results.stems, [_Series("OLS", weights, intervals=_ends(results))])
     axes.set_xlabel(f"weight on all triplets, {100 * results.level:g} % interval, {results.interval_method}")
     axes.set_title(results.source, fontsize=9, wrap=True)
@@ -191,14 +191,12 @@ def _perspectives(results: PerspectivesResults) -> "Figure":
         ends = {stem: (row.lower, row.upper) for stem, row in fit.by_stem.items()}
         series.append(_Series(question, parts, color=_QUESTION_COLORS[question], intervals=ends))
     _draw_series(left, results.stems, series)
-    for index, fit in enumerate(results.questions.values()):
-        offset = (index - (len(series) - 1) / 2) * 0.8 / len(series)
-        truths = [row.true_part for row in fit.by_stem.values()]
-        if not all(map(math.isnan, truths)):
+    if results.simulated:
+        for index, fit in enumerate(results.questions.values()):
+            places = np.arange(len(results.stems)) + _offset(index, len(series))
+            truths = [row.true_part for row in fit.by_stem.values()]
             label = "true (simulated)" if index == 0 else None
-            left.scatter(
-                truths, np.arange(len(truths)) + offset, marker="x", s=22, color="black", zorder=3, label=label
-            )
+            left.plot(truths, places, "x", ms=5, color="black", zorder=3, label=label)
     left.set_xlabel(f"part in the preference, {100 * results.level:g} % interval")
     left.legend(frameon=False, fontsize=8, ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     _draw_questions(right, results.questions)
@@ -259,12 +257,17 @@ def _run_series(run: Run, color: str) -> list[_Series]:
         weights = {} if run.fit is None else run.fit.weights
         return [_Series(f"{run.name}: fit", weights, "*", color)] if weights else []
     fitted = [model for model in run.crossval.models if model.kind == "fitted" and model.weights]
-    series = []
-    for model, marker in zip(fitted, cycle(_MARKERS), strict=False):
-        one = _scored(model, marker, label=f"{run.name}: {model.name}", color=color)
-        ends = _ends(run.crossval) if model.slug == "ols" else {}
-        series.append(_Series(one.label, one.weights, marker, color, one.spread, ends))
-    return series
+    ends = _ends(run.crossval)
+    return [
+        _scored(
+            model,
+            marker,
+            label=f"{run.name}: {model.name}",
+            color=color,
+            intervals=ends if model.name == "OLS" else {},
+        )
+        for model, marker in zip(fitted, cycle(_MARKERS), strict=False)
+    ]
 
 
 def svg_text(runs: Sequence[Run]) -> str | None:

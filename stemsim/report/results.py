@@ -60,10 +60,7 @@ class Results(_Entry):
         return self.job
 
     def write(self, folder: Path) -> Path:
-        """Write the JSON file into the folder of a run, and return its path.
-
-        A number that is not finite becomes null; analyses that were not asked for are left out.
-        """
+        """Write the file into the folder of a run, with null for numbers that are not finite, and return its path."""
         path = folder / f"{self.file_stem}.json"
         path.write_text(self.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
         return path
@@ -117,9 +114,9 @@ class ModelResult(_Entry):
     Attributes:
         name: Name of the model in tables.
         slug: Stable name for metric keys.
-        kind: `ceiling`, `baseline` (nothing is fitted) or `fitted`.
+        kind: `ceiling`, `baseline` or `fitted`.
         agreement: Test agreement in [0, 1], by `all`, `XAB` and `XYC`.
-        by_split: Test agreement over all triplets, for each split.
+        by_split: Test agreement on every split.
         share_of_ceiling: Mean agreement over that of the listeners.
         weights: Weights by stem; empty where the model is not linear.
         median_alpha: Median penalty over the splits; NaN where there is none.
@@ -168,12 +165,9 @@ class StemResult(_Entry):
     Attributes:
         refit: Ridge weight on all triplets.
         variance_inflation: Variance inflation factor; NaN for a silent stem.
-        weight: Least-squares weight on all triplets; NaN where there are no intervals.
-        standard_error: Its standard error.
-        lower: Lower end of its interval.
-        upper: Upper end.
-        agreement_drop: Agreement lost without the stem; None unless `importance` was asked for.
-        r2_drop: R^2 lost without the stem; likewise.
+        weight: Least-squares weight on all triplets, with its standard error and the ends of its interval; NaN where
+            there are no intervals.
+        agreement_drop: Agreement lost without the stem; None unless `importance` was asked for. Likewise `r2_drop`.
     """
 
     refit: float
@@ -187,15 +181,9 @@ class StemResult(_Entry):
 
 
 class PenaltyResult(_Entry):
-    """Ridge regression on all triplets as a function of the penalty, and the penalties of nested cross-validation.
+    """Ridge weights `weights[alpha][stem]` and leave-one-out error by penalty, and nested cross-validation.
 
-    Attributes:
-        alphas: Penalties, ascending.
-        weights: Weights by penalty, then by stem.
-        left_out_error: Mean squared error on left-out triplets, by penalty.
-        best_alpha: Penalty of the least error.
-        nested_median_alpha: Median penalty of nested cross-validation; NaN where an inner split has an empty part.
-        nested_agreement: Mean test agreement with these penalties.
+    The nested values are NaN where an inner split has an empty part.
     """
 
     alphas: tuple[float, ...]

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -19,17 +19,15 @@ from stemsim.report.results import (
     PartResults,
     PerspectivesResults,
     Results,
-    StemResult,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Picture", "Run", "WorstTriplet", "frames", "read_run", "read_runs"]
+__all__ = ["Run", "WorstTriplet", "frames", "read_run", "read_runs"]
 
 _SETTINGS: Final = ("seed_everything", "trainer", "model", "data")  # accepted by every job of train.py
 _PACKAGES: Final = ("stemsim", "torch", "lightning", "scikit-learn", "numpy", "demucs", "laion_clap", "muq")
-_JOBS: Final = ("fit", "val", "test", "crossval", "perspectives")
 _R = TypeVar("_R", bound=Results)
 
 
@@ -45,7 +43,7 @@ class WorstTriplet(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True)
-    segments: Mapping[Literal["X", "A", "B"], Segment]
+    segments: Mapping[str, Segment]
     test_type: str
     votes: tuple[float, float]
     preference: float
@@ -54,32 +52,22 @@ class WorstTriplet(BaseModel):
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
         """Return the triplet of a row of the file."""
-        roles, start = ("X", "A", "B"), "contribution_"
-        places = [(row[f"{role.lower()}_path"], row[f"{role.lower()}_start"]) for role in roles]
-        return cls.model_validate(
-            {
-                "segments": {
-                    role: {"path": path, "start": begin, "duration": row["duration"]}
-                    for role, (path, begin) in zip(roles, places, strict=True)
-                },
-                "votes": (row["votes_a"], row["votes_b"]),
-                "contributions": {name.removeprefix(start): row[name] for name in row if name.startswith(start)},
-                **{name: row[name] for name in ("test_type", "preference")},
-            }
+        start = "contribution_"
+        return cls(
+            segments={
+                role.upper(): Segment(Path(row[f"{role}_path"]), float(row[f"{role}_start"]), float(row["duration"]))
+                for role in ("x", "a", "b")
+            },
+            test_type=row["test_type"],
+            votes=(row["votes_a"], row["votes_b"]),
+            preference=row["preference"],
+            contributions={name.removeprefix(start): row[name] for name in row if name.startswith(start)},
         )
 
     @property
     def strongest(self) -> list[tuple[str, float]]:
         """Contributions that are not 0, the largest first."""
         return sorted(((stem, one) for stem, one in self.contributions.items() if one), key=lambda pair: -abs(pair[1]))
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A PNG file in the folder of a run, and the job whose results it shows."""
-
-    job: str
-    path: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +82,7 @@ class Run:
         versions: Versions of the main packages, where W&B recorded them.
         fit: Results of `fit`, if it ran; likewise `val`, `test`, `crossval` and `perspectives`.
         worst: Worst triplets of the test part, or else of the validation part.
-        pictures: All pictures.
+        pictures: Pictures `JOB.png` and `JOB_*.png` of the jobs with results.
     """
 
     name: str
@@ -108,7 +96,7 @@ class Run:
     crossval: CrossvalResults | None
     perspectives: PerspectivesResults | None
     worst: tuple[WorstTriplet, ...]
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Path, ...]
 
     @property
     def results(self) -> tuple[Results, ...]:
@@ -199,7 +187,9 @@ def read_run(folder: Path, *, name: str | None = None) -> Run:
         crossval=_read(CrossvalResults, folder / "crossval.json"),
         perspectives=_read(PerspectivesResults, folder / "perspectives.json"),
         worst=_worst(folder),
-        pictures=_pictures(folder),
+        pictures=tuple(
+            path for path in sorted(folder.glob("*.png")) if (folder / f"{path.stem.partition('_')[0]}.json").exists()
+        ),
     )
 
 
@@ -246,15 +236,6 @@ def _worst(folder: Path) -> tuple[WorstTriplet, ...]:
     return found
 
 
-def _pictures(folder: Path) -> tuple[Picture, ...]:
-    """Return the pictures `JOB.png` and `JOB_*.png` of the jobs with results."""
-    return tuple(
-        Picture(job, path)
-        for path in sorted(folder.glob("*.png"))
-        if (job := path.stem.partition("_")[0]) in _JOBS and (folder / f"{job}.json").exists()
-    )
-
-
 def _versions(folder: Path) -> dict[str, str]:
     """Return the versions that W&B recorded with the newest job of the run."""
     paths = sorted(folder.glob("wandb/*run-*/files/requirements.txt"))
@@ -279,20 +260,14 @@ def frames(results: Results) -> "dict[str, pd.DataFrame]":
 
     match results:
         case FitResults():
-            weights = pd.DataFrame({"stem": list(results.weights), **_columns(results.columns, results.weights)})
-            return {"weights": weights} if results.weights else {}
+            return {"weights": _by_stem(results.columns)} if results.weights else {}
         case CrossvalResults():
-            means = {
-                model.name: {stem: score.mean for stem, score in model.weights.items()}
-                for model in results.models
-                if model.weights
-            }
+            linear = [model for model in results.models if model.weights]
+            means = {model.name: {stem: score.mean for stem, score in model.weights.items()} for model in linear}
             means["ridge on all"] = {stem: row.refit for stem, row in results.by_stem.items()}
-            rows = [{"stem": stem, **_flat(row)} for stem, row in results.by_stem.items()]
-            return {
-                "crossval_weights": pd.DataFrame({"stem": list(results.stems), **_columns(means, results.stems)}),
-                "crossval_stems": pd.DataFrame(rows),
-            }
+            rows = {stem: row.model_dump(exclude={"refit"}, exclude_none=True) for stem, row in results.by_stem.items()}
+            stems = pd.json_normalize([{"stem": stem, **row} for stem, row in rows.items()], sep="_")
+            return {"crossval_weights": _by_stem(means), "crossval_stems": stems}
         case PerspectivesResults():
             parts = [
                 {"question": question, "stem": stem, **part.model_dump()}
@@ -303,15 +278,7 @@ def frames(results: Results) -> "dict[str, pd.DataFrame]":
     return {}
 
 
-def _columns(
-    weights: Mapping[str, Mapping[str, float]], stems: Sequence[str] | Mapping[str, float]
-) -> dict[str, list[float]]:
-    return {name: [column[stem] for stem in stems] for name, column in weights.items()}
+def _by_stem(columns: Mapping[str, Mapping[str, float]]) -> "pd.DataFrame":
+    import pandas as pd
 
-
-def _flat(row: StemResult) -> dict[str, float]:
-    """Return the fields of a stem in columns such as `agreement_drop_lower`."""
-    columns: dict[str, float] = {}
-    for name, value in row.model_dump(exclude={"refit"}, exclude_none=True).items():
-        columns |= {f"{name}_{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
-    return columns
+    return pd.DataFrame(columns).rename_axis("stem").reset_index()

@@ -49,12 +49,7 @@ class TextTable:
 
 
 def show(results: Results, console: "Console") -> None:
-    """Print the tables of a job's results, and its verdicts.
-
-    Args:
-        results: Results of any job.
-        console: Terminal to print to.
-    """
+    """Print the tables of a job's results, and its verdicts."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -107,24 +102,21 @@ def _fit_table(results: FitResults) -> TextTable:
 
 def _part_table(results: PartResults) -> TextTable:
     """Agreement on one part beside ceiling and baselines; the standard error is that of a share of the triplets."""
-    size, metrics, rows = results.triplets, results.metrics, []
-    ceiling = metrics.get(f"{results.part}/human_ceiling", math.nan)
-    compared = ceiling > 0.0
+    size, rows = results.triplets, []
+    values = {name: results.metrics.get(f"{results.part}/{name}", math.nan) for _, name in _PART_ROWS}
+    ceiling = values["human_ceiling"]
     for label, name in _PART_ROWS:
-        value = metrics.get(f"{results.part}/{name}", math.nan)
-        text = _percent(value)
-        if name == "agreement" and math.isfinite(value):
+        text = _percent(values[name])
+        if name == "agreement" and text != "-":
             # Agresti and Coull's estimate: the plain one says "± 0" where nothing was wrong yet.
-            share = (value * size + 2.0) / (size + 4.0)
+            share = (values[name] * size + 2.0) / (size + 4.0)
             text += f" ± {_percent((share * (1.0 - share) / (size + 4.0)) ** 0.5)}"
-        simulated = results.simulated and name == "human_ceiling"
         # The ceiling is that of both test types together.
-        of_ceiling = "" if label.startswith(" ") or math.isnan(value) else _percent(value / ceiling if compared else 0)
-        row = (label.replace("human", "simulated") if simulated else label, text, of_ceiling)
-        rows.append(row if compared else row[:2])
+        of_ceiling = [] if not ceiling > 0.0 else [""] if label[0] == " " else [_percent(values[name] / ceiling)]
+        rows.append((label.replace("human", "simulated") if results.simulated else label, text, *of_ceiling))
     headings = (f"{results.part}: {size} triplets", "agreement, %", "of ceiling, %")
     title = f"{results.source}\n{results.split} split, {results.tracks} tracks in this part"
-    return TextTable(title, headings if compared else headings[:2], tuple(rows))
+    return TextTable(title, headings[: len(rows[0])], tuple(rows))
 
 
 def _score_table(results: CrossvalResults) -> TextTable:
@@ -156,35 +148,23 @@ def stem_table(results: CrossvalResults) -> TextTable:
     Returns:
         A table without a title.
     """
-    fits = [model for model in results.models if model.name in {"OLS", "ridge"}]
-    by_stem = results.by_stem
-    known = any(math.isfinite(row.lower) for row in by_stem.values())
-    asked = any(row.agreement_drop is not None for row in by_stem.values())
-    level = f"{100 * results.level:g} % interval"
-    headings, notes = ["stem", *(model.name for model in fits)], ["weights: mean ± standard deviation over the splits"]
-    if known:
-        headings.append(level)
+    by_stem, notes = results.by_stem, ["weights: mean ± standard deviation over the splits"]
+    columns = {"stem": list(by_stem)}
+    for model in results.models:
+        if model.name in {"OLS", "ridge"}:
+            columns[model.name] = [_spread(model.weights[stem], 2) for stem in by_stem]
+    if any(math.isfinite(row.lower) for row in by_stem.values()):
+        columns[f"{100 * results.level:g} % interval"] = [_interval(row.lower, row.upper) for row in by_stem.values()]
         notes.append(f"interval: OLS on all triplets, {results.interval_method}")
-    if asked:
-        headings.append("drop")
+    drops = [row.agreement_drop for row in by_stem.values() if row.agreement_drop is not None]
+    if drops:
+        stars = ["*" if drop.p_value < 1.0 - results.level else " " for drop in drops]
+        columns["drop"] = [_fixed(100 * drop.mean, 1) + star for drop, star in zip(drops, stars, strict=True)]
         notes.append("drop: agreement lost without the stem, in points (* significant)")
-    headings.append("VIF")
+    inflations = [row.variance_inflation for row in by_stem.values()]
+    columns["VIF"] = ["silent" if math.isnan(inflation) else f"{inflation:.1f}" for inflation in inflations]
     notes.append("VIF: variance inflation factor; from 10 on, collinear with other stems")
-    rows = []
-    for stem, row in by_stem.items():
-        cells = [stem, *(_spread(model.weights[stem], 2) for model in fits)]
-        if known:
-            ends = (row.lower, row.upper)
-            cells.append(
-                "[{}, {}]".format(*(_fixed(end, 2) for end in ends)) if all(map(math.isfinite, ends)) else "open"
-            )
-        if asked:
-            drop = row.agreement_drop
-            significant = drop is not None and drop.p_value < 1.0 - results.level
-            cells.append("" if drop is None else f"{_fixed(100 * drop.mean, 1)}{'*' if significant else ' '}")
-        cells.append("silent" if math.isnan(row.variance_inflation) else f"{row.variance_inflation:.1f}")
-        rows.append(tuple(cells))
-    return TextTable("", tuple(headings), tuple(rows), tuple(notes))
+    return TextTable("", tuple(columns), tuple(zip(*columns.values(), strict=True)), tuple(notes))
 
 
 def _leakage_table(found: Leakage) -> TextTable:
@@ -239,6 +219,11 @@ def _part(fit: QuestionResult, stem: str) -> str:
         return f"open{truth}"
     significant = row.lower > 0.0 or row.upper < 0.0
     return f"{_fixed(row.part, 2)} ± {row.upper - row.part:.2f}{'*' if significant else ' '}{truth}"
+
+
+def _interval(lower: float, upper: float) -> str:
+    """Write an interval; one without ends says nothing about the weight."""
+    return f"[{_fixed(lower, 2)}, {_fixed(upper, 2)}]" if math.isfinite(lower) and math.isfinite(upper) else "open"
 
 
 def _spread(score: Score, digits: int, scale: float = 1.0) -> str:

@@ -1,12 +1,14 @@
 """A query that stays while its sliders move."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from stemsim.errors import ConfigError
 from stemsim.retrieval.filter import ItemFilter
-from stemsim.retrieval.index import SPARE, Hits, Index, best
-from stemsim.retrieval.item import Items
+from stemsim.retrieval.indexes.base import SPARE, Index, RankedItems
+from stemsim.retrieval.items import Items
 from stemsim.retrieval.routing import Routing
 
 __all__ = ["HeldQuery"]
@@ -15,8 +17,8 @@ __all__ = ["HeldQuery"]
 class HeldQuery:
     """The cosines of every stem of one query with every stem of every item, computed once.
 
-    A move of the sliders is then one small product of `(item, stem * stem)` cosines with the weights. What is added to
-    the index afterwards is not seen.
+    After a move of the sliders, a search is one small product of the `(item, stem * stem)` cosines with the weights.
+    Items added to the index afterwards are not seen.
 
     Args:
         index: The items, all of which are read once.
@@ -31,11 +33,10 @@ class HeldQuery:
         if query.shape != (len(spec.stems), spec.dim):
             msg = f"Expected a query ({len(spec.stems)}, {spec.dim}); got {tuple(query.shape)}."
             raise ConfigError(msg)
-        empty = Items.empty(spec.stems, 1)
-        described, cosines = [empty], [torch.zeros(0, len(spec.stems) ** 2)]
+        described, cosines = [Items.empty(spec.stems, 1)], [torch.zeros(0, len(spec.stems) ** 2)]
         for items in index.scan():
             cosines.append(torch.einsum("id,njd->nij", query.float(), items.vectors).flatten(1))
-            described.append(_without_vectors(items))
+            described.append(replace(items, vectors=torch.zeros(len(items), len(spec.stems), 1)))  # saves memory
         self._items = Items.concatenate(described)
         self._cosines = torch.cat(cosines)  # (item, stem * stem)
         self._excluded: tuple[ItemFilter | None, Tensor | None] = (None, None)
@@ -43,35 +44,22 @@ class HeldQuery:
     def __len__(self) -> int:
         return len(self._items)
 
-    def search(self, routing: Routing, k: int = 10, *, where: ItemFilter | None = None) -> Hits:
-        """Return the best items for other weights.
+    def search(self, routing: Routing, k: int = 10, *, where: ItemFilter | None = None) -> RankedItems:
+        """Return the `k` most similar items for other weights, among those that meet the conditions.
 
-        Args:
-            routing: The weights.
-            k: Number of items.
-            where: Conditions.
-
-        Returns:
-            Up to `k` items as `Index.search` finds them, to single precision, and without their vectors, which
-            `Index.items` reads.
+        Similarities are of single precision, and items come without their vectors, which `Index.items` reads.
         """
         similarity = self._cosines @ routing.matrix.flatten().float()
         if where is not None and not where.empty:
             similarity[self._excluded_by(where)] = -torch.inf
         rows = torch.topk(similarity, min(k + SPARE, len(similarity))).indices
         rows = rows[torch.isfinite(similarity[rows])]
-        return best(self._items.take(rows.numpy()), similarity[rows].double(), k)
+        return RankedItems.best(self._items.take(rows.numpy()), similarity[rows].double(), k)
 
     def _excluded_by(self, where: ItemFilter) -> Tensor:
-        """Return the items `(item,)` that do not meet the conditions, which seldom change from move to move."""
+        """Return the items `(item,)` that fail the conditions, which seldom change from move to move."""
         known, excluded = self._excluded
         if excluded is None or known != where:
             excluded = torch.from_numpy(~where.mask(self._items))
             self._excluded = (where, excluded)
         return excluded
-
-
-def _without_vectors(items: Items) -> Items:
-    """Return items with vectors of length 1, which take no memory to speak of."""
-    values = {name: getattr(items, name) for name in Items.__slots__}
-    return Items(**{**values, "vectors": torch.zeros(len(items), len(items.stems), 1)})

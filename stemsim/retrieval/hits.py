@@ -1,20 +1,25 @@
-"""What a search finds: items with the reasons why, near-identical ones folded into the best."""
+"""Hits: items that a search shows, with contributions, near-identical ones folded into the best."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stemsim.retrieval.index import Hits
-from stemsim.retrieval.item import Items
+from stemsim.errors import ConfigError
+from stemsim.retrieval.indexes.base import RankedItems
+from stemsim.retrieval.items import Items
 from stemsim.retrieval.query import Query
 from stemsim.retrieval.routing import Routing
+from stemsim.similarity import StemEmbeddings
 
-__all__ = ["FOLD", "Hit", "fold_hits"]
+if TYPE_CHECKING:
+    from stemsim.fusion import Fusion
+
+__all__ = ["FOLD", "Hit", "fold_hits", "rerank"]
 
 FOLD: Final = 0.95
 """Mean cosine of the stems from which two windows of the same audio count as one."""
@@ -31,16 +36,18 @@ class Hit:
         start: Where the item begins in it, in seconds.
         duration: Its length in seconds.
         similarity: Its similarity to the query; higher is closer.
-        contributions: What each weighted pair of stems adds to it, by `drums` or `drums:mix` (query:library).
+        contributions: Share of each weighted pair of stems in the similarity, by `drums` or `drums:mix`
+            (query:library); they sum to it.
         stems: The stems that sound in it.
         file_duration: Length of the file in seconds.
-        category: Guessed from the path; None if no word of it names one.
-        bpm: Tempo; None if it is not known.
-        musical_key: `A minor`, or a note alone; None if it is not known.
+        category: Guessed from the path; None if unknown.
+        bpm: Tempo; None if unknown.
+        musical_key: `A minor`, or a note alone; None if unknown.
         loudness: Level of the mix in dBFS (root mean square, a full-scale sine having -3).
         measured: Which of `bpm` and `musical_key` were measured in the audio; the others are from file names.
         folded: Number of near-identical windows of the same audio that this one stands for, besides itself.
         also: Other files with the same content.
+        fusion: Class of the nonlinear fusion that similarity and contributions are of; None: the weighted sum.
     """
 
     path: Path
@@ -57,14 +64,15 @@ class Hit:
     measured: frozenset[str] = frozenset()
     folded: int = 0
     also: tuple[Path, ...] = ()
+    fusion: str | None = None
 
     @property
     def end(self) -> float:
-        """Where it ends in the file, in seconds."""
+        """End of the item in its file, in seconds."""
         return self.start + self.duration
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as plain dictionaries and lists, for JSON for instance."""
+        """Return plain dictionaries and lists, for JSON for instance."""
         values = {name: getattr(self, name) for name in self.__slots__}
         return {
             **values,
@@ -76,51 +84,103 @@ class Hit:
         }
 
 
-@dataclass(slots=True)
-class _Fold:
-    """A row that is shown, and those that it stands for."""
+def rerank(found: RankedItems, query: Query, fusion: "Fusion") -> RankedItems:
+    """Rank the candidates of a search again, by a fusion instead of the weighted sum.
 
-    row: int
-    folded: int = 0
-    also: dict[str, None] = field(default_factory=dict)
+    Raises:
+        ConfigError: If the fusion needs the levels of candidates' stems, which a library does not keep.
+    """
+    similarity = _fused(found.items, query, fusion).sum(dim=1)
+    return RankedItems.best(found.items, similarity, len(found))
 
 
-def fold_hits(found: Hits, query: Query, routing: Routing, *, include_self: bool, fold: float = FOLD) -> list[Hit]:
-    """Turn the answer of an index into what is shown.
+def _fused(items: Items, query: Query, fusion: "Fusion") -> Tensor:
+    """Return the contributions `(item, stem)` of a fusion; items have no levels, which are NaN here."""
+    count = len(items)
+    levels = torch.full((len(items.stems),), torch.nan) if query.levels is None else query.levels
+    asked = StemEmbeddings(*(part.expand(count, *part.shape) for part in (query.vectors, levels, query.present)))
+    candidates = StemEmbeddings(
+        items.vectors, torch.full_like(asked.levels, torch.nan), torch.from_numpy(items.present)
+    )
+    with torch.inference_mode():
+        contributions = fusion.contributions(asked, candidates)
+    if not bool(torch.isfinite(contributions).all()):
+        msg = (
+            f"The fusion {type(fusion).__name__} gives similarities that are not finite. A library keeps no levels of "
+            "its items' stems, so that a fusion can use those of the query alone; search with weights (equal, or "
+            "sliders)."
+        )
+        raise ConfigError(msg)
+    return contributions
+
+
+def fold_hits(
+    found: RankedItems,
+    query: Query,
+    routing: Routing,
+    *,
+    fusion: "Fusion | None" = None,
+    include_self: bool = False,
+    fold: float = FOLD,
+) -> list[Hit]:
+    """Turn the result of a search into hits, best first.
 
     Left out is what overlaps the query in the very audio that it was cut from. Of windows of the same audio that
-    overlap by half, or all but coincide in what is compared, the best stands for all.
+    overlap by half, or nearly coincide in the compared stems, the best stands for all.
 
     Args:
-        found: Items and similarities, the best first.
-        query: What was searched with.
-        routing: How.
-        include_self: Leave the query's own audio in.
-        fold: Mean cosine, over the stems compared, from which two windows count as one.
-
-    Returns:
-        The hits, the best first.
+        found: Items and similarities, best first.
+        query: The query.
+        routing: The weights.
+        fusion: The fusion that the similarities are of; None: the weighted sum.
+        include_self: Keep the query's own audio.
+        fold: Mean cosine, over the compared stems, from which two windows count as one.
     """
     items = found.items
     compared = sorted({routing.stems.index(library) for _, library, _ in routing.pairs})
-    folds: list[_Fold] = []
-    for row in range(len(items)):
-        start, end = float(items.start[row]), float(items.end[row])
-        if not include_self and query.overlaps(items.content[row], start, end):
+    folds: dict[int, list[int]] = {}  # rows that are shown, and those that each stands for
+    for row, content in enumerate(items.content):
+        if not include_self and query.overlaps(content, float(items.start[row]), float(items.end[row])):
             continue
-        same = [other for other in folds if items.content[other.row] == items.content[row]]
-        best = next((other for other in same if _coincide(items, other.row, row, compared, fold)), None)
+        same = (other for other in folds if items.content[other] == content)
+        best = next((other for other in same if _coincide(items, other, row, compared, fold)), None)
         if best is None:
-            folds.append(_Fold(row))
-        elif items.path[best.row] == items.path[row]:
-            best.folded += 1
+            folds[row] = []
         else:
-            best.also[items.path[row]] = None
-    return _hits(found, query.vectors, routing, folds)
+            folds[best].append(row)
+    shown = items.take(list(folds))
+    similarity = found.similarity[list(folds)].tolist()
+    if fusion is None:
+        names, contributions = routing.names, routing.contributions(query.vectors, shown.vectors)
+    else:
+        names, contributions = fusion.stems, _fused(shown, query, fusion)
+    hits = []
+    for place, (row, others) in enumerate(folds.items()):
+        paths = [items.path[other] for other in others]
+        also = tuple(Path(path) for path in dict.fromkeys(paths) if path != items.path[row])
+        hits.append(
+            Hit(
+                path=Path(items.path[row]),
+                start=float(items.start[row]),
+                duration=float(items.duration[row]),
+                similarity=similarity[place],
+                contributions=dict(zip(names, contributions[place].tolist(), strict=True)),
+                stems=tuple(stem for stem, sounds in zip(items.stems, items.present[row], strict=True) if sounds),
+                file_duration=float(items.file_duration[row]),
+                category=items.category[row] or None,
+                bpm=None if np.isnan(items.bpm[row]) else float(items.bpm[row]),
+                musical_key=items.musical_key[row] or None,
+                loudness=float(items.loudness[row]),
+                folded=paths.count(items.path[row]),
+                also=also,
+                fusion=None if fusion is None else type(fusion).__name__,
+            )
+        )
+    return hits
 
 
 def _coincide(items: Items, one: int, other: int, compared: Sequence[int], fold: float) -> bool:
-    """Tell whether two windows of the same audio count as one."""
+    """Return whether two windows of the same audio count as one."""
     overlap = min(items.end[one], items.end[other]) - max(items.start[one], items.start[other])
     if overlap >= _OVERLAP * min(items.duration[one], items.duration[other]):
         return True
@@ -129,36 +189,3 @@ def _coincide(items: Items, one: int, other: int, compared: Sequence[int], fold:
         return True
     cosines = (items.vectors[one, both].double() * items.vectors[other, both].double()).sum(dim=1)
     return bool(cosines.mean() >= fold)
-
-
-def _hits(found: Hits, query: Tensor, routing: Routing, folds: Sequence[_Fold]) -> list[Hit]:
-    rows = np.array([fold.row for fold in folds], dtype=np.int64)
-    items = found.items.take(rows)
-    names = [query if query == library else f"{query}:{library}" for query, library, _ in routing.pairs]
-    contributions = routing.contributions(query, items.vectors).tolist()
-    similarity = found.similarity[torch.from_numpy(rows)].tolist()
-    return [
-        replace(
-            _hit(items, place, similarity[place], dict(zip(names, contributions[place], strict=True))),
-            folded=fold.folded,
-            also=tuple(Path(path) for path in fold.also),
-        )
-        for place, fold in enumerate(folds)
-    ]
-
-
-def _hit(items: Items, row: int, similarity: float, contributions: Mapping[str, float]) -> Hit:
-    bpm = float(items.bpm[row])
-    return Hit(
-        path=Path(items.path[row]),
-        start=float(items.start[row]),
-        duration=float(items.duration[row]),
-        similarity=similarity,
-        contributions=contributions,
-        stems=tuple(stem for stem, sounds in zip(items.stems, items.present[row].tolist(), strict=True) if sounds),
-        file_duration=float(items.file_duration[row]),
-        category=items.category[row] or None,
-        bpm=None if np.isnan(bpm) else bpm,
-        musical_key=items.musical_key[row] or None,
-        loudness=float(items.loudness[row]),
-    )

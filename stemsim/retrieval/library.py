@@ -3,64 +3,66 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from stemsim.embedding import StemEmbedder
 from stemsim.encoders import Encoder
-from stemsim.errors import ConfigError, DataNotFoundError
+from stemsim.errors import ConfigError, DataNotFoundError, StemsimError
 from stemsim.model.inputs import Input
 from stemsim.model.parts import build_encoder
-from stemsim.retrieval.adding import Adding
 from stemsim.retrieval.card import LibraryCard
-from stemsim.retrieval.catalogue import Catalogue, FileRecord
-from stemsim.retrieval.extraction import Engine, Extraction, LocalExtraction
-from stemsim.retrieval.files import FoundFile, absolute, find_files, stat_files
+from stemsim.retrieval.catalogue import Catalogue, FileRecord, absolute
 from stemsim.retrieval.filter import ItemFilter
-from stemsim.retrieval.hits import FOLD, Hit, fold_hits
-from stemsim.retrieval.index import Index
-from stemsim.retrieval.opening import index_address, open_index
-from stemsim.retrieval.progress import adding_progress
-from stemsim.retrieval.query import Query, audio_query, check_heard, stems_to_sound, text_query, with_text
-from stemsim.retrieval.report import AddReport
+from stemsim.retrieval.hits import FOLD, Hit, fold_hits, rerank
+from stemsim.retrieval.indexes import Index, milvus_address, new_collection, open_index
+from stemsim.retrieval.query import Query, audio_query, check_audible, require_negative_stems, text_query, with_text
 from stemsim.retrieval.routing import Routing
-from stemsim.retrieval.rows import item_keys
-from stemsim.retrieval.stats import LibraryStats, stats_of
 from stemsim.retrieval.windows import Windowing
 from stemsim.stems import StemLayout, check_same_layout
 
+if TYPE_CHECKING:
+    from stemsim.fusion import Fusion
+    from stemsim.retrieval.indexing.adding import AddReport, Engine
+    from stemsim.retrieval.stats import LibraryStats
+
 __all__ = ["Library"]
 
-_WINDOW = 5.0  # seconds, as the segments of the paper
-_SPARE = 4  # times as many items as asked for are looked at first, since some are folded into others
+_WINDOW: Final = 5.0  # seconds, like the segments of the paper
+_SPARE: Final = 4  # times as many items as hits are searched first, since some are folded into others
+_RERANKED: Final = 10  # times as many items as hits are ranked again by a nonlinear fusion,
+_LEAST_RERANKED: Final = 200  # or as many as this
 
 
 class Library:
-    """Files of audio, embedded stem by stem, and a search over them.
+    """Audio files, embedded stem by stem, and a search over them.
 
     Its items are windows of files; a file shorter than a window is one item. A library remembers how it was made, so
     that an existing one is opened by its folder alone. Several processes may add to it and search it at the same time.
 
     Args:
-        root: Folder of the library, made if need be; or the URI of an object storage, such as `s3://bucket/library`.
-        embedder: Separates and embeds. Needed for a new library; an existing one makes the one that it was made with.
+        root: Folder of the library, created if need be; or the URI of an object storage, such as `s3://bucket/library`.
+        embedder: Separates and embeds. Needed for a new library; an existing one builds the one that it was made with.
         window: Length of an item in seconds; None: the library's, 5 s in a new one.
         hop: From one item's start to the next in seconds; None: the library's, `window` in a new one.
-        weights: Weight of each stem in a search that is told none; None: equal. Kept by a new library.
-        model: Name of the ready-made model that embedder and weights are of. Kept by a new library.
-        index: Address of a Milvus that holds the items: `http://host:19530`, or a file of milvus-lite, with `#name` for
-            a collection other than `stemsim`; None: the library's, in a new one the folder itself (LanceDB).
-        storage_options: Endpoint, keys and so on of an object storage.
-        device: Where the embedder computes that an existing library makes.
-        workers: Batches that it has in work at the same time; None: one a core.
+        weights: Default weight of each stem in a search; None: equal. Kept by a new library.
+        model: Name or folder of the model that embedder and weights are from. Kept by a new library, whose searches use
+            the model's fusion if that is nonlinear.
+        index: Address of a Milvus that holds the items: `http://host:19530`, or a file of milvus-lite; `#name` at its
+            end names the collection, which is otherwise one of the library's own. None: the library's, in a new one the
+            folder itself (LanceDB).
+        storage_options: Endpoint, credentials and so on of an object storage.
+        device: Where the embedder computes that an existing library builds.
+        workers: Batches that it processes at the same time; None: one for each core.
         batch_size: Most items that it embeds at once; None: 16, or as many as fit on a GPU.
 
     Raises:
         DataNotFoundError: If there is no library, and no embedder to make one.
         StoreError: If the library cannot be opened.
         StemMismatchError: If the embedder has other stems than the library.
-        ConfigError: If the embedder, or a setting, is another one than the library was made with.
+        ConfigError: If the embedder, or a setting, differs from the library's.
 
     Example:
         >>> import stemsim
@@ -84,13 +86,12 @@ class Library:
         workers: int | None = None,
         batch_size: int | None = None,
     ) -> None:
+        self.root = str(root)
         self._catalogue = Catalogue(root, storage_options=storage_options)
         self._storage_options = storage_options
         self._embedder = embedder
-        self._computing = device, workers, batch_size
-        self._encoder: Encoder | None = None
-        self._opened: Index | None = None
-        address = None if index is None else index_address(index)
+        self._computing: dict[str, Any] = {"device": device, "workers": workers, "batch_size": batch_size}
+        uri, collection = ("", "") if index is None else milvus_address(index)
         card = self._catalogue.read_card()
         if card is None:
             if embedder is None:
@@ -99,15 +100,24 @@ class Library:
                     "Library(root, embedder)."
                 )
                 raise DataNotFoundError(msg)
-            windowing = Windowing(_WINDOW if window is None else window, hop)
-            new = LibraryCard.of(embedder, windowing=windowing, weights=weights, model=model, index=address)
+            model, fusion = (None, None) if model is None else _model_of(model)
+            new = LibraryCard.of(
+                embedder,
+                windowing=Windowing(_WINDOW if window is None else window, hop),
+                weights=dict(weights or {}),
+                model=model,
+                fusion=fusion,
+                index=f"{uri}#{collection or new_collection(self.root)}" if uri else None,
+            )
             card = self._catalogue.create(new)
         self.card: LibraryCard = card
         if embedder is not None:
-            card.check_embedder(embedder.spec)
+            card.check_embedder(embedder)
+        own_uri, own_collection = ("", "") if card.index is None else milvus_address(card.index)
         self._check("windows of (s)", window, card.windowing.length)
         self._check("a hop of (s)", hop, card.windowing.step)
-        self._check("its items in", address, card.index or "its own folder")
+        self._check("its items in", uri or None, own_uri or "its own folder")
+        self._check("the collection", collection or None, own_collection or "stemsim")
 
     def _check(self, what: str, given: float | str | None, own: float | str) -> None:
         """Raise if a setting is given that is not the library's."""
@@ -119,77 +129,91 @@ class Library:
             raise ConfigError(msg)
 
     @property
-    def root(self) -> str:
-        """Folder or URI of the library."""
-        return self._catalogue.root
-
-    @property
     def stems(self) -> StemLayout:
         """Stem layout of its items."""
         return self.card.stems
 
-    @property
+    @cached_property
     def encoder(self) -> Encoder:
-        """What embeds; made when it is first needed."""
-        if self._embedder is not None:
-            return self._embedder.encoder
-        if self._encoder is None:
-            self._encoder = build_encoder(self.card.encoder)
-        return self._encoder
+        """The encoder, built when it is first needed."""
+        return build_encoder(self.card.encoder) if self._embedder is None else self._embedder.encoder
 
-    @property
+    @cached_property
     def embedder(self) -> StemEmbedder:
-        """What separates and embeds; made when it is first needed."""
-        if self._embedder is None:
-            device, workers, batch_size = self._computing
-            self._embedder = self.card.build_embedder(
-                encoder=self.encoder, device=device, workers=workers, batch_size=batch_size
-            )
-        return self._embedder
+        """The embedder, built when it is first needed."""
+        return self._embedder or self.card.build_embedder(encoder=self.encoder, **self._computing)
 
-    @property
+    @cached_property
     def index(self) -> Index:
-        """What holds the items; opened when it is first needed."""
-        if self._opened is None:
-            self._opened = open_index(self.root, self.card, storage_options=self._storage_options)
-        return self._opened
+        """The items, opened when they are first needed."""
+        options = self._storage_options
+        return open_index(self.root, self.card.spec, address=self.card.index, storage_options=options)
+
+    @cached_property
+    def fusion(self) -> "Fusion | None":
+        """Nonlinear fusion of the library's model, loaded when it is first needed; None: the weighted sum.
+
+        Raises:
+            ConfigError: If the model cannot be loaded any more.
+        """
+        if self.card.fusion is None or self.card.model is None:
+            return None
+        from stemsim.model import load_fusion
+
+        try:
+            return load_fusion(self.card.model)
+        except StemsimError as error:
+            msg = (
+                f"The library {self.root} ranks by the {self.card.fusion} of the model {self.card.model}, which cannot "
+                f"be loaded ({error}). Put the model back, or search with weights: equal, or sliders such as drums=1."
+            )
+            raise ConfigError(msg) from error
 
     def add(
         self,
         paths: str | Path | Sequence[str | Path],
         *,
         listen: bool = True,
-        engine: Engine | None = None,
+        engine: "Engine | None" = None,
         progress: bool = False,
-    ) -> AddReport:
-        """Add files and folders; what is in already is skipped, and what has changed is replaced.
+    ) -> "AddReport":
+        """Add files and folders; unchanged files are skipped, changed ones replaced.
 
-        A file whose size and time of modification are those of its last time is skipped at once, others by a hash of
-        their content. Whatever interrupts a run, the next one goes on where it stopped. A file that cannot be read is
-        reported, and stops nothing.
+        A file with the size and time of modification of its last time is skipped at once, others by a hash of their
+        content. After an interruption the next run continues where it stopped. A file that cannot be read is reported,
+        and stops nothing.
 
         Args:
-            paths: Files, and folders with all their subfolders. Of multitrack songs the mixes alone are taken.
-            listen: Whether to measure tempo and key where file names do not say them.
+            paths: Files, and folders with all their subfolders. Of multitrack songs only the mixes are taken.
+            listen: Whether to measure tempo and key where file names do not state them.
             engine: Where files are separated and embedded, such as `stemsim.retrieval.RayEngine()`; None: here.
             progress: Show a progress bar on standard error.
 
         Returns:
-            What came of it, with the files that cannot be read and the reasons.
+            Counts, and the files that cannot be read with the reasons.
 
         Raises:
-            DataNotFoundError: If one of `paths` is not there.
-            StoreError: If the library cannot be written.
+            DataNotFoundError: If one of `paths` does not exist.
         """
+        from stemsim.retrieval.indexing.adding import Adding, AddReport, LocalEngine, progress_bar
+        from stemsim.retrieval.indexing.finding import find_files, stat_files
+
         begun = time.monotonic()
         listed = [paths] if isinstance(paths, str | Path) else paths
-        multitrack = self.card.is_multitrack
-        found, failures = find_files(listed, mixes_only=multitrack)
+        found, failures = find_files(listed, mixes_only=self.card.is_multitrack)
         known = self._catalogue.records()
         done = {file.path: file for file in known if file.done}
         # The stems of a song may change while its mix does not.
-        files, unchanged, unseen = stat_files(found, done, always=multitrack)
-        report = self._embed(files, known, engine, listen=listen, progress=progress) if files else AddReport()
+        files, unchanged, unseen = stat_files(found, done, always=self.card.is_multitrack)
+        report = AddReport()
+        if files:
+            where = LocalEngine(self.embedder) if engine is None else engine
+            windowing = self.card.windowing
+            with (
+                where.started(self.card, listen=listen) as extraction,
+                progress_bar(files, show=progress) as advance,
+            ):
+                report = Adding(self._catalogue, self.index, extraction, windowing, advance).run(files, known)
         if report.added or report.changed:
             self._tidy()
         report.failures[:0] = [*failures, *unseen]
@@ -197,40 +221,14 @@ class Library:
         report.seconds = time.monotonic() - begun
         return report
 
-    def _embed(
-        self,
-        files: Sequence[FoundFile],
-        known: Sequence[FileRecord],
-        engine: Engine | None,
-        *,
-        listen: bool,
-        progress: bool,
-    ) -> AddReport:
-        windowing = self.card.windowing
-        started: AbstractContextManager[Extraction] = (
-            nullcontext(LocalExtraction(self.embedder, windowing, listen=listen))
-            if engine is None
-            else engine.started(self.card, listen=listen)
-        )
-        size = sum(file.size for file in files)
-        with (
-            started as extraction,
-            adding_progress(len(files), size, show=progress) as on_progress,
-        ):
-            adding = Adding(self._catalogue, self.index, extraction, windowing=windowing, on_progress=on_progress)
-            return adding.run(files, known)
-
     def remove(self, paths: str | Path | Sequence[str | Path]) -> list[Path]:
-        """Drop files from the library, and not from the disk.
-
-        Args:
-            paths: Files, and folders with all their subfolders, whether they are still on the disk or not.
+        """Remove files, and folders with all their subfolders, from the library, not from the disk.
 
         Returns:
-            The files that were dropped.
+            The files that were removed, whether they still existed or not.
 
         Raises:
-            DataNotFoundError: If nothing of the library has one of these paths.
+            DataNotFoundError: If no file of the library has one of these paths.
         """
         listed = [paths] if isinstance(paths, str | Path) else paths
         known = self._catalogue.records()
@@ -245,39 +243,37 @@ class Library:
         return self._drop(chosen)
 
     def prune(self, *, even_all: bool = False) -> list[Path]:
-        """Drop the files that are not on the disk any more.
+        """Remove the files that no longer exist on the disk; return them.
 
         Args:
-            even_all: Drop them even if none is left: a disk may just not be there.
-
-        Returns:
-            The files that were dropped.
+            even_all: Remove them even if none is left.
 
         Raises:
-            DataNotFoundError: If no file at all is on the disk.
+            DataNotFoundError: If not a single file exists, which may be because a disk is not mounted.
         """
         known = self._catalogue.records()
         missing = [record for record in known if not os.path.lexists(record.path)]
         if missing and len(missing) == len(known) and not even_all:
             msg = (
-                f"None of the {len(known)} files of the library {self.root} is on this machine; is their disk there? "
-                "If they are to be dropped all the same: --even-all."
+                f"None of the {len(known)} files of the library {self.root} is on this machine; is their disk mounted? "
+                "To remove them all the same: --even-all."
             )
             raise DataNotFoundError(msg)
-        # What was begun and not completed, by a process that was killed, goes too.
+        # What a killed process began and did not complete is removed too.
         return self._drop([*missing, *(record for record in known if not record.done and record not in missing)])
 
     def _drop(self, records: Sequence[FileRecord]) -> list[Path]:
         with self._catalogue.writing():
-            self._catalogue.put([replace(record, done=False) for record in records])  # if killed, none is done but gone
-            self.index.delete([key for record in records for key in item_keys(record, self.card.windowing)])
+            # Not done first: if this is killed, no file is done without its items.
+            self._catalogue.put([replace(record, done=False) for record in records])
+            self.index.delete([key for record in records for key in record.item_keys(self.card.windowing)])
             self._catalogue.delete(records)
         if records:
             self._tidy()
         return sorted({Path(record.path) for record in records if record.done})
 
     def _tidy(self) -> None:
-        """Merge what commits left; build or extend the approximate index if it is due."""
+        """Merge small files; build or extend the approximate index if it is due."""
         with self._catalogue.writing():
             self.index.optimise()
             self._catalogue.compact()
@@ -295,12 +291,15 @@ class Library:
         include_self: bool = False,
         fold: float = FOLD,
     ) -> list[Hit]:
-        """Find what sounds most like a piece of audio, a description in words, or both.
+        """Find the items that sound most like a piece of audio, a description in words, or both.
+
+        If the library's model has a nonlinear fusion, a search by audio with the library's own weights finds candidates
+        by the weighted sum and ranks the best of them, at least 200 and ten for each hit, again by the fusion.
 
         Args:
             query: A path, a `Segment`, `(waveform, sample_rate)`, or `StemEmbeddings` of the library's stems.
-            text: A description, such as "warm analog bass"; the library's encoder must know text.
-            text_weight: Share of the description where there is a query too, from 0 to 1.
+            text: A description, such as "warm analog bass"; the library's encoder must encode text.
+            text_weight: Share of the description beside a query, from 0 to 1.
             text_stems: Stems that the description is about, beside a query; None: all.
             routing: Weights of stems, as a `Routing`, by name, or as on the command line (`drums=1,bass=0.5`,
                 `drums:mix`, `learned`, `equal`). None: those of the library, else equal; for words alone, the mix.
@@ -310,10 +309,10 @@ class Library:
             fold: Mean cosine from which windows of the same audio count as one.
 
         Returns:
-            Up to `k` hits, the best first.
+            Up to `k` hits, best first.
 
         Raises:
-            ConfigError: If there is nothing to search with, or every stem that counts is silent in the query.
+            ConfigError: If there is nothing to search with, or every weighted stem is silent in the query.
             StemsimError: If the query cannot be read or embedded.
         """
         if k < 1:
@@ -321,12 +320,15 @@ class Library:
             raise ConfigError(msg)
         asked = self.query(query, text=text, text_weight=text_weight, text_stems=text_stems)
         chosen = self.routing(routing, words_only=query is None)
-        check_heard(asked, chosen)
-        vector, conditions = chosen.fold(asked.vectors), stems_to_sound(where, chosen)
-        wanted, total = _SPARE * k, self.index.count()
+        check_audible(asked, chosen)
+        fusion = None if asked.levels is None else chosen.fusion
+        vector, conditions = chosen.fold(asked.vectors), require_negative_stems(where, chosen)
+        wanted = _SPARE * k if fusion is None else max(_RERANKED * k, _LEAST_RERANKED)
+        total = self.index.count()
         while True:
             found = self.index.search(vector, max(1, min(wanted, total)), where=conditions)
-            hits = fold_hits(found, asked, chosen, include_self=include_self, fold=fold)[:k]
+            ranked = found if fusion is None else rerank(found, asked, fusion)
+            hits = fold_hits(ranked, asked, chosen, fusion=fusion, include_self=include_self, fold=fold)[:k]
             if len(hits) == k or len(found) < wanted or wanted >= total:
                 return self._with_sources(hits)
             wanted *= _SPARE
@@ -339,17 +341,7 @@ class Library:
         text_weight: float = 0.5,
         text_stems: Sequence[str] | None = None,
     ) -> Query:
-        """Return what a search would search with.
-
-        Args:
-            query: As for `search`.
-            text: As for `search`.
-            text_weight: As for `search`.
-            text_stems: As for `search`.
-
-        Raises:
-            ConfigError: If there is neither a query nor a text.
-        """
+        """Return the query of a search; the arguments are those of `search`."""
         if query is None:
             if text is None:
                 msg = "There is nothing to search with: give a piece of audio, a text, or both."
@@ -361,31 +353,34 @@ class Library:
     def routing(
         self, routing: Routing | Mapping[str, float] | str | None = None, *, words_only: bool = False
     ) -> Routing:
-        """Return the weights that a search would take.
+        """Return the weights of a search, with the fusion of the library's model if they are the library's own.
 
         Args:
             routing: As for `search`.
-            words_only: Whether the query is words alone: then the mix alone is the default, as text towers are trained
+            words_only: Whether the query is words alone: then the default is the mix, as text encoders are trained
                 with whole recordings.
 
         Raises:
             StemMismatchError: If a `Routing` is between other stems than the library's.
-            ConfigError: If it names a stem that the library lacks.
+            ConfigError: If a stem is not the library's, or the fusion cannot be loaded.
         """
         if isinstance(routing, Routing):
             remedy = "Make a routing between the stems of the library."
             check_same_layout(self.stems, routing.stems, what="the routing", remedy=remedy)
             return routing
+        if routing is None and words_only and "mix" in self.stems:
+            return Routing.sliders(self.stems, {"mix": 1.0})
+        if routing is None or (routing == "learned" and self.card.fusion is not None):
+            own = Routing.sliders(self.stems, self.card.weights) if self.card.weights else Routing.equal(self.stems)
+            return replace(own, fusion=self.fusion)
         if isinstance(routing, str):
             return Routing.parse(routing, self.stems, self.card.weights or None)
-        if routing is not None:
-            return Routing.sliders(self.stems, routing)
-        if words_only and "mix" in self.stems:
-            return Routing.sliders(self.stems, {"mix": 1.0})
-        return Routing.sliders(self.stems, self.card.weights) if self.card.weights else Routing.equal(self.stems)
+        return Routing.sliders(self.stems, routing)
 
-    def stats(self) -> LibraryStats:
-        """Count what is in the library."""
+    def stats(self) -> "LibraryStats":
+        """Count the files and items of the library."""
+        from stemsim.retrieval.stats import stats_of
+
         return stats_of(self._catalogue.records(), self.index)
 
     def item_counts(self) -> dict[Path, int]:
@@ -393,7 +388,17 @@ class Library:
         return {Path(record.path): record.items for record in self._catalogue.records() if record.done}
 
     def _with_sources(self, hits: list[Hit]) -> list[Hit]:
-        """Add to hits which of their figures were measured."""
+        """Add to hits which of their tags were measured."""
         paths = list({str(hit.path) for hit in hits})
         measured = {record.path: record.measured for record in self._catalogue.records_of(paths) if record.done}
         return [replace(hit, measured=measured.get(str(hit.path), hit.measured)) for hit in hits]
+
+
+def _model_of(name: str) -> tuple[str, str | None]:
+    """Return a ready-made model's name or the absolute path of a folder, and the class of a nonlinear fusion."""
+    from stemsim.fusion import LinearFusion
+    from stemsim.model import available_models, load_fusion
+
+    fusion = load_fusion(name)
+    place = name if name in available_models() else str(absolute(name))
+    return place, None if isinstance(fusion, LinearFusion) else type(fusion).__name__

@@ -1,4 +1,4 @@
-"""How much of the exact answer an approximate one finds, on a user's own items."""
+"""Recall of an approximate index on a user's own items: the share of the exact answers that it finds."""
 
 import time
 from collections.abc import Iterator
@@ -11,24 +11,21 @@ import torch
 from torch import Tensor
 
 from stemsim.errors import ConfigError
-from stemsim.retrieval.index import Index
+from stemsim.retrieval.indexes.base import Index
 from stemsim.retrieval.routing import Routing
 
 __all__ = ["RecallCheck", "recall_check"]
 
-_SAME: Final = 1e-6  # similarities that differ by less are equal: either item may be meant
+_SAME: Final = 1e-6  # similarities that differ by less are equal: either item is right
 
 
 @dataclass(frozen=True, slots=True)
 class RecallCheck:
-    """Recall of an index by kind of weights.
+    """Recall of an index of some `items`, asked for `k` of them; `answer` describes the index.
 
     Attributes:
-        frame: One row a kind: `weights`, `queries`, `recall` (mean), `worst` (query), `p50 ms` and `p99 ms` (time of a
-            search).
-        k: Number of items asked for.
-        items: Number of items in the index.
-        answer: How the index answers.
+        frame: One row for each kind of weights: `weights`, `queries`, `recall` (mean), `worst` (query), `p50 ms` and
+            `p99 ms` (time of a search).
     """
 
     frame: pd.DataFrame
@@ -47,7 +44,7 @@ class RecallCheck:
 
 
 def recall_check(index: Index, *, k: int = 50, queries: int = 20, seed: int = 0) -> RecallCheck:
-    """Compare the answers of an index with the exact ones, for weights of every kind.
+    """Compare the answers of an index with exact ones, for weights of every kind.
 
     Queries are items of the index. An item counts as found if it is at least as close as the last one of the exact
     answer.
@@ -56,10 +53,7 @@ def recall_check(index: Index, *, k: int = 50, queries: int = 20, seed: int = 0)
         index: The index.
         k: Number of items to ask for.
         queries: Number of queries of each kind of weights.
-        seed: Seed of the draw.
-
-    Returns:
-        Recall and time of a search.
+        seed: Seed of the draw of queries and weights.
 
     Raises:
         ConfigError: If the index is empty, or a number is not positive.
@@ -81,9 +75,9 @@ def recall_check(index: Index, *, k: int = 50, queries: int = 20, seed: int = 0)
     recalls, times = [], []
     for vector, bound in zip(vectors, least.tolist(), strict=True):
         start = time.perf_counter()
-        hits = index.search(vector, k)
+        found = index.search(vector, k)
         times.append(1000.0 * (time.perf_counter() - start))
-        recalls.append(float((hits.similarity >= bound - _SAME).sum()) / min(k, total))
+        recalls.append(float((found.similarity >= bound - _SAME).sum()) / min(k, total))
     table = pd.DataFrame({"weights": kinds, "recall": recalls, "ms": times}).groupby("weights", sort=False)
     frame = pd.DataFrame(
         {
@@ -111,7 +105,7 @@ def _routings(stems: tuple[str, ...], rng: np.random.Generator) -> Iterator[tupl
 
 
 def _least(index: Index, vectors: Tensor, k: int) -> Tensor:
-    """Return the similarity of the k-th best item for each vector `(query,)`, by a scan of everything."""
+    """Return the similarity of the k-th best item for each vector `(query,)`, by comparing everything."""
     kept = torch.empty(len(vectors), 0, dtype=torch.float64)
     for items in index.scan():
         similarity = vectors @ items.vectors.double().flatten(1).T  # (query, item)

@@ -1,9 +1,9 @@
-"""Routing: which stem of the query is compared with which stem of the library, and how much that counts."""
+"""Routing: which stem of the query is compared with which stem of the library, and with which weight."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import torch
 from torch import Tensor
@@ -11,11 +11,14 @@ from torch import Tensor
 from stemsim.errors import ConfigError
 from stemsim.stems import StemLayout
 
+if TYPE_CHECKING:
+    from stemsim.fusion import Fusion
+
 __all__ = ["Routing"]
 
 _SYNTAX: Final = (
     "Write sliders as drums=1,bass=0.5; a stem of the query against another one of the library as drums:mix=1; a stem "
-    "alone as drums; or a preset, learned or equal, which entries behind it change: learned,drums=2"
+    "alone as drums; or a preset, learned or equal, which entries after it change: learned,drums=2"
 )
 
 
@@ -24,16 +27,18 @@ class Routing:
     """Weights W of pairs of stems: similarity(q, d) = sum_ij W_ij cos(q_i, d_j).
 
     As cosines of unit vectors are inner products, any W folds into the query: block j of the folded query is
-    sum_i W_ij q_i, and its inner product with the stored vectors d_1 ... d_S, end to end, is the similarity. One stored
-    matrix so serves all weights, exactly. A stem that is silent is a block of zeros and adds nothing.
+    sum_i W_ij q_i, and its inner product with the concatenated stored vectors d_1 ... d_S is the similarity. So one
+    stored matrix serves all weights, exactly. A silent stem is a block of zeros and adds nothing.
 
     Attributes:
         stems: Stem layout of query and library.
-        matrix: `(query stem, library stem)` weights, float64. Its diagonal are the sliders.
+        matrix: `(query stem, library stem)` weights, float64. The sliders are its diagonal.
+        fusion: Nonlinear fusion that ranks the best items of the weighted sum again; None: the weighted sum decides.
     """
 
     stems: StemLayout
     matrix: Tensor
+    fusion: "Fusion | None" = None
 
     def __post_init__(self) -> None:
         """Verify the shape, and that weights are finite and not all zero."""
@@ -51,15 +56,7 @@ class Routing:
 
     @classmethod
     def sliders(cls, stems: StemLayout, weights: Mapping[str, float]) -> Self:
-        """Compare each stem with the same stem.
-
-        Args:
-            stems: Stem layout.
-            weights: Weight of each stem; a stem that is not named has weight 0.
-
-        Raises:
-            ConfigError: If a stem is unknown, or no weight is other than 0.
-        """
+        """Compare each stem with the same stem; a stem without a weight has weight 0."""
         return cls.pairs_of(stems, {(stem, stem): weight for stem, weight in weights.items()})
 
     @classmethod
@@ -69,29 +66,29 @@ class Routing:
 
     @classmethod
     def pairs_of(cls, stems: StemLayout, weights: Mapping[tuple[str, str], float]) -> Self:
-        """Compare pairs of stems.
-
-        Args:
-            stems: Stem layout.
-            weights: By stem of the query and stem of the library.
+        """Compare pairs of stems, given weights by stem of the query and stem of the library.
 
         Raises:
-            ConfigError: If a stem is unknown, or no weight is other than 0.
+            ConfigError: If a stem is unknown, or all weights are 0.
         """
         matrix = torch.zeros(len(stems), len(stems), dtype=torch.float64)
-        for (query, library), weight in weights.items():
-            matrix[_index(query, stems), _index(library, stems)] = weight
+        for pair, weight in weights.items():
+            if unknown := [stem for stem in pair if stem not in stems]:
+                msg = f"There is no stem {unknown[0]!r} here, but {', '.join(stems)}. {_SYNTAX}."
+                raise ConfigError(msg)
+            query, library = map(stems.index, pair)
+            matrix[query, library] = weight
         return cls(tuple(stems), matrix)
 
     @classmethod
     def parse(cls, text: str, stems: StemLayout, learned: Mapping[str, float] | None = None) -> Self:
-        """Read what a user writes on the command line.
+        """Read weights as written on the command line.
 
         Args:
-            text: Entries apart by commas: `drums=1`, `drums:mix=0.5` (stem of the query:stem of the library), a stem or
-                pair alone with weight 1, or first of all a preset, `learned` or `equal`, that the entries change.
+            text: Comma-separated entries: `drums=1`, `drums:mix=0.5` (stem of the query:stem of the library), a stem or
+                pair alone with weight 1; or first of all a preset, `learned` or `equal`, that the entries change.
             stems: Stem layout.
-            learned: Weights of the preset `learned`; None where there are none.
+            learned: Weights of the preset `learned`; None if there are none.
 
         Raises:
             ConfigError: If it cannot be read, or there are no learned weights.
@@ -104,7 +101,11 @@ class Routing:
         weights: dict[tuple[str, str], float] = {}
         for number, entry in enumerate(entries):
             if entry in {"learned", "equal"} and number == 0:
-                weights = _preset(entry, stems, learned)
+                preset = learned if entry == "learned" else dict.fromkeys(stems, 1.0)
+                if not preset:
+                    msg = "No weights were learned for this library. Make it with a model (--model), or name weights."
+                    raise ConfigError(msg)
+                weights = {(stem, stem): float(weight) for stem, weight in preset.items()}
                 continue
             names, _, value = entry.partition("=")
             query, colon, library = (part.strip() for part in names.partition(":"))
@@ -116,17 +117,24 @@ class Routing:
 
     @property
     def pairs(self) -> tuple[tuple[str, str, float], ...]:
-        """Stem of the query, stem of the library and weight, of each pair that counts."""
+        """Stem of the query, stem of the library and weight of each pair whose weight is not 0."""
         return tuple(
             (self.stems[query], self.stems[library], float(self.matrix[query, library]))
             for query, library in self.matrix.nonzero().tolist()
         )
 
-    def fold(self, vectors: Tensor) -> Tensor:
-        """Fold the weights into queries.
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The pairs as `drums` or `drums:mix` (query:library)."""
+        return tuple(query if query == library else f"{query}:{library}" for query, library, _ in self.pairs)
 
-        Args:
-            vectors: `(..., stem, dim)` stem embeddings of queries; zeros where a stem is silent.
+    @property
+    def text(self) -> str:
+        """The weights as `parse` reads them."""
+        return ",".join(f"{name}={pair[2]:g}" for name, pair in zip(self.names, self.pairs, strict=True))
+
+    def fold(self, vectors: Tensor) -> Tensor:
+        """Fold the weights into queries `(..., stem, dim)`.
 
         Returns:
             `(..., stem * dim)` float64, whose inner product with stored vectors is the similarity.
@@ -135,7 +143,7 @@ class Routing:
         return blocks.flatten(start_dim=-2)
 
     def contributions(self, query: Tensor, items: Tensor) -> Tensor:
-        """Return what each pair of stems adds to the similarity.
+        """Return the contribution of each pair of stems to the similarity.
 
         Args:
             query: `(stem, dim)` stem embeddings of one query.
@@ -148,28 +156,6 @@ class Routing:
         cosines = torch.einsum("pd,npd->np", query.double()[rows], items.double()[:, columns])
         return self.matrix[rows, columns] * cosines
 
-    @property
-    def text(self) -> str:
-        """The routing as `parse` reads it."""
-        named = [(query if query == library else f"{query}:{library}", weight) for query, library, weight in self.pairs]
-        return ",".join(f"{name}={weight:g}" for name, weight in named)
-
-
-def _index(stem: str, stems: Sequence[str]) -> int:
-    if stem not in stems:
-        msg = f"There is no stem {stem!r} here, but {', '.join(stems)}. {_SYNTAX}."
-        raise ConfigError(msg)
-    return list(stems).index(stem)
-
-
-def _preset(name: str, stems: StemLayout, learned: Mapping[str, float] | None) -> dict[tuple[str, str], float]:
-    if name == "equal":
-        return {(stem, stem): 1.0 for stem in stems}
-    if not learned:
-        msg = "No weights were learned for this library. Make it with a model (--model), or name weights of your own."
-        raise ConfigError(msg)
-    return {(stem, stem): float(weight) for stem, weight in learned.items()}
-
 
 def _number(value: str, entry: str) -> float:
     try:
@@ -177,6 +163,6 @@ def _number(value: str, entry: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        msg = f"The weight in {entry!r} is no finite number. {_SYNTAX}."
+        msg = f"The weight in {entry!r} is not a finite number. {_SYNTAX}."
         raise ConfigError(msg)
     return number

@@ -1,34 +1,33 @@
-"""What is in a library, in figures."""
+"""Statistics of a library."""
 
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from stemsim.retrieval.catalogue import FileRecord
-from stemsim.retrieval.index import Index
+from stemsim.retrieval.indexes.base import Index
 
 __all__ = ["LibraryStats", "stats_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class LibraryStats:
-    """What is in a library.
+    """Counts of a library.
 
     Attributes:
         files: Number of files.
         items: Number of items.
         hours: Length of all files.
         silent: Files without an item, because they are silent.
-        missing: Files that are not on the disk any more; `prune` drops them.
-        categories: Number of items of each category, the most frequent first; an empty name is for those without.
+        missing: Files that no longer exist on the disk; `prune` removes them.
+        categories: Number of items of each category, most frequent first; the empty name is for those without.
         with_bpm: Number of items whose tempo is known.
         with_key: Number of items whose key is known.
         stems: Number of items in which each stem sounds.
-        index: What the index says of itself.
+        index: Description of the index.
     """
 
     files: int
@@ -42,21 +41,9 @@ class LibraryStats:
     stems: Mapping[str, int]
     index: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return all of it as plain dictionaries."""
-        return asdict(self)
-
 
 def stats_of(records: Sequence[FileRecord], index: Index) -> LibraryStats:
-    """Count what is in a library.
-
-    Args:
-        records: Its files.
-        index: Its items.
-
-    Returns:
-        The figures.
-    """
+    """Count the files and items of a library."""
     done = [record for record in records if record.done]
     stems = index.spec.stems
     rows = index.table(["category", "bpm", "musical_key", *(f"has_{stem}" for stem in stems)])

@@ -28,15 +28,9 @@ class StemSource(ABC):
 
     @abstractmethod
     def read(self, segments: Sequence[Segment], sample_rate: int) -> Tensor:
-        """Return the stems of segments of equal duration.
+        """Return the mono stems `(segment, stem, time)` of segments of equal duration, at `sample_rate` Hz.
 
-        Args:
-            segments: Segments of equal duration.
-            sample_rate: Sample rate of the result in Hz.
-
-        Returns:
-            Mono stems `(segment, stem, time)` with `round(duration * sample_rate)` samples; a stem that a song lacks
-            is all zeros.
+        Each has `round(duration * sample_rate)` samples; a stem that a song lacks is all zeros.
         """
 
     def content_hash(self, segment: Segment) -> str:
@@ -67,22 +61,14 @@ class Separator(StemSource):
     def read(self, segments: Sequence[Segment], sample_rate: int) -> Tensor:
         """Read segments of equal duration and separate them in one batch: mono stems `(segment, stem, time)`."""
         rate = self.sample_rate or sample_rate
-        clips = []
-        for segment in segments:
-            waveform, file_rate = read_audio(segment.path, segment.start, segment.duration)
-            clips.append(self._prepared(waveform, file_rate, rate, segment.duration))
+        heard = (read_audio(segment.path, segment.start, segment.duration) for segment in segments)
+        clips = [self._prepared(waveform, own, rate, segments[0].duration) for waveform, own in heard]
         return self._to_mono(self(torch.stack(clips)), rate, sample_rate, segments)
 
     def separate(self, waveforms: Tensor, rate: int, sample_rate: int) -> Tensor:
-        """Separate waveforms in memory.
+        """Separate waveforms `(batch, channel, time)` at `rate` Hz into mono stems `(batch, stem, time)`.
 
-        Args:
-            waveforms: `(batch, channel, time)` at `rate`.
-            rate: Their sample rate in Hz.
-            sample_rate: Sample rate of the result in Hz.
-
-        Returns:
-            Mono stems `(batch, stem, time)` with `round(duration * sample_rate)` samples.
+        The stems have `round(duration * sample_rate)` samples, at `sample_rate` Hz.
         """
         own = self.sample_rate or sample_rate
         segment = Segment(Path("waveform"), 0.0, waveforms.shape[-1] / rate)  # for the length and for messages

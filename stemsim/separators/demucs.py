@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from stemsim.audio import Segment, read_audio, resample, to_channels
-from stemsim.audio.files import FileVersion, file_version
+from stemsim.audio.files import file_version
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
 from stemsim.pretrained import locate
 from stemsim.pretrained.loading import load_strictly, read_checkpoint, state_hash
@@ -44,9 +44,8 @@ class Demucs(Separator):
     deviation of its downmix, which is undone afterwards, so that the levels between stems are kept; clips longer than
     a chunk (7.8 s) are separated in chunks that overlap by a quarter. Nothing is written to disk.
 
-    On a CPU, much of the time goes into memory that glibc returns to the kernel and requests again. With the
-    environment variables `MALLOC_ARENA_MAX=1`, `MALLOC_MMAP_MAX_=0`, `MALLOC_TRIM_THRESHOLD_=2147483647` and
-    `MALLOC_TOP_PAD_=268435456` it keeps this memory, which saves about a fifth of the time.
+    On a CPU, the environment variables `MALLOC_ARENA_MAX=1`, `MALLOC_MMAP_MAX_=0`, `MALLOC_TRIM_THRESHOLD_=2147483647`
+    and `MALLOC_TOP_PAD_=268435456` let glibc keep its memory, which saves about a fifth of the time.
 
     Args:
         model: `htdemucs`, `htdemucs_6s`, or a folder with such a model: `NAME.yaml` and the `.safetensors` or `.th`
@@ -162,19 +161,18 @@ class Demucs(Separator):
     def _track(self, path: Path) -> "_Track":
         """Return a whole file at the model's rate; each thread keeps the last one."""
         version = file_version(path)
-        track: _Track | None = getattr(self._current, "track", None)
-        if track is None or track.version != version:
+        if getattr(self._current, "version", None) != version:
             waveform, rate = read_audio(path)
-            track = _Track(version, resample(to_channels(waveform, 2), rate, self.sample_rate).unsqueeze(0))
-            self._current.track = track
+            self._current.track = _Track(resample(to_channels(waveform, 2), rate, self.sample_rate).unsqueeze(0))
+            self._current.version = version
+        track: _Track = self._current.track
         return track
 
 
 class _Track:
     """A whole file `(1, 2, length)` at the model's rate while its segments are separated."""
 
-    def __init__(self, version: FileVersion, waveform: Tensor) -> None:
-        self.version = version
+    def __init__(self, waveform: Tensor) -> None:
         self.waveform = waveform
         self.mean, self.deviation = _scale(waveform)
         self.normalised = (waveform - self.mean) / self.deviation
@@ -259,18 +257,17 @@ def _weights_file(path: Path) -> tuple[Path, float | None]:
     """Return the file with the weights, and the length of a chunk in seconds if the description sets one."""
     if path.suffix in _SUFFIXES:
         return path, None
-    if path.suffix != ".yaml":
-        bags = sorted(path.glob("*.yaml"))
-        if len(bags) != 1:
-            alone = [file for suffix in _SUFFIXES for file in sorted(path.glob(f"*{suffix}"))]
-            if not bags and len({file.stem for file in alone}) == 1:
-                return alone[0], None
-            msg = (
-                f"{path} has {len(bags)} models ({', '.join(bag.name for bag in bags)}): expected one NAME.yaml with "
-                "the .safetensors or .th file that it names. Name one of the files instead of the folder."
-            )
-            raise (ConfigError if bags else DataNotFoundError)(msg)
-        path = bags[0]
+    bags = [path] if path.suffix == ".yaml" else sorted(path.glob("*.yaml"))
+    alone = [file for suffix in _SUFFIXES for file in sorted(path.glob(f"*{suffix}"))]
+    if not bags and len({file.stem for file in alone}) == 1:
+        return alone[0], None
+    if len(bags) != 1:
+        msg = (
+            f"{path} has {len(bags)} models ({', '.join(bag.name for bag in bags)}): expected one NAME.yaml with the "
+            ".safetensors or .th file that it names. Name one of the files instead of the folder."
+        )
+        raise (ConfigError if bags else DataNotFoundError)(msg)
+    path = bags[0]
     signature, segment = _read_bag(path)
     for suffix in _SUFFIXES:
         for file in (path.parent / f"{signature}{suffix}", *sorted(path.parent.glob(f"{signature}-*{suffix}"))):

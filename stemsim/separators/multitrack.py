@@ -63,11 +63,10 @@ class Multitrack(StemSource):
     def _files(self, segment: Segment) -> dict[str, list[Path]]:
         """Return, for each stem of the layout, the files that add up to it; none if the song lacks the stem."""
         grouped: dict[str, list[Path]] = {stem: [] for stem in self.stems}
-        folder = segment.path.parent
-        metadata = folder / "metadata.yaml"
-        is_slakh = metadata.is_file()
-        found = _slakh_files(metadata, _version(metadata)) if is_slakh else _plain_files(segment.path, _version(folder))
-        for stem, paths in found.items():
+        metadata = segment.path.parent / "metadata.yaml"
+        source, find = (metadata, _slakh_files) if metadata.is_file() else (segment.path.parent, _plain_files)
+        version = source.stat().st_mtime_ns if source.exists() else 0
+        for stem, paths in find(segment.path, version).items():
             target = stem if stem in grouped else "residuals"
             if target in grouped:
                 grouped[target] += paths
@@ -76,14 +75,9 @@ class Multitrack(StemSource):
         return grouped
 
 
-def _version(path: Path) -> int:
-    """Return the modification time of a file or folder, as a key for the caches below; 0 if it does not exist."""
-    return path.stat().st_mtime_ns if path.exists() else 0
-
-
 @lru_cache(maxsize=8192)
 def _plain_files(mix: Path, _version: int) -> StemFiles:
-    """Find the stems in our own layout."""
+    """Find the stems in our own layout; a version, here and below, makes the cache look again after a change."""
     if not mix.parent.is_dir():
         msg = f"No song folder at {mix.parent}. Check the folder of songs that the configuration names."
         raise DataNotFoundError(msg)
@@ -108,8 +102,9 @@ def _plain_files(mix: Path, _version: int) -> StemFiles:
 
 
 @lru_cache(maxsize=8192)
-def _slakh_files(metadata: Path, _version: int) -> StemFiles:
+def _slakh_files(mix: Path, _version: int) -> StemFiles:
     """Find the stems of a Slakh2100 track, grouped by instrument class."""
+    metadata = mix.with_name("metadata.yaml")
     try:
         stems = yaml.safe_load(metadata.read_text(encoding="utf-8"))["stems"]
         classes = {

@@ -1,8 +1,7 @@
-"""Callbacks: checkpoints and their provenance, the start of a fit, the exact solution beside it, and the results."""
+"""Callbacks: checkpoints, the start of a fit, the exact solution beside it, and the results."""
 
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -12,12 +11,11 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.fabric.utilities import move_data_to_device
-from lightning.pytorch.callbacks import BasePredictionWriter, Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from torch import Tensor
 
-from stemsim.errors import CheckpointError
 from stemsim.evaluation import PARTS, agreement_credit
 from stemsim.fusion import Fusion, LinearFusion, StemPairs, WeightedFusion
 from stemsim.losses import SquaredError
@@ -25,29 +23,24 @@ from stemsim.model import ReportedAgreement, StemSimilarity, write_model
 from stemsim.regression import ridge_weights
 from stemsim.report.results import FitResults, PartResults, PredictionResults
 from stemsim.similarity import StemEmbeddings
-from stemsim.training.data import Part, TripletBatch, TripletDataModule
+from stemsim.training.data import TripletDataModule
 from stemsim.training.module import StemSimilarityModule
 from stemsim.training.trainer import log_settings, publish
 
-__all__ = [
-    "ClosedFormCheck",
-    "LastCheckpoint",
-    "PredictionWriter",
-    "Provenance",
-    "ResultsReport",
-    "StartAtRidge",
-    "checkpoint_of_run",
-    "read_checkpoint",
-]
+__all__ = ["CHECKPOINTS", "ClosedFormCheck", "LastCheckpoint", "ResultsReport", "StartAtRidge"]
 
 _log = logging.getLogger(__name__)
 
-_FOLDER: Final = "checkpoints"
+CHECKPOINTS: Final = "checkpoints"
+"""Folder of the checkpoints, in the run's folder."""
+
 _PROVENANCE: Final = "stemsim"
 
 
 class LastCheckpoint(ModelCheckpoint):
     """Keeps `checkpoints/last.ckpt` in the run's folder, and with `monitor` also `checkpoints/best.ckpt`.
+
+    Checkpoints store encoder, separator and triplet source; a warning says if they are others when one is loaded.
 
     Args:
         monitor: Logged metric that chooses the best epoch, e.g. `val/loss`; null keeps the last epoch alone.
@@ -70,80 +63,23 @@ class LastCheckpoint(ModelCheckpoint):
         return type(self).__name__
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Settle on the folder, which the trainer knows."""
-        self.dirpath = str(Path(trainer.default_root_dir) / _FOLDER)
+        """Set the folder, which the trainer knows."""
+        self.dirpath = str(Path(trainer.default_root_dir) / CHECKPOINTS)
         super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Remove the best checkpoint of an earlier fit, which is not of this one."""
+        """Remove the best checkpoint of an earlier fit."""
         super().on_train_start(trainer, pl_module)
         if trainer.is_global_zero:
-            (Path(str(self.dirpath)) / "best.ckpt").unlink(missing_ok=True)
-
-
-def checkpoint_of_run(name: str, folder: str | Path) -> Path:
-    """Return the path of the `last` or `best` checkpoint of a run.
-
-    Args:
-        name: `last` or `best`.
-        folder: Folder of the run (`trainer.default_root_dir`).
-
-    Raises:
-        CheckpointError: If the run has none.
-    """
-    path = Path(folder) / _FOLDER / f"{name}.ckpt"
-    if not path.is_file():
-        fit = "`python train.py fit`" + (" with --checkpoint.monitor val/loss" if name == "best" else "")
-        msg = (
-            f"--ckpt_path {name} expects {path}, which does not exist. Run {fit} first with the same "
-            "trainer.default_root_dir, or give the path of a checkpoint."
-        )
-        raise CheckpointError(msg)
-    return path
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of stemsim without running any code in it.
-
-    Args:
-        path: A `.ckpt` file written by `fit`.
-
-    Raises:
-        CheckpointError: If the file is missing, damaged, or not a checkpoint of stemsim.
-    """
-    file = Path(path)
-    if not file.is_file():
-        msg = f"No checkpoint at {file}. Give --ckpt_path last, or the path of a file that `python train.py fit` wrote."
-        raise CheckpointError(msg)
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # the safe unpickler raises all kinds of errors on garbage
-        reason = f"{type(error).__name__}: {str(error)[:200]}".splitlines()[0]
-        msg = (
-            f"{file} is not a checkpoint that can be read safely ({reason}). It is damaged, or contains more than "
-            "tensors and primitives. Fit again."
-        )
-        raise CheckpointError(msg) from error
-    if not isinstance(checkpoint, dict) or "stems" not in checkpoint.get("hyper_parameters", {}):
-        msg = f"{file} is not a checkpoint of stemsim: it has no stem layout. Expected a file that `train.py fit` wrote."
-        raise CheckpointError(msg)
-    return checkpoint
-
-
-class Provenance(Callback):
-    """Stores encoder, separator and triplet source in every checkpoint, and warns if they are others when it is loaded."""
+            (Path(trainer.default_root_dir) / CHECKPOINTS / "best.ckpt").unlink(missing_ok=True)
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Store the provenance of the weights."""
         _, data = _ours(trainer, pl_module)
-        spec = data.embedder.spec
-        checkpoint[_PROVENANCE] = {
-            "encoder": spec.encoder,
-            "separator": spec.separator,
-            "source": data.embedded.triplets.source,
-        }
+        spec, source = data.embedder.spec, data.embedded.triplets.source
+        checkpoint[_PROVENANCE] = {"encoder": spec.encoder, "separator": spec.separator, "source": source}
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
@@ -158,7 +94,7 @@ class Provenance(Callback):
 
 
 class StartAtRidge(Callback):
-    """Lets a nonlinear fusion observe the train part and start from its best linear weights, unless a fit is resumed."""
+    """Lets a nonlinear fusion observe the train part and start from its ridge weights, unless a fit is resumed."""
 
     @torch.no_grad()
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -237,10 +173,8 @@ class ResultsReport(Callback):
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Report the fit, and write the model that `stemsim.load` reads."""
         module, data = _ours(trainer, pl_module)
-        stems, triplets, fusion = data.stems, data.embedded.triplets, module.fusion
-        checks = [one for one in trainer.callbacks if isinstance(one, ClosedFormCheck)]  # type: ignore[attr-defined]
-        exact = checks[0].exact if checks else None
-        weights = fusion.weight.detach().cpu() if isinstance(fusion, WeightedFusion) else None
+        triplets, fusion = data.embedded.triplets, module.fusion
+        check = next((one for one in _callbacks(trainer) if isinstance(one, ClosedFormCheck)), ClosedFormCheck())
         cosine = float("nan")
         if triplets.true_weights is not None and isinstance(fusion, LinearFusion):
             truth = torch.tensor(list(triplets.true_weights.values()), dtype=torch.float64)
@@ -252,9 +186,9 @@ class ResultsReport(Callback):
             method=_method(module, data),
             fusion=type(fusion).__name__,
             l2=module.l2,
-            weights={} if weights is None else dict(zip(stems, weights.tolist(), strict=True)),
-            closed_form={} if exact is None else dict(zip(stems, exact.tolist(), strict=True)),
-            max_abs_weight_gap=float("nan") if exact is None else checks[0].gap,
+            weights=_by_stem(data, fusion.weight.detach() if isinstance(fusion, WeightedFusion) else None),
+            closed_form=_by_stem(data, check.exact),
+            max_abs_weight_gap=check.gap,
             true_weights=triplets.true_weights or {},
             cosine_to_true_weights=cosine,
             metrics=_metrics(trainer),
@@ -272,6 +206,13 @@ class ResultsReport(Callback):
         """Report the agreement on the test part."""
         self._report(trainer, pl_module, "test")
 
+    def on_predict_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write `predictions.csv`: all triplets, each with its preference and the contribution of each stem."""
+        module, data = _ours(trainer, pl_module)
+        triplets = data.embedded.triplets
+        results = PredictionResults(source=triplets.source, simulated=triplets.simulated, triplets=len(triplets))
+        publish(trainer, results, frames={"predictions": _predictions(module, data, torch.arange(len(triplets)))})
+
     def _report(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, part: Literal["val", "test"]
     ) -> None:
@@ -287,34 +228,10 @@ class ResultsReport(Callback):
             checkpoint=os.fspath(trainer.ckpt_path or ""),
             metrics=_metrics(trainer),
         )
-        with torch.no_grad():
-            output = module.predict_step(move_data_to_device(data.batch(rows), module.device), 0)
-        predictions = _prediction_frame(data, output)
+        predictions = _predictions(module, data, rows)
         error = -predictions["preference"] * np.sign(predictions["votes_a"] - predictions["votes_b"])
         worst = predictions.loc[error.sort_values(ascending=False, kind="stable").index].head(self.worst)
         publish(trainer, results, frames={f"{part}_worst_triplets": worst})
-
-
-class PredictionWriter(BasePredictionWriter):
-    """Writes `predictions.csv`: one row per triplet, with its preference and the contribution of each stem."""
-
-    def __init__(self) -> None:
-        super().__init__(write_interval="epoch")
-
-    def write_on_epoch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        predictions: Sequence[Any],
-        batch_indices: Sequence[Any],
-    ) -> None:
-        """Write the output of `predict_step` for all batches."""
-        del batch_indices
-        _, data = _ours(trainer, pl_module)
-        frame = _prediction_frame(data, {key: torch.cat([one[key] for one in predictions]) for key in predictions[0]})
-        triplets = data.embedded.triplets
-        results = PredictionResults(source=triplets.source, simulated=triplets.simulated, triplets=len(frame))
-        publish(trainer, results, frames={"predictions": frame})
 
 
 def _ours(
@@ -328,14 +245,23 @@ def _ours(
     return pl_module, data
 
 
+def _callbacks(trainer: lightning.Trainer) -> list[Callback]:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return callbacks
+
+
 def _exact_weights(module: StemSimilarityModule, data: TripletDataModule, *, nonnegative: bool = False) -> Tensor:
     """Return the least-squares or ridge weights `(stem,)` of the train part, for the target and weights of the fit."""
     rows = data.rows("train")
-    batch: TripletBatch = data.batch(rows)
+    batch = data.batch(rows)
     root = batch.weight.sqrt()  # weighted least squares is least squares on rows scaled by the roots of the weights
     deltas = data.embedded.deltas[rows] * root.unsqueeze(1)
     alpha = float(batch.weight.sum()) * module.l2
     return ridge_weights(deltas, batch.target * root, alpha, nonnegative=nonnegative)
+
+
+def _by_stem(data: TripletDataModule, weights: Tensor | None) -> dict[str, float]:
+    return {} if weights is None else dict(zip(data.stems, weights.tolist(), strict=True))
 
 
 def _metrics(trainer: lightning.Trainer) -> dict[str, float]:
@@ -356,42 +282,42 @@ def _write_model(folder: Path, module: StemSimilarityModule, data: TripletDataMo
     """Write the fitted fusion with a card that states its origin."""
     model = StemSimilarity(data.embedder, module.fusion)
     sizes = ", ".join(f"{(data.parts == index).sum()} {part}" for index, part in enumerate(PARTS))
-    measured: dict[Part, float] = {
-        part: results.metrics[f"{part}/agreement"] for part in ("train", "val") if f"{part}/agreement" in results.metrics
-    }
+    measured = {part: results.metrics.get(f"{part}/agreement") for part in ("train", "val")}
     card = replace(
         model.card,
         name=folder.parent.resolve().name,
         fitted=f"{results.method} on {results.source}, {data.split} split ({sizes})",
         measured_on=f"{results.source}, {data.split} split",
         agreement=tuple(
-            ReportedAgreement(f"{part} part", round(100 * value, 2)) for part, value in measured.items()
+            ReportedAgreement(f"{part} part", round(100 * value, 2))
+            for part, value in measured.items()
+            if value is not None
         ),
     )
     write_model(folder, card, model.fusion)
     Console().print(f'Load it: stemsim.load("{folder}")', soft_wrap=True, highlight=False)
 
 
-def _prediction_frame(data: TripletDataModule, output: dict[str, Tensor]) -> pd.DataFrame:
-    """Put predictions beside the votes.
-
-    Args:
-        data: The data module.
-        output: What `StemSimilarityModule.predict_step` returns.
+@torch.no_grad()
+def _predictions(module: StemSimilarityModule, data: TripletDataModule, rows: Tensor) -> pd.DataFrame:
+    """Put the predictions for some triplets beside the votes.
 
     Returns:
         One row per triplet: the three segments, test type, instrument, part, votes, preference, credit (1, 0.5 or 0)
         and one column `contribution_STEM` for each stem.
     """
-    row, preference, contributions = (output[key].cpu().numpy() for key in ("row", "preference", "contributions"))
-    triplets = data.embedded.triplets
+    output = module.predict_step(move_data_to_device(data.batch(rows), module.device), 0)
+    preference, contributions = (output[key].cpu().numpy() for key in ("preference", "contributions"))
+    triplets, row = data.embedded.triplets, rows.numpy()
     columns: dict[str, Any] = {}
     for role in ("x", "a", "b"):
         segments = [triplets.segments[index] for index in getattr(triplets, role)[row]]
-        columns[f"{role}_path"] = [str(segment.path) for segment in segments]
-        columns[f"{role}_start"] = [segment.start for segment in segments]
-        columns.setdefault("duration", [segment.duration for segment in segments])
+        columns |= {
+            f"{role}_path": [str(one.path) for one in segments],
+            f"{role}_start": [one.start for one in segments],
+        }
     columns |= {
+        "duration": [one.duration for one in segments],
         "test_type": triplets.test_type[row],
         "instrument": triplets.instrument[row],
         "part": ["dropped" if part < 0 else PARTS[part] for part in data.parts[row]],

@@ -6,28 +6,29 @@ import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Final
 
+import torch
 from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from rich.console import Console
 
-from stemsim.errors import StemsimError
-from stemsim.training.callbacks import (
-    ClosedFormCheck,
-    LastCheckpoint,
-    PredictionWriter,
-    Provenance,
-    ResultsReport,
-    StartAtRidge,
-    checkpoint_of_run,
-    read_checkpoint,
-)
+from stemsim.errors import CheckpointError, StemsimError
+from stemsim.training.callbacks import CHECKPOINTS, ClosedFormCheck, LastCheckpoint, ResultsReport, StartAtRidge
 from stemsim.training.data import TripletDataModule
 from stemsim.training.module import StemSimilarityModule
 from stemsim.training.trainer import StemTrainer
 
 __all__ = ["StemsimCLI", "main", "set_up_logging"]
+
+_JOBS: Final = {
+    "fit": "Fit the model to the train part of the triplets.",
+    "validate": "Measure agreement with the listeners on the validation part.",
+    "test": "Measure agreement with the listeners on the test part.",
+    "predict": "Predict all triplets, with the contribution of each stem.",
+    "crossval": "Cross-validate least squares and ridge on random splits, beside human ceiling and baselines.",
+}
 
 
 class StemsimCLI(LightningCLI):
@@ -45,7 +46,7 @@ class StemsimCLI(LightningCLI):
             TripletDataModule,
             trainer_class=StemTrainer,
             trainer_defaults={
-                "callbacks": [Provenance(), StartAtRidge(), PredictionWriter()],
+                "callbacks": [StartAtRidge()],
                 "max_epochs": 10,
                 "log_every_n_steps": 1,
                 "accelerator": "cpu",
@@ -65,21 +66,31 @@ class StemsimCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Return the jobs, with the arguments that the command line fills in itself."""
-        return {**LightningCLI.subcommands(), "crossval": {"model", "datamodule"}}
+        filled_in = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}
+        return dict.fromkeys(_JOBS, filled_in)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of the callbacks, and give the model the stem layout of the separator."""
-        for callback, key in ((LastCheckpoint, "checkpoint"), (ClosedFormCheck, "closed_form"), (ResultsReport, "results")):
+        for callback, key in (
+            (LastCheckpoint, "checkpoint"),
+            (ClosedFormCheck, "closed_form"),
+            (ResultsReport, "results"),
+        ):
             parser.add_lightning_class_args(callback, key)
         parser.link_arguments("data.stems", "model.stems", compute_fn=list, apply_on="instantiate")
 
-    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         """Build the parser of the job that is asked for; the others are only listed."""
-        first = next(iter(self.arguments or [""]), "")
-        if first in {*self.subcommands(), "-h", "--help"} - {subcommand}:
-            self._subcommand_method_arguments[subcommand] = []
-            return self.init_parser(**kwargs)
-        return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        del kwargs
+        self._subcommand_parsers: dict[str, LightningArgumentParser] = {}
+        listed, first = parser.add_subcommands(), next(iter(self.arguments or [""]), "")
+        for job, description in _JOBS.items():
+            if first in {*_JOBS, "-h", "--help"} - {job}:
+                one = self.init_parser(description=description)
+            else:
+                one = self._prepare_subcommand_parser(StemTrainer, job, description=description)
+            self._subcommand_parsers[job] = one
+            listed.add_subcommand(job, one, help=description)
 
     def instantiate_classes(self) -> None:
         """Build model and data; errors of stemsim are raised as they are, not as errors of the parser."""
@@ -100,9 +111,9 @@ class StemsimCLI(LightningCLI):
         settings = self.config[self.config.subcommand] if self.config.get("subcommand") else {}
         path = settings.get("ckpt_path")
         if path in {"last", "best"}:
-            path = settings["ckpt_path"] = str(checkpoint_of_run(path, settings["trainer.default_root_dir"] or "."))
+            path = settings["ckpt_path"] = str(_checkpoint_of_run(path, settings["trainer.default_root_dir"] or "."))
         if path:
-            self._checkpoint = read_checkpoint(path)
+            self._checkpoint = _read_checkpoint(path)
 
     def before_instantiate_classes(self) -> None:
         """Tell W&B the type of the job, unless the user has set it."""
@@ -125,6 +136,41 @@ class StemsimCLI(LightningCLI):
         Console().print(f"Next: {command}", soft_wrap=True, highlight=False)
 
 
+def _checkpoint_of_run(name: str, folder: str | Path) -> Path:
+    """Return the path of the `last` or `best` checkpoint in the folder of a run."""
+    path = Path(folder) / CHECKPOINTS / f"{name}.ckpt"
+    if not path.is_file():
+        fit = "`python train.py fit`" + (" with --checkpoint.monitor val/loss" if name == "best" else "")
+        msg = (
+            f"--ckpt_path {name} expects {path}, which does not exist. Run {fit} first with the same "
+            "trainer.default_root_dir, or give the path of a checkpoint."
+        )
+        raise CheckpointError(msg)
+    return path
+
+
+def _read_checkpoint(path: str) -> dict[str, Any]:
+    """Read a checkpoint of stemsim without running any code in it."""
+    if not Path(path).is_file():
+        msg = f"No checkpoint at {path}. Give --ckpt_path last, or the path of a file that `python train.py fit` wrote."
+        raise CheckpointError(msg)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the safe unpickler raises all kinds of errors on garbage
+        reason = f"{type(error).__name__}: {str(error)[:200]}".splitlines()[0]
+        msg = (
+            f"{path} is not a checkpoint that can be read safely ({reason}). It is damaged, or contains more than "
+            "tensors and primitives. Fit again."
+        )
+        raise CheckpointError(msg) from error
+    if not isinstance(checkpoint, dict) or "stems" not in checkpoint.get("hyper_parameters", {}):
+        msg = (
+            f"{path} is not a checkpoint of stemsim: it has no stem layout. Expected a file that `train.py fit` wrote."
+        )
+        raise CheckpointError(msg)
+    return checkpoint
+
+
 def main(args: ArgsType = None) -> StemsimCLI:
     """Run `train.py`.
 
@@ -139,6 +185,7 @@ def main(args: ArgsType = None) -> StemsimCLI:
             message and exits with status 2.
     """
     set_up_logging()
+    _skip_launch_inputs()
     try:
         return StemsimCLI(args)
     except StemsimError as error:
@@ -146,6 +193,13 @@ def main(args: ArgsType = None) -> StemsimCLI:
             raise
         Console(stderr=True).print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
         sys.exit(2)
+
+
+def _skip_launch_inputs() -> None:
+    """Let W&B skip its search for inputs of W&B Launch, which takes 1 s of imports and finds none in `train.py`."""
+    stub: Any = ModuleType("wandb.sdk.launch.inputs.internal")
+    stub.StagedLaunchInputs = type("StagedLaunchInputs", (), {"apply": lambda _self, _run: None})
+    sys.modules.setdefault(stub.__name__, stub)
 
 
 def set_up_logging() -> None:

@@ -3,7 +3,7 @@
 import logging
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Self, cast
 
 import lightning
 import numpy as np
@@ -20,17 +20,9 @@ from stemsim.evaluation.splits import PartArray
 from stemsim.separators import Bands, StemSource
 from stemsim.similarity import StemEmbeddings
 from stemsim.stems import StemLayout
-from stemsim.triplets import (
-    QUESTIONS,
-    TARGETS,
-    TEST_TYPES,
-    EmbeddedTriplets,
-    TargetKind,
-    TripletReader,
-    Triplets,
-)
+from stemsim.triplets import TEST_TYPES, EmbeddedTriplets, TargetKind, TripletReader, Triplets
 
-__all__ = ["Part", "TripletBatch", "TripletDataModule", "TripletDataset"]
+__all__ = ["Part", "TripletBatch", "TripletDataModule"]
 
 _log = logging.getLogger(__name__)
 
@@ -65,44 +57,16 @@ class TripletBatch(NamedTuple):
     test_type: Tensor
     row: Tensor
 
-
-class TripletDataset(Dataset[TripletBatch]):
-    """Some rows of a triplet table, gathered one batch at a time.
-
-    Args:
-        embedded: The triplets.
-        rows: `(n,)` rows of the table that belong to this data set.
-        target: Target of the fit (`Triplets.target`).
-        vote_weighted_loss: Weight each triplet in the loss by its number of votes.
-    """
-
-    def __init__(
-        self,
-        embedded: EmbeddedTriplets,
-        rows: Tensor,
-        *,
-        target: TargetKind = "majority",
-        vote_weighted_loss: bool = False,
-    ) -> None:
-        self.embedded = embedded
-        self.rows = rows
-        self.target = embedded.target(target)
-        self.weight = embedded.vote_weights() if vote_weighted_loss else torch.ones_like(self.target)
-        self.votes = torch.from_numpy(embedded.triplets.votes)
-        self.test_type = torch.tensor([TEST_TYPES.index(kind) for kind in embedded.triplets.test_type.tolist()])
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> TripletBatch:
-        """Return one triplet, as a batch of one."""
-        return self.__getitems__([index])
-
-    def __getitems__(self, indices: list[int]) -> TripletBatch:
-        """Return a batch; PyTorch's loader calls this once for each batch instead of `__getitem__`."""
-        row = self.rows[torch.tensor(indices)]
-        said = (self.target[row], self.weight[row], self.votes[row], self.test_type[row])
-        return TripletBatch(*self.embedded.roles(row), *said, row)
+    @classmethod
+    def of(
+        cls, embedded: EmbeddedTriplets, rows: Tensor, target: TargetKind = "majority", *, vote_weighted: bool = False
+    ) -> Self:
+        """Gather some rows `(batch,)` of a triplet table; `vote_weighted` weights them by their number of votes."""
+        targets = embedded.target(target)
+        weights = embedded.vote_weights() if vote_weighted else torch.ones_like(targets)
+        test_types = torch.tensor([TEST_TYPES.index(kind) for kind in embedded.triplets.test_type[rows.numpy()]])
+        votes = torch.from_numpy(embedded.triplets.votes)[rows]
+        return cls(*embedded.roles(rows), targets[rows], weights[rows], votes, test_types, rows)
 
 
 class TripletDataModule(lightning.LightningDataModule):
@@ -152,9 +116,6 @@ class TripletDataModule(lightning.LightningDataModule):
         pretraining: TripletReader | None = None,
     ) -> None:
         super().__init__()
-        if target not in TARGETS:
-            msg = f"`target` must be one of {', '.join(TARGETS)}; got {target!r}."
-            raise ConfigError(msg)
         if batch_size is not None and batch_size < 1:
             msg = f"`batch_size` must be at least 1, or null for full batches; got {batch_size}."
             raise ConfigError(msg)
@@ -213,26 +174,6 @@ class TripletDataModule(lightning.LightningDataModule):
         del stage
         _ = self.parts
 
-    def embed_questions(self) -> dict[str, EmbeddedTriplets]:
-        """Return the triplets by the question that listeners answered, with their embeddings.
-
-        Returns:
-            Tables by question, `overall` first, each chosen by its own votes. Questions without triplets are left out.
-
-        Raises:
-            SplitError: If no question has any triplets.
-            ConfigError: If the listeners heard other stems than the model weights.
-        """
-        found = self.reader.embed_questions(self.embedder)
-        if lacking := [question for question in QUESTIONS if question not in found]:
-            _log.info("No triplets with a majority on %s.", ", ".join(lacking))
-        if not found:
-            msg = "No triplets are left on any question. Loosen the filter: min_agreement, min_votes, test_type."
-            raise SplitError(msg)
-        for embedded in found.values():
-            self._check_heard(embedded.triplets)
-        return found
-
     def rows(self, part: Part) -> Tensor:
         """Return the rows `(n,)` of the table that belong to a part.
 
@@ -251,58 +192,47 @@ class TripletDataModule(lightning.LightningDataModule):
             raise SplitError(msg)
         return rows
 
-    def train_dataloader(self) -> DataLoader[TripletBatch]:
+    def train_dataloader(self) -> DataLoader[int]:
         """Yield the train part: shuffled mini-batches, or one full batch."""
         return self._loader(self.rows("train"), shuffle=self.batch_size is not None)
 
-    def val_dataloader(self) -> DataLoader[TripletBatch] | list[DataLoader[TripletBatch]]:
+    def val_dataloader(self) -> DataLoader[int] | list[DataLoader[int]]:
         """Yield the validation part; a fit can do without one."""
         fitting = self.trainer is not None and self.trainer.state.fn == "fit"
         if fitting and not (self.parts == PARTS.index("val")).any():
             return []
         return self._loader(self.rows("val"))
 
-    def test_dataloader(self) -> DataLoader[TripletBatch]:
+    def test_dataloader(self) -> DataLoader[int]:
         """Yield the test part."""
         return self._loader(self.rows("test"))
 
-    def predict_dataloader(self) -> DataLoader[TripletBatch]:
+    def predict_dataloader(self) -> DataLoader[int]:
         """Yield all triplets of all parts."""
         return self._loader(torch.arange(len(self.embedded)))
 
     def batch(self, rows: Tensor) -> TripletBatch:
         """Return some rows `(n,)` of the table as one batch."""
-        return self._dataset(rows).__getitems__(list(range(len(rows))))
+        return TripletBatch.of(self.embedded, rows, self.target, vote_weighted=self.vote_weighted_loss)
 
-    def _loader(self, rows: Tensor, *, shuffle: bool = False) -> DataLoader[TripletBatch]:
-        dataset, size = self._dataset(rows), self.batch_size or len(rows)
-        return DataLoader(dataset, batch_size=size, shuffle=shuffle, collate_fn=_identity)
-
-    def _dataset(self, rows: Tensor) -> TripletDataset:
-        return TripletDataset(
-            self.embedded, rows, target=self.target, vote_weighted_loss=self.vote_weighted_loss
+    def _loader(self, rows: Tensor, *, shuffle: bool = False) -> DataLoader[int]:
+        size = self.batch_size or len(rows)
+        items: Dataset[int] = cast("Dataset[int]", rows.tolist())  # any sequence will do
+        return DataLoader(
+            items, batch_size=size, shuffle=shuffle, collate_fn=lambda chosen: self.batch(torch.tensor(chosen))
         )
 
     def _check(self, triplets: Triplets) -> None:
         """Verify the table, if possible before hours of embedding."""
         if len(triplets) == 0:
-            msg = f"No triplets are left of {triplets.source}. Loosen the filter: min_agreement, min_votes, test_type."
+            msg = f"No triplets are left of {triplets.source}. Relax the filter: min_agreement, min_votes, test_type."
             raise SplitError(msg)
-        self._check_heard(triplets)
         triplets.target(self.target)
-
-    def _check_heard(self, triplets: Triplets) -> None:
-        """Verify that the listeners heard what the model weights."""
         heard = sorted(set(triplets.instrument.tolist()))
-        if heard not in ([], ["mix"]) and tuple(heard) != self.stems:
+        if heard != ["mix"] and tuple(heard) != self.stems:
             msg = (
                 f"In these triplets, listeners heard {', '.join(heard)}, but the model would weight "
                 f"{', '.join(self.stems)}. Keep only triplets with `instrument: mix`, or set the separator's stems to "
                 "the one instrument that was heard."
             )
             raise ConfigError(msg)
-
-
-def _identity(batch: Any) -> Any:
-    """Collate nothing: the data set gathers whole batches."""
-    return batch

@@ -1,7 +1,7 @@
 """The trainable model: a fusion of stem similarities, fitted to the preferences of listeners."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import lightning
 import torch
@@ -11,7 +11,7 @@ from torch.optim import LBFGS, Optimizer
 from torchmetrics import MeanMetric
 
 from stemsim.errors import ConfigError
-from stemsim.evaluation import TIE, ceiling_credit
+from stemsim.evaluation import PARTS, TIE, ceiling_credit
 from stemsim.fusion import Fusion, LinearFusion
 from stemsim.losses import Loss, SquaredError
 from stemsim.similarity import StemEmbeddings, stem_deltas
@@ -19,15 +19,10 @@ from stemsim.stems import check_same_layout, stem_layout
 from stemsim.training.data import Part, TripletBatch
 from stemsim.triplets import TEST_TYPES
 
-__all__ = ["StemSimilarityModule", "baseline_metrics", "full_batch_lbfgs", "model_metrics"]
+__all__ = ["StemSimilarityModule", "agreement_means", "baseline_means", "full_batch_lbfgs"]
 
-_MODEL: Final = ("agreement", *(f"agreement_{kind.lower()}" for kind in TEST_TYPES))
+_AGREEMENTS: Final = ("agreement", *(f"agreement_{kind.lower()}" for kind in TEST_TYPES))
 _BASELINES: Final = ("human_ceiling", "mix_cosine", "uniform_weights")
-_LOGGED: Final[dict[Part, tuple[str, ...]]] = {
-    "train": _MODEL,
-    "val": (*_MODEL, *_BASELINES),
-    "test": (*_MODEL, *_BASELINES),
-}
 
 Means = dict[str, tuple[Tensor, Tensor]]
 
@@ -45,7 +40,7 @@ def full_batch_lbfgs(parameters: Iterable[nn.Parameter]) -> Optimizer:
 
 
 class StemSimilarityModule(lightning.LightningModule):
-    """Learns how much each stem counts from triplets (paper, section 3.4).
+    """Fusion of stem similarities, fitted to triplets (paper, section 3.4).
 
     The objective is `mean((preference - y)^2) + l2 * |w|^2` with y = +1 or -1; for the linear fusion its minimum is
     `Ridge(alpha = n * l2, fit_intercept=False)`. There is no intercept: swapping A and B flips the preference exactly.
@@ -53,9 +48,9 @@ class StemSimilarityModule(lightning.LightningModule):
 
     Args:
         stems: Stem layout, in order; the command line takes it from the separator.
-        fusion: Makes the fusion from the stem layout.
+        fusion: Class of the fusion, with its options.
         l2: Weight of the squared weights in the loss: ridge's alpha divided by the number of train triplets.
-        optimizer: Makes the optimizer; the default is LBFGS, which needs full batches (data.batch_size=null).
+        optimizer: Class of the optimizer; the default is LBFGS, which needs full batches (data.batch_size=null).
         vote_weighted: Count every answer in the agreement, instead of every triplet.
         loss: Loss between preferences and targets (data.target); null: the squared error, as in the paper.
     """
@@ -84,9 +79,8 @@ class StemSimilarityModule(lightning.LightningModule):
         self.make_optimizer = optimizer
         self.vote_weighted = vote_weighted
         self.register_buffer("batches_trained", torch.zeros((), dtype=torch.long))
-        self.means = nn.ModuleDict(
-            {f"{part}/{name}": MeanMetric().set_dtype(torch.float64) for part, names in _LOGGED.items() for name in names}
-        )
+        logged = [f"{part}/{name}" for part in PARTS for name in (*_AGREEMENTS, *_BASELINES)]
+        self.means = nn.ModuleDict({name: MeanMetric().set_dtype(torch.float64) for name in logged})
 
     @property
     def trained(self) -> bool:
@@ -162,58 +156,57 @@ class StemSimilarityModule(lightning.LightningModule):
         checkpoint["state_dict"].setdefault("batches_trained", torch.tensor(checkpoint["global_step"]))
 
     def _log(self, part: Part, batch: TripletBatch) -> None:
-        """Log the same metrics for any data: the agreement on test types that do not occur is NaN."""
+        """Log the same metrics for any data: a mean over nothing is NaN."""
         preference = self(batch.x, batch.a, batch.b)
         size = len(batch.row)
         self.log(f"{part}/loss", self.objective(preference, batch), on_epoch=True, on_step=False, batch_size=size)
-        means = model_metrics(preference, batch, vote_weighted=self.vote_weighted)
+        means = agreement_means(preference, batch, vote_weighted=self.vote_weighted)
         if part != "train":
-            means |= baseline_metrics(batch, self.stems, vote_weighted=self.vote_weighted)
-        for name, (value, weight) in means.items():
-            metric = self.means[f"{part}/{name}"]
-            metric.update(value, weight)
+            means |= baseline_means(batch, self.stems, vote_weighted=self.vote_weighted)
+        for name, (values, weights) in means.items():
+            metric = cast("MeanMetric", self.means[f"{part}/{name}"])
+            metric.update(values, weights)
             self.log(f"{part}/{name}", metric, on_epoch=True, on_step=False, batch_size=size)
 
 
-def model_metrics(preference: Tensor, batch: TripletBatch, *, vote_weighted: bool = False) -> Means:
-    """Return the agreement with the listeners, over all triplets and by test type.
+def agreement_means(preference: Tensor, batch: TripletBatch, *, vote_weighted: bool = False) -> Means:
+    """Return the agreement of predicted preferences `(batch,)` with the listeners, overall and by test type.
 
     Args:
         preference: `(batch,)` predicted preferences.
         batch: The triplets.
-        vote_weighted: Count every answer instead of every triplet: the share of answers that the model agrees with,
+        vote_weighted: Count every answer instead of every triplet: the share of answers that a model agrees with,
             which is directly comparable with the human ceiling.
 
     Returns:
-        By metric: values `(batch,)` and their weights `(batch,)` in the mean.
+        By metric: values `(batch,)`, and their weights `(batch,)` in the mean.
     """
-    value, weight = _agreement(preference, batch.votes, vote_weighted=vote_weighted)
-    by_type = (weight * (batch.test_type == index) for index in range(len(TEST_TYPES)))
-    return {name: (value, counted) for name, counted in zip(_MODEL, (weight, *by_type), strict=True)}
+    lead, total = (batch.votes[:, 0] - batch.votes[:, 1]).double(), batch.votes.sum(dim=1).double()
+    majority, weight = (lead / total, total) if vote_weighted else (lead.sign(), torch.ones_like(total))
+    value = TIE * (1.0 + preference.sign() * majority)
+    by_type = {f"agreement_{kind.lower()}": batch.test_type == index for index, kind in enumerate(TEST_TYPES)}
+    return {"agreement": (value, weight), **{name: (value, weight * rows) for name, rows in by_type.items()}}
 
 
-def baseline_metrics(batch: TripletBatch, stems: Sequence[str], *, vote_weighted: bool = False) -> Means:
-    """Return the human ceiling and the agreement of models without a fit: mix-only cosine and uniform weights.
+def baseline_means(batch: TripletBatch, stems: Sequence[str], *, vote_weighted: bool = False) -> Means:
+    """Return the human ceiling, and the agreement of the mix-only cosine and of uniform weights.
 
     Args:
         batch: The triplets.
-        stems: Stem layout of the batch; without a mix, the mix-only cosine has weight 0.
-        vote_weighted: See `model_metrics`.
+        stems: Stem layout of the batch; without a mix, the mix-only cosine has no weight.
+        vote_weighted: See `agreement_means`.
 
     Returns:
-        By metric: values `(batch,)` and their weights `(batch,)` in the mean.
+        By metric: values `(batch,)`, and their weights `(batch,)` in the mean.
     """
-    deltas = stem_deltas(batch.x, batch.a, batch.b)
-    earned, answers = (torch.from_numpy(part).to(deltas.device) for part in ceiling_credit(batch.votes.cpu().numpy()))
-    uniform, weight = _agreement(deltas.sum(dim=1), batch.votes, vote_weighted=vote_weighted)
-    has_mix = "mix" in stems
-    mix, _ = _agreement(deltas[:, stems.index("mix") if has_mix else 0], batch.votes, vote_weighted=vote_weighted)
-    means = ((earned / answers.clamp(min=1.0), answers), (mix, weight * has_mix), (uniform, weight))
-    return dict(zip(_BASELINES, means, strict=True))
-
-
-def _agreement(preference: Tensor, votes: Tensor, *, vote_weighted: bool) -> tuple[Tensor, Tensor]:
-    """Return the credit of a model on each triplet and the weight of the triplet; a neutral preference counts `TIE`."""
-    lead, total = (votes[:, 0] - votes[:, 1]).double(), votes.sum(dim=1).double()
-    majority = lead / total if vote_weighted else lead.sign()
-    return TIE * (1.0 + preference.sign() * majority), total if vote_weighted else torch.ones_like(total)
+    deltas, votes = stem_deltas(batch.x, batch.a, batch.b), batch.votes.cpu().numpy()
+    earned, answers = (torch.from_numpy(part).to(deltas.device) for part in ceiling_credit(votes))
+    mix = deltas[:, stems.index("mix")] if "mix" in stems else torch.zeros_like(deltas[:, 0])
+    mix_cosine, uniform_weights = (
+        agreement_means(score, batch, vote_weighted=vote_weighted)["agreement"] for score in (mix, deltas.sum(dim=1))
+    )
+    return {
+        "human_ceiling": (earned / answers.clamp(min=1.0), answers),
+        "mix_cosine": (mix_cosine[0], mix_cosine[1] * ("mix" in stems)),
+        "uniform_weights": uniform_weights,
+    }

@@ -64,10 +64,9 @@ class StemTrainer(lightning.Trainer):
         """
         embedded, penalties = datamodule.embedded, tuple(ALPHAS if alphas is None else alphas)
         analyses = _analyses(report)
-        log_settings(
-            self, model, datamodule, split=kind, seed=seed, splits=splits, train_fraction=train_fraction, report=analyses
-        )
         drawn = Splits.draw(embedded.triplets, count=splits, train_fraction=train_fraction, kind=kind, seed=seed)
+        settings = {"split": kind, "seed": seed, "splits": splits, "train_fraction": train_fraction}
+        log_settings(self, model, datamodule, **settings, report=analyses)
         models: list[SplitModel] = [*_configured_models(model, datamodule, penalties)]
         if "votes" in analyses:
             models = [*distinct_vote_models(embedded, alphas=penalties), *models]
@@ -75,16 +74,9 @@ class StemTrainer(lightning.Trainer):
         found = CrossvalResults.of(summary)
         publish(self, found, metrics=_crossval_metrics(found))
         if "perspectives" in analyses:
-            compared = compare_perspectives(
-                datamodule.embed_questions(),
-                count=splits,
-                train_fraction=train_fraction,
-                kind=kind,
-                seed=seed,
-                alphas=penalties,
-            )
-            beside = PerspectivesResults.of(compared)
-            publish(self, beside, metrics=_perspectives_metrics(beside))
+            asked = datamodule.reader.embed_questions(datamodule.embedder)
+            compared = PerspectivesResults.of(compare_perspectives(summary.result, asked))
+            publish(self, compared, metrics=_perspectives_metrics(compared))
         return summary
 
 
@@ -123,7 +115,7 @@ def publish(
     trainer: lightning.Trainer,
     results: Results,
     *,
-    metrics: Mapping[str, float] | None = None,
+    metrics: dict[str, float] | None = None,
     frames: Mapping[str, pd.DataFrame] | None = None,
 ) -> None:
     """Print results, write them into the run's folder with their pictures and tables, and log them.
@@ -197,7 +189,7 @@ def _configured_models(
 
 def _crossval_metrics(found: CrossvalResults) -> dict[str, float]:
     """Return mean agreement and mean weights, by `crossval/MODEL/all`, `.../xab`, `.../xyc` and `.../weight_STEM`."""
-    metrics = {}
+    metrics: dict[str, float] = {}
     for model in found.models:
         columns = {column.lower(): score for column, score in model.agreement.items()}
         columns |= {f"weight_{stem}": score for stem, score in model.weights.items()}
@@ -207,12 +199,11 @@ def _crossval_metrics(found: CrossvalResults) -> dict[str, float]:
 
 def _perspectives_metrics(found: PerspectivesResults) -> dict[str, float]:
     """Return agreement of ridge and parts, by `perspectives/QUESTION/ridge` and `.../part_STEM`; NaN if left out."""
-    metrics = {}
-    for question in QUESTIONS:
-        fit = found.questions.get(question)
-        ridge = [] if fit is None else [model for model in fit.models if model.slug == "ridge"]
-        metrics[f"perspectives/{question}/ridge"] = ridge[0].agreement["all"].mean if ridge else math.nan
-        for stem in found.stems:
-            part = math.nan if fit is None else fit.by_stem[stem].part
-            metrics[f"perspectives/{question}/part_{stem}"] = part
-    return metrics
+    keys = [
+        f"{question}/{column}" for question in QUESTIONS for column in ("ridge", *map("part_{}".format, found.stems))
+    ]
+    known: dict[str, float] = {}
+    for question, fit in found.questions.items():
+        known |= {f"{question}/{model.slug}": model.agreement["all"].mean for model in fit.models}
+        known |= {f"{question}/part_{stem}": part.part for stem, part in fit.by_stem.items()}
+    return {f"perspectives/{key}": known.get(key, math.nan) for key in keys}

@@ -1,13 +1,10 @@
-"""One run of W&B that sums up the runs of an experiment."""
+"""Summary run of W&B: one run that compares the runs of an experiment."""
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
 
 from stemsim.audio import Segment
 from stemsim.errors import AudioError, ConfigError, DataNotFoundError
@@ -18,29 +15,25 @@ from stemsim.report.run_files import Run
 
 if TYPE_CHECKING:
     import wandb
-    from matplotlib.figure import Figure
 
 __all__ = ["common_group", "log_summary"]
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def common_group(runs: Sequence[Run]) -> str:
     """Return the W&B group that all runs were logged to.
 
-    Args:
-        runs: What the runs found.
-
-    Returns:
-        The group of their loggers.
-
     Raises:
         ConfigError: If there is none, or more than one.
     """
-    groups = {_group(run) for run in runs}
+    groups = set()
+    for run in runs:
+        logger = run.settings.get("trainer", {}).get("logger")
+        groups.add(logger.get("init_args", {}).get("group") if isinstance(logger, dict) else None)
     if len(groups) != 1 or None in groups:
-        seen = ", ".join(sorted(group or "none" for group in groups))
-        msg = f"The runs of one experiment share one W&B group; these have: {seen}. Name one by --wandb-group."
+        seen = ", ".join(sorted(str(group or "none") for group in groups))
+        msg = f"The runs of one experiment share one W&B group; these have: {seen}. Name one with --wandb-group."
         raise ConfigError(msg)
     return str(groups.pop())
 
@@ -58,19 +51,19 @@ def log_summary(
     """Log comparison, weights and worst triplets of several runs as a run of its own, of the job type `summary`.
 
     Args:
-        runs: What the runs found.
+        runs: The runs.
         project: W&B project.
-        group: W&B group that the runs share.
-        folder: Where W&B puts its own folder, `wandb`.
-        online: Whether to log to W&B's server, which needs an account.
+        group: W&B group of the runs.
+        folder: Folder for W&B's own folder, `wandb`.
+        online: Log to W&B's server, which needs an account.
         worst: Number of worst triplets of each run.
-        audio: Whether to log the audio of their segments.
+        audio: Log the audio of their segments.
 
     Returns:
         The folder of the offline run, or the address of the run online.
 
     Raises:
-        ConfigError: If W&B cannot be reached with an account.
+        ConfigError: If W&B's server refuses the run.
     """
     import wandb
 
@@ -88,13 +81,23 @@ def log_summary(
             settings=wandb.Settings(quiet=True),
         )
     except wandb.errors.Error as error:
-        msg = f"W&B does not take the summary: {error}. Log in with `wandb login`, or leave out --online."
+        msg = f"W&B refuses the summary: {error}. Log in with `wandb login`, or leave out --online."
         raise ConfigError(msg) from error
     with summary:
-        logged: dict[str, Any] = {"comparison": _comparison(runs), "worst_triplets": _worst(runs, worst, audio=audio)}
-        figure = plot_run_weights(runs)
-        if figure is not None:
-            logged["weights"] = wandb.Image(_pixels(figure))
+        compared = [f"{name}, {unit}" for name in ("agreement", "XAB", "XYC") for unit in ("%", "standard deviation")]
+        triplet: list[str | int] = ["run", "test type", "X", "A", "B", "votes A", "votes B", "preference", "segments"]
+        logged: dict[str, Any] = {
+            "comparison": wandb.Table(
+                ["run", "model", *compared, "share of ceiling, %", "best in"], list(_comparison(runs))
+            ),
+            "worst_triplets": wandb.Table(triplet, list(_worst(runs, worst, audio=audio))),
+        }
+        if (figure := plot_run_weights(runs)) is not None:
+            from PIL import Image
+
+            buffer = io.BytesIO()  # given the figure itself, W&B looks for pyplot, which has drawn none of ours
+            figure.savefig(buffer, format="png", dpi=150, facecolor="white")
+            logged["weights"] = wandb.Image(Image.open(buffer))
         summary.log(logged)
         for run in runs:
             if run.crossval is not None:
@@ -102,58 +105,30 @@ def log_summary(
         return str(summary.url) if online else Path(summary.dir).parent
 
 
-def _group(run: Run) -> str | None:
-    logger = run.settings.get("trainer", {}).get("logger")
-    settings = logger.get("init_args", {}) if isinstance(logger, dict) else {}
-    group = settings.get("group")
-    return None if group is None else str(group)
-
-
-def _pixels(figure: "Figure") -> npt.NDArray[np.uint8]:
-    """Draw a figure on white; given the figure itself, W&B looks for pyplot, which draws none of ours."""
-    from matplotlib.image import imread
-
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150, facecolor="white")
-    file.seek(0)
-    return (255.0 * np.asarray(imread(file))).astype(np.uint8)  # (row, column, channel)
-
-
-def _comparison(runs: Sequence[Run]) -> "wandb.Table":
-    import wandb
-
-    columns = ["run", "model"]
-    for name in ("agreement", "XAB", "XYC"):
-        columns += [f"{name}, %", f"{name}, standard deviation"]
-    table = wandb.Table(columns=[*columns, "share of ceiling, %", "best in"])
+def _comparison(runs: Sequence[Run]) -> Iterator[list[Any]]:
+    """Yield one row for each model of each run."""
     for row in comparison_rows(runs):
         scores = [row.model.agreement[column] for column in ("all", "XAB", "XYC")]
         figures = [100 * figure for score in scores for figure in (score.mean, score.std)]
-        table.add_data(row.run, row.model.name, *figures, 100 * row.model.share_of_ceiling, ", ".join(sorted(row.best)))
-    return table
+        yield [row.run, row.model.name, *figures, 100 * row.model.share_of_ceiling, ", ".join(sorted(row.best))]
 
 
-def _worst(runs: Sequence[Run], count: int, *, audio: bool) -> "wandb.Table":
-    import wandb
-
-    table = wandb.Table(columns=["run", "test type", "X", "A", "B", "votes A", "votes B", "preference", "segments"])
+def _worst(runs: Sequence[Run], count: int, *, audio: bool) -> Iterator[list[Any]]:
+    """Yield one row for each of the worst triplets of each run."""
     for run in runs:
         for one in run.worst[:count]:
-            sounds = [_audio(segment, wanted=audio) for segment in one.segments.values()]
+            sounds = [_audio(segment) if audio else None for segment in one.segments.values()]
             named = "; ".join(f"{role} {segment}" for role, segment in one.segments.items())
-            table.add_data(run.name, one.test_type, *sounds, *one.votes, one.preference, named)
-    return table
+            yield [run.name, one.test_type, *sounds, *one.votes, one.preference, named]
 
 
-def _audio(segment: Segment, *, wanted: bool) -> "wandb.Audio | None":
-    """Return a segment for W&B; None if it is not wanted, or its file is gone, which is logged."""
+def _audio(segment: Segment) -> "wandb.Audio | None":
+    """Return a segment for W&B; None, with a warning, if its file is gone."""
     import wandb
 
-    if not wanted:
-        return None
     try:
         samples, rate = clip(segment)
     except (AudioError, DataNotFoundError) as error:
-        _LOG.warning("No audio in the summary: %s", error)
+        _log.warning("No audio in the summary: %s", error)
         return None
     return wandb.Audio(samples, sample_rate=rate, caption=str(segment))

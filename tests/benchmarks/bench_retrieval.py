@@ -157,8 +157,8 @@ def share_outside(paths, folder):
     from stemsim.embedding import StemEmbedder
     from stemsim.encoders import Spectral
     from stemsim.retrieval import Library
-    from stemsim.retrieval.files import find_files
-    from stemsim.retrieval.measuring import measure
+    from stemsim.retrieval.indexing.finding import find_files
+    from stemsim.retrieval.tags.measuring import measure
     from stemsim.separators import Bands
 
     embedder = StemEmbedder(Bands(), Spectral(), progress=False)
@@ -214,7 +214,7 @@ def main():
     from stemsim.embedding import StemEmbedder
     from stemsim.encoders import Spectral
     from stemsim.retrieval import Library
-    from stemsim.retrieval.files import absolute
+    from stemsim.retrieval.catalogue import absolute
 
     arguments.data = absolute(arguments.data)  # as the library names files
     songs = sorted((arguments.data / "everything-is-free").glob("*/mix.ogg"))

@@ -4,10 +4,10 @@
 
 Items are clustered unit vectors, a fifth of the stems of each silent, the mix a blend of the stems; queries are new
 draws from the same clusters, each with weights of its own. Recall@50 is beside a float64 scan of the same float16
-numbers; items whose similarity equals that of the 50th count as found. Times are of a whole search: with LanceDB and
-the index in memory that includes the metadata of the items and their exact similarities, with NumPy and faiss neither.
-All run in one process, one after the other, with as many threads as there are cores. `faiss` is skipped where it is not
-installed (pip install faiss-cpu).
+numbers; items whose similarity equals that of the 50th count as found. Times are of a whole search: with LanceDB that
+includes the metadata of the items and their exact similarities, with NumPy and faiss neither. All run in one process,
+one after the other, with as many threads as there are cores. `faiss` is skipped where it is not installed (pip install
+faiss-cpu).
 """
 
 import argparse
@@ -23,12 +23,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stemsim.retrieval.exact_index import ExactIndex
+from stemsim.embedding import EmbeddingSpec
 from stemsim.retrieval.filter import ItemFilter
 from stemsim.retrieval.held_query import HeldQuery
-from stemsim.retrieval.index import IndexSpec
-from stemsim.retrieval.item import Items
-from stemsim.retrieval.lance_index import LanceIndex
+from stemsim.retrieval.indexes.lance import LanceIndex
+from stemsim.retrieval.items import Items
 from stemsim.retrieval.routing import Routing
 from stemsim.stems import STEMS
 
@@ -247,7 +246,7 @@ def first_query(folder, dim):
     import lancedb  # noqa: F401 - not part of the time, but said
 
     imported = time.perf_counter()
-    index = LanceIndex(Path(folder) / "lance", IndexSpec(STEMS, dim, "benchmark", "benchmark"))
+    index = LanceIndex(Path(folder) / "lance", EmbeddingSpec("benchmark", "benchmark", "v1", STEMS, dim))
     opened = time.perf_counter()
     hits = index.search(vector, K)
     done = time.perf_counter()
@@ -289,7 +288,7 @@ def run(folder, arguments):
         matrix[start : start + rows] = draw(rng, centres, rows).reshape(rows, -1)
     queries, by_kind, folded = make_queries(rng, centres, arguments.queries)
     least = {kind: least_similarity(matrix, vectors) for kind, vectors in folded.items()}
-    spec = IndexSpec(STEMS, arguments.dim, "benchmark", "benchmark")
+    spec = EmbeddingSpec("benchmark", "benchmark", "v1", STEMS, arguments.dim)
     index = LanceIndex(folder / "lance", spec)
     mask = fill(index, rng, matrix, arguments.dim, report)
     report["MB"] = sizes(folder / "lance")
@@ -303,10 +302,6 @@ def run(folder, arguments):
     report["hold s"] = time.perf_counter() - start
     report["slider move"] = measure_sliders(held, by_kind)
     del held
-    memory = ExactIndex(spec)
-    memory.upsert(Items.concatenate(list(index.scan())))
-    report["engines"]["stemsim in memory"] = measure_index(memory, folded, least)
-    del memory
     measure_others(matrix, folded, least, report)
     report["load after"] = os.getloadavg()[0]
     return report

@@ -1,0 +1,262 @@
+"""A LanceDB table: created once, upserted by key, safe for several processes, with errors of our own.
+
+LanceDB commits by writing a new version of a table. A process killed at any instant therefore leaves whole commits
+behind, and several processes may read and write one table at the same time.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import pyarrow as pa
+from filelock import FileLock
+
+from stemsim.errors import StoreError
+
+__all__ = ["LanceTable", "chunks", "first_line", "key_field", "sql_text"]
+
+_log = logging.getLogger(__name__)
+
+_KEYS_PER_QUERY: Final = 2048
+_KEEP_VERSIONS: Final = timedelta(hours=1)  # nobody reads one version for longer
+_ATTEMPTS: Final = 5
+_PAUSE: Final = 0.2  # seconds before the second attempt, doubled for each further one
+_CARD: Final = b"stemsim"  # key of the card in the metadata of the schema
+
+Result = TypeVar("Result")
+
+
+class LanceTable:
+    """One table of a LanceDB database, opened when it is first needed.
+
+    Args:
+        root: Folder of the database, or the URI of an object storage that LanceDB knows.
+        name: Name of the table.
+        key: Column whose values are unique.
+        what: Subject of error messages, such as "The library /music".
+        remedy: What to do about an error; the last sentence of its message.
+        storage_options: Endpoint, credentials and so on of an object storage.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        name: str,
+        *,
+        what: str,
+        remedy: str,
+        key: str = "key",
+        storage_options: dict[str, str] | None = None,
+    ) -> None:
+        self.root = str(root)
+        self.name = name
+        self._key = key
+        self._what = what
+        self._remedy = remedy
+        self._storage_options = storage_options
+        self._opened: Any = None
+
+    @property
+    def is_local(self) -> bool:
+        """True if the table is in a folder of this machine."""
+        return "://" not in self.root
+
+    @cached_property
+    def _database(self) -> Any:
+        os.environ.setdefault("LANCE_LOG", "error")  # otherwise LanceDB warns about its own housekeeping
+        import lancedb  # takes 2 s
+
+        # Interval 0: commits of another process are visible to the next read.
+        return lancedb.connect(self.root, read_consistency_interval=timedelta(0), storage_options=self._storage_options)
+
+    def exists(self) -> bool:
+        """Open the table if it exists; return whether it does."""
+        if self._opened is None and not (self.is_local and not Path(self.root).exists()):
+            self._opened = self.do("opened", self._open)
+        return self._opened is not None
+
+    def _open(self) -> Any:
+        try:
+            return self._database.open_table(self.name)
+        except ValueError as error:
+            if "not found" not in str(error):
+                raise
+            return None
+
+    def create(self, schema: pa.Schema, card: str) -> None:
+        """Create the table unless it exists; of two processes that try at once, one creates it and the other waits.
+
+        Args:
+            schema: Columns.
+            card: Description of its content, kept in the metadata of the schema.
+        """
+        if not self.exists():
+            self._opened = self.do("opened", partial(self._create, schema.with_metadata({_CARD: card})))
+
+    def _create(self, schema: pa.Schema) -> Any:
+        if self.is_local:
+            Path(self.root).mkdir(parents=True, exist_ok=True)
+        with self.lock(".create.lock"):  # without it LanceDB may overwrite a table that another process just created
+            found = self._open()
+            return self._database.create_table(self.name, schema=schema, exist_ok=True) if found is None else found
+
+    def lock(self, name: str) -> AbstractContextManager[object]:
+        """Return a lock between the processes of this machine; an object storage has none.
+
+        Args:
+            name: Name of the lock's file in the folder.
+        """
+        return FileLock(Path(self.root) / name) if self.is_local else nullcontext()
+
+    @property
+    def raw(self) -> Any:
+        """The table of LanceDB itself."""
+        if not self.exists():
+            msg = f"{self._what} does not exist. {self._remedy}"
+            raise StoreError(msg)
+        return self._opened
+
+    @property
+    def card(self) -> str:
+        """The description that the table was created with."""
+        return str((self.raw.schema.metadata or {}).get(_CARD, b"").decode())
+
+    def count(self, where: str | None = None) -> int:
+        """Return the number of rows, or of those that meet a condition in SQL."""
+        return int(self.do("read", lambda: self.raw.count_rows(where)))
+
+    def select(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
+        """Return all rows, or those that meet a condition in SQL.
+
+        Args:
+            columns: Names of columns; None: all.
+            where: The condition.
+        """
+        query = self.raw.search()
+        query = query.where(where) if where else query
+        return self.do("read", (query.select(list(columns)) if columns else query).to_arrow)
+
+    def get(self, keys: Sequence[str], columns: Sequence[str] | None = None, *, by: str | None = None) -> pa.Table:
+        """Return the rows with some keys, as far as there are any, in no particular order.
+
+        Args:
+            keys: Any number of keys.
+            columns: Names of columns; None: all.
+            by: Column that holds the keys; None: the key column.
+        """
+        parts = [self.select(columns, f"{by or self._key} IN ({_listed(chunk)})") for chunk in chunks(keys)]
+        return pa.concat_tables(parts) if parts else self.select(columns, "false")
+
+    def upsert(self, rows: pa.Table) -> None:
+        """Insert rows in one commit; rows with the same key are replaced.
+
+        Args:
+            rows: Rows of distinct keys, with all columns.
+        """
+        merge = self.raw.merge_insert(self._key).when_matched_update_all().when_not_matched_insert_all()
+        self.do("written", lambda: merge.execute(rows))
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete rows by key; keys without a row are ignored."""
+        for chunk in chunks(keys):
+            self.do("written", partial(self.raw.delete, f"{self._key} IN ({_listed(chunk)})"))
+
+    def compact(self) -> bool:
+        """Merge the small files that commits left, update indices and forget old versions; readers are unaffected.
+
+        Returns:
+            False if another process wrote at the same time: its rows take precedence and the files stay unmerged.
+        """
+        try:
+            self.do("merged", lambda: self.raw.optimize(cleanup_older_than=_KEEP_VERSIONS), attempts=1)
+        except StoreError as error:
+            if not _is_conflict(error):
+                raise
+            _log.info("Another process wrote to %s/%s while its files were merged; left as is.", self.root, self.name)
+            return False
+        return True
+
+    def salvage(self) -> tuple[int, int]:
+        """Rewrite the table from the rows that can still be read, after a file turned out to be damaged.
+
+        Returns:
+            Number of rows kept, and number of rows before.
+        """
+        total, schema = self.count(), self.raw.schema
+        parts = self._readable(0, total)
+        rows = pa.concat_tables(parts).cast(schema) if parts else schema.empty_table()
+        self._opened = self.do(
+            "written", lambda: self._database.create_table(self.name, data=rows, schema=schema, mode="overwrite")
+        )
+        return len(rows), total
+
+    def _readable(self, start: int, stop: int) -> list[pa.Table]:
+        """Read rows by position; halve the range where reading fails, until what fails is a single row."""
+        if start >= stop:
+            return []
+        try:
+            return [self.do("read", lambda: self.raw.take_offsets(list(range(start, stop))).to_arrow())]
+        except StoreError:
+            middle = (start + stop) // 2
+            return [] if stop - start == 1 else self._readable(start, middle) + self._readable(middle, stop)
+
+    def do(self, verb: str, action: Callable[[], Result], *, attempts: int = _ATTEMPTS) -> Result:
+        """Run something that LanceDB does; after a conflict with another writer, run it again.
+
+        Args:
+            verb: Past participle for the error: `read`, `written`.
+            action: Does it.
+            attempts: How many times it is tried in case of conflicts.
+
+        Raises:
+            StoreError: If LanceDB fails.
+        """
+        attempt = 1
+        while True:
+            try:
+                return action()
+            except Exception as error:
+                panicked = type(error).__name__ == "RustPanic"  # its class cannot be imported
+                if not panicked and not isinstance(error, RuntimeError | OSError | ValueError):
+                    raise
+                if not _is_conflict(error) or attempt == attempts:
+                    reason = f"LanceDB panicked ({first_line(error)})." if panicked else first_line(error)
+                    msg = f"{self._what} cannot be {verb}: {reason} {self._remedy}"
+                    raise StoreError(msg) from error
+            time.sleep(_PAUSE * 2 ** (attempt - 1))
+            attempt += 1
+
+
+def key_field(name: str = "key") -> pa.Field:
+    """Return the key column of a schema; LanceDB keeps two writers from inserting one key twice."""
+    return pa.field(name, pa.string(), nullable=False, metadata={"lance-schema:unenforced-primary-key": "true"})
+
+
+def chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield keys in parts that fit into one query."""
+    for start in range(0, len(keys), _KEYS_PER_QUERY):
+        yield keys[start : start + _KEYS_PER_QUERY]
+
+
+def sql_text(text: str) -> str:
+    """Return a text as a literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, without the trace that a database appends to it."""
+    return (str(error).splitlines() or [repr(error)])[0][:300]
+
+
+def _listed(keys: Sequence[str]) -> str:
+    return ", ".join(map(sql_text, keys))
+
+
+def _is_conflict(error: BaseException) -> bool:
+    return "conflict" in str(error).lower()

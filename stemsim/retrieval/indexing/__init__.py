@@ -1,0 +1,1 @@
+"""Adding files to a library: found, prepared (hashed, tagged, cut), embedded, committed."""
