@@ -400,11 +400,12 @@ class TestCommand:
         )
         assert result.exit_code == 0, result.output
         assert "Angle to the true weights" in result.stdout
+        assert "Ridge needs" in result.stdout
         assert "AttentionFusion" in result.stdout
         document = json.loads((tmp_path / "study.json").read_text())
         assert document["settings"]["reference"] == [331, 3, 0.25]
         assert len(document["weights"]) == 3 * 2 * 2 * 9
-        assert len(document["verdicts"]) == 5 + 3 * 4
+        assert len(document["verdicts"]) == 6 + 3 * 4
         assert pd.read_csv(tmp_path / "study_weights.csv")["angle"].max() > 10.0
         assert (tmp_path / "study.md").read_text().count("\n## ") == 5
         assert (tmp_path / "study.png").stat().st_size > 20_000

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stemsim.report.style import GREY, SERIES_COLORS, new_figure, save_figure
-from stemsim.study.experiments import CLOSE, FITTED, Findings
+from stemsim.study.experiments import CLOSE, FITTED, Findings, rounded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,8 +122,19 @@ def sentences(findings: Findings) -> list[str]:
     if held.votes > 1:
         agreement += f"; one listener agrees with the majority of the others on {share['simulated ceiling']}"
     coverage, fusion = findings.frames["coverage"], findings.frames["fusion"]
-    said = [error, f"{prior}.", f"{agreement}.", *_on_coverage(coverage)]
+    said = [error, f"{prior}.", *_on_votes(findings), f"{agreement}.", *_on_coverage(coverage)]
     return said + [_on_fusion(rows) for _, rows in fusion.groupby(["truth", "fusion"], sort=False)]
+
+
+def _on_votes(findings: Findings) -> list[str]:
+    """Compare the fewest and the most votes per triplet, if several numbers were tried."""
+    settings, needed = findings.settings, findings.frames["needed"]
+    rows = needed[(needed["model"] == "ridge") & (needed["noise"] == settings.held.noise)]
+    parts = []
+    for row in _records(rows[rows["votes"].isin((settings.votes[0], settings.votes[-1]))]):
+        answers = f" ({rounded(row['needed'] * row['votes']):.0f} answers)" if np.isfinite(row["needed"]) else ""
+        parts.append(f"{row['text']} triplets with {_votes(row['votes'])} each{answers}")
+    return [f"Ridge needs {' and '.join(parts)}."] if len(parts) > 1 else []
 
 
 def _on_coverage(coverage: pd.DataFrame) -> list[str]:
@@ -239,8 +250,8 @@ def _draw_coverage(axes: "Axes", findings: Findings) -> None:
     axes.errorbar(rate, places, xerr=reach, fmt="o", ms=4.5, capsize=2.5, color=SERIES_COLORS[0], label="all stems")
     axes.set_yticks(places, [f"{row['triplets']} triplets\n{row['songs']} songs" for row in _records(every)])
     title = f"Coverage of 95 % intervals, {findings.settings.coverage_experiments} experiments each"
-    axes.set(title=title, ylim=(len(every) - 0.4, -0.6), xlabel="experiments whose interval contains the weight, %")
-    axes.legend(loc="lower left")
+    axes.set(title=title, ylim=(len(every) + 0.1, -0.6), xlabel="experiments whose interval contains the weight, %")
+    axes.legend(ncols=2, loc="lower left")
 
 
 def _draw_fusions(axes: "Axes", findings: Findings) -> None:
