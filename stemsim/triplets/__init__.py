@@ -9,8 +9,7 @@ if TYPE_CHECKING:
     from stemsim.triplets.embedded import EmbeddedTriplets
     from stemsim.triplets.inst_sim_abx import InstSimABX
     from stemsim.triplets.reader import TripletReader
-    from stemsim.triplets.same_song import SameSong
-    from stemsim.triplets.simulated import SimulatedListeners
+    from stemsim.triplets.songs import SameSong, SimulatedListeners
 
 __all__ = [
     "PERSPECTIVES",
@@ -32,8 +31,8 @@ __getattr__ = lazy_names(  # `stemsim votes` reads tables only, and needs no tor
     {
         "EmbeddedTriplets": "embedded",
         "InstSimABX": "inst_sim_abx",
-        "SameSong": "same_song",
-        "SimulatedListeners": "simulated",
+        "SameSong": "songs",
+        "SimulatedListeners": "songs",
         "TripletReader": "reader",
     },
 )

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,7 +63,7 @@ class EmbeddedTriplets:
     @cached_property
     def members(self) -> Tensor:
         """`(3, triplet)` rows of X, A and B in the embeddings."""
-        return torch.from_numpy(np.stack([self.triplets.x, self.triplets.a, self.triplets.b]))
+        return torch.from_numpy(self.triplets.members.T)
 
     @cached_property
     def deltas(self) -> Tensor:

@@ -76,21 +76,21 @@ class InstSimABX(TripletReader):
 
     def read(self) -> Triplets:
         """Count the votes, keep the triplets that meet all conditions, and find their tracks."""
-        kept, asked = self._kept(self._answers(), self.question)
-        if not len(kept):
+        answers = self._answers()
+        if not len(kept := self._kept(answers, self.question)):
             msg = (
-                f"None of the {asked} triplets has `instrument` {self.instrument}, `test_type` "
-                f"{self.test_type}, `min_agreement` {self.min_agreement} and `min_votes` {self.min_votes}"
+                f"None of the {len(answers.about(self.question).asked)} triplets has `instrument` {self.instrument}, "
+                f"`test_type` {self.test_type}, `min_agreement` {self.min_agreement} and `min_votes` {self.min_votes}"
                 f"{'' if self.question == 'overall' else f' on {self.question}'}. Relax these conditions."
             )
             raise TripletError(msg)
-        return _with_audio(kept, _find_mixes(self.slakh, kept.tracks))
+        return _with_audio(kept, self._find_mixes(kept.tracks))
 
     def read_questions(self) -> dict[str, Triplets]:
         """Return the triplets that meet the conditions on each question, whatever `question` is."""
         answers = self._answers()
-        tables = {question: self._kept(answers, question)[0] for question in QUESTIONS}
-        mixes = _find_mixes(self.slakh, [track for table in tables.values() for track in table.tracks])
+        tables = {question: self._kept(answers, question) for question in QUESTIONS}
+        mixes = self._find_mixes(track for table in tables.values() for track in table.tracks)
         return {question: _with_audio(table, mixes) for question, table in tables.items() if len(table)}
 
     def _answers(self) -> Answers:
@@ -102,55 +102,47 @@ class InstSimABX(TripletReader):
         answers = answers.screened() if self.screen else answers
         return answers.pooled() if self.pool else answers
 
-    def _kept(self, answers: Answers, question: str) -> tuple[Triplets, int]:
-        """Return the triplets that meet all conditions by the votes on one question, and the number asked."""
+    def _kept(self, answers: Answers, question: str) -> Triplets:
+        """Return the triplets that meet all conditions by the votes on one question."""
         counted = answers.about(question).count()
-        if question != "overall":
-            counted = replace(counted, source=f"{counted.source}, {question}")
-        kept = counted.filter(
+        source = counted.source if question == "overall" else f"{counted.source}, {question}"
+        return replace(counted, source=source).filter(
             instrument=self.instrument,
             test_type=self.test_type,
             min_agreement=self.min_agreement,
             min_votes=self.min_votes,
         )
-        return kept, len(counted)
+
+    def _find_mixes(self, tracks: Iterable[str]) -> dict[str, Path]:
+        """Return the file of the mix of each track, in the Slakh2100 folder or in its subfolders."""
+        slakh, needed = self.slakh, sorted(set(tracks))
+        folders: list[Path] = []
+        if slakh is not None and slakh.is_dir():  # a subfolder may hold tracks if it is not one itself
+            subfolders = [path for path in sorted(slakh.iterdir()) if not path.name.startswith(("Track", "."))]
+            folders = [slakh, *filter(Path.is_dir, subfolders)]
+        mixes = {
+            track: mix
+            for track in needed
+            for folder in reversed(folders)  # the folder itself has the last word
+            for mix in sorted((folder / track).glob("mix.*"), reverse=True)
+            if is_audio_path(mix)
+        }
+        if missing := [track for track in needed if track not in mixes]:
+            where = (
+                "`slakh` is not set" if slakh is None else f"in {slakh}" if folders else f"there is no folder {slakh}"
+            )
+            more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
+            msg = (
+                f"Inst-Sim-ABX comes without audio, and {len(missing)} of {len(needed)} tracks of Slakh2100 are "
+                f"missing ({where}): {', '.join(missing[:_LISTED])}{more}. Set `slakh` to a folder with "
+                f"{missing[0]}/mix.flac, or <split>/{missing[0]}/mix.flac, and so on, and metadata.yaml and stems "
+                f"beside it. {_SLAKH}. `stemsim votes` counts the votes without audio."
+            )
+            raise DataNotFoundError(msg)
+        return mixes
 
 
 def _with_audio(table: Triplets, mixes: Mapping[str, Path]) -> Triplets:
     """Return the table with its segments in the files of the mixes, by track."""
     segments = zip(table.segments, table.tracks, strict=True)
     return replace(table, segments=tuple(replace(segment, path=mixes[track]) for segment, track in segments))
-
-
-def _find_mixes(slakh: Path | None, tracks: Iterable[str]) -> dict[str, Path]:
-    """Return the file of the mix of each track, in a Slakh2100 folder or in its subfolders."""
-    needed = sorted(set(tracks))
-    folders = [] if slakh is None or not slakh.is_dir() else [slakh, *_splits(slakh)]
-    mixes = {
-        track: mix
-        for track in needed
-        for folder in reversed(folders)  # the folder itself has the last word
-        if (mix := _mix_in(folder / track)) is not None
-    }
-    missing = [track for track in needed if track not in mixes]
-    if missing:
-        where = "`slakh` is not set" if slakh is None else f"in {slakh}" if folders else f"there is no folder {slakh}"
-        more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
-        msg = (
-            f"Inst-Sim-ABX comes without audio, and {len(missing)} of {len(needed)} tracks of Slakh2100 are missing "
-            f"({where}): {', '.join(missing[:_LISTED])}{more}. Set `slakh` to a folder with {missing[0]}/mix.flac, or "
-            f"<split>/{missing[0]}/mix.flac, and so on, and metadata.yaml and stems beside it. {_SLAKH}. "
-            "`stemsim votes` counts the votes without audio."
-        )
-        raise DataNotFoundError(msg)
-    return mixes
-
-
-def _splits(slakh: Path) -> list[Path]:
-    """Return the subfolders that may hold tracks and are not tracks themselves."""
-    return [path for path in sorted(slakh.iterdir()) if path.is_dir() and not path.name.startswith(("Track", "."))]
-
-
-def _mix_in(folder: Path) -> Path | None:
-    """Return the mix in a track's folder: `mix.flac`, or the same in another audio format."""
-    return next((path for path in sorted(folder.glob("mix.*")) if is_audio_path(path)), None)

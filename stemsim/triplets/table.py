@@ -21,7 +21,6 @@ __all__ = [
     "TargetKind",
     "TestType",
     "Triplets",
-    "majority_of",
     "question_index",
     "retained_votes",
 ]
@@ -82,42 +81,32 @@ class Triplets:
 
     def __post_init__(self) -> None:
         """Verify shapes, indices and values, and that the tracks fit the test types."""
-        n = len(self.x)
-        shapes = {
-            "x": (self.x, (n,)),
-            "a": (self.a, (n,)),
-            "b": (self.b, (n,)),
-            "test_type": (self.test_type, (n,)),
-            "instrument": (self.instrument, (n,)),
-            "votes": (self.votes, (n, 2)),
-            "perspective_votes": (self.perspective_votes, (n, len(PERSPECTIVES), 2)),
-            **({} if self.sure_votes is None else {"sure_votes": (self.sure_votes, (n, 2))}),
-        }
+        n, segments = len(self.x), len(self.segments)
+        sure = self.votes if self.sure_votes is None else self.sure_votes
+        shapes = {name: (getattr(self, name), (n,)) for name in ("x", "a", "b", "test_type", "instrument")}
+        shapes |= {"votes": (self.votes, (n, 2)), "sure_votes": (sure, (n, 2))}
+        shapes |= {"perspective_votes": (self.perspective_votes, (n, len(PERSPECTIVES), 2))}
         for name, (array, shape) in shapes.items():
             if array.shape != shape:
                 self._fail(f"`{name}` must have shape {shape}, got {array.shape}")
-        if len(self.tracks) != len(self.segments):
-            self._fail(f"{len(self.segments)} segments need as many tracks, got {len(self.tracks)}")
-        indices = np.concatenate([self.x, self.a, self.b])
-        if n and (indices.min() < 0 or indices.max() >= len(self.segments)):
-            self._fail(f"segment indices must lie in [0, {len(self.segments)}), got {indices.min()} to {indices.max()}")
+        if len(self.tracks) != segments:
+            self._fail(f"{segments} segments need as many tracks, got {len(self.tracks)}")
+        if n and (self.members.min() < 0 or self.members.max() >= segments):
+            ends = f"{self.members.min()} to {self.members.max()}"
+            self._fail(f"segment indices must lie in [0, {segments}), got {ends}")
         if (self.votes < 0).any() or (self.perspective_votes < 0).any():
             self._fail("votes must not be negative")
-        if self.sure_votes is not None and ((self.sure_votes < 0) | (self.sure_votes > self.votes)).any():
+        if ((sure < 0) | (sure > self.votes)).any():
             self._fail("`sure_votes` must lie between 0 and `votes`, for A and for B")
         if not set(self.test_type.tolist()) <= set(TEST_TYPES):
             self._fail(f"test types are {' and '.join(TEST_TYPES)}, got {sorted(set(self.test_type.tolist()))}")
         if not set(self.instrument.tolist()) <= set(STEMS):
             self._fail(f"instruments are {', '.join(STEMS)}, got {sorted(set(self.instrument.tolist()))}")
-        self._verify_tracks()
-
-    def _verify_tracks(self) -> None:
-        """Verify that XYC rows have A on X's track and B elsewhere, and that XAB rows have three tracks."""
         x, a, b = self.track_ids.T
         wrong = np.where(self.test_type == "XYC", (x != a) | (x == b), (x == a) | (x == b) | (a == b))
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
-            seen = [self.tracks[int(index)] for index in (self.x[row], self.a[row], self.b[row])]
+            seen = [self.tracks[int(index)] for index in self.members[row]]
             self._fail(
                 f"{int(wrong.sum())} rows have tracks that do not fit their test type; row {row} is "
                 f"{self.test_type[row]} with tracks {seen} (XAB: three tracks; XYC: A on X's track, B on another)"
@@ -131,16 +120,20 @@ class Triplets:
         return len(self.x)
 
     @property
+    def members(self) -> IntArray:
+        """`(triplet, 3)` indices of the segments X, A and B."""
+        return np.stack([self.x, self.a, self.b], axis=1)
+
+    @property
     def track_ids(self) -> IntArray:
         """`(triplet, 3)` numbers of the tracks of X, A and B; equal numbers are equal tracks."""
         numbers = {track: number for number, track in enumerate(dict.fromkeys(self.tracks))}
-        ids = np.array([numbers[track] for track in self.tracks], dtype=np.int64)
-        return ids[np.stack([self.x, self.a, self.b], axis=1)]
+        return np.array([numbers[track] for track in self.tracks], dtype=np.int64)[self.members]
 
     @property
     def preference(self) -> IntArray:
         """`(triplet,)` the majority choice: +1 = A, -1 = B, 0 = as many votes for A as for B."""
-        return majority_of(self.votes)
+        return np.sign(self.votes[:, 0] - self.votes[:, 1])
 
     def target(self, kind: TargetKind = "majority") -> FloatArray:
         """Return the targets of a fit, in [-1, 1]; swapping A and B flips every sign exactly.
@@ -194,10 +187,7 @@ class Triplets:
         return total / mean
 
     def about(self, question: str) -> Self:
-        """Return the table with the votes on one question as its `votes`, without grades.
-
-        Args:
-            question: `overall`, `timbre`, `rhythm` or `melody`.
+        """Return the table with the votes on one of `QUESTIONS` as its `votes`, without grades.
 
         Raises:
             ConfigError: If there is no such question.
@@ -214,27 +204,20 @@ class Triplets:
         return self.true_weights is not None
 
     def select(self, rows: IntArray | BoolArray | Sequence[int]) -> Self:
-        """Return the table of some rows, with the segments that they use.
-
-        Args:
-            rows: Indices, or a mask `(triplet,)`.
-        """
+        """Return the table of some rows, by index or mask `(triplet,)`, with the segments that they use."""
         chosen = np.asarray(rows)
         index = np.arange(len(self))[chosen if chosen.size else chosen.astype(np.int64)]
-        used, renumbered = np.unique(np.stack([self.x[index], self.a[index], self.b[index]]), return_inverse=True)
-        x, a, b = renumbered.reshape(3, -1).astype(np.int64)
+        used, renumbered = np.unique(self.members[index], return_inverse=True)
+        columns = {"x": 0, "a": 1, "b": 2}
+        members = renumbered.reshape(-1, len(columns)).astype(np.int64)
+        by_row = ("test_type", "instrument", "votes", "perspective_votes")
         return replace(
             self,
             segments=tuple(self.segments[int(i)] for i in used),
             tracks=tuple(self.tracks[int(i)] for i in used),
-            x=x,
-            a=a,
-            b=b,
-            test_type=self.test_type[index],
-            instrument=self.instrument[index],
-            votes=self.votes[index],
-            perspective_votes=self.perspective_votes[index],
             sure_votes=None if self.sure_votes is None else self.sure_votes[index],
+            **{name: members[:, column] for name, column in columns.items()},
+            **{name: getattr(self, name)[index] for name in by_row},
         )
 
     def filter(
@@ -245,13 +228,13 @@ class Triplets:
         min_agreement: float = 0.0,
         min_votes: int = 1,
     ) -> Self:
-        """Return the triplets that meet all conditions and have a majority: not those with a tied vote or no vote.
+        """Return the triplets that have a majority (neither a tied vote nor none) and meet all conditions.
 
         Args:
             instrument: The stem that the listeners heard; None keeps all.
             test_type: `XAB` or `XYC`; None keeps both.
-            min_agreement: Minimum share of votes of the majority, in [0, 1] (paper: 0.75 and 0.8).
-            min_votes: Minimum number of votes.
+            min_agreement: See `retained_votes`.
+            min_votes: See `retained_votes`.
 
         Raises:
             TripletError: If a condition is out of range.
@@ -280,17 +263,12 @@ def question_index(question: str) -> int:
     return QUESTIONS.index(question)
 
 
-def majority_of(votes: IntArray) -> IntArray:
-    """Return the majority choice `(triplet,)` of votes `(triplet, 2)`: +1 = A, -1 = B, 0 = tied."""
-    return np.sign(votes[:, 0] - votes[:, 1])
-
-
 def retained_votes(votes: IntArray, *, min_agreement: float = 0.0, min_votes: int = 1) -> BoolArray:
     """Return the mask `(triplet,)` of triplets with a majority, enough votes, and enough agreement.
 
     Args:
         votes: `(triplet, 2)` votes for A and for B.
-        min_agreement: Minimum share of votes of the majority, in [0, 1].
+        min_agreement: Minimum share of votes of the majority, in [0, 1] (paper: 0.75 and 0.8).
         min_votes: Minimum number of votes.
 
     Raises:
@@ -305,5 +283,5 @@ def retained_votes(votes: IntArray, *, min_agreement: float = 0.0, min_votes: in
     total = votes.sum(axis=1)
     # Shares are ratios of small integers: 4 of 5 votes must count as 0.8 whatever its last bit.
     enough = votes.max(axis=1, initial=0) >= (min_agreement - 1e-9) * total
-    retained: BoolArray = (majority_of(votes) != 0) & (total >= min_votes) & enough
+    retained: BoolArray = (votes[:, 0] != votes[:, 1]) & (total >= min_votes) & enough
     return retained
