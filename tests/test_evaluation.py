@@ -35,7 +35,7 @@ from stemsim.evaluation.comparison import (
     format_p,
     sign_test,
 )
-from stemsim.evaluation.crossval import SplitFits, ridge_on_train, score_fits
+from stemsim.evaluation.crossval import SplitFits, held_out_r2, ridge_on_train, score_fits
 from stemsim.fitting import FitSettings, FusionModel
 from stemsim.fusion import SplineFusion
 from stemsim.report.results import CrossvalResults
@@ -221,27 +221,28 @@ class TestRidgePath:
     def test_is_that_of_ridge_cv_over_the_same_splits(self, seed, triplets, stems, count):
         embedded = problem(seed, triplets, stems=stems, noise=(0.05, 0.5, 3.0)[seed % 3])
         splits = split(embedded, count, seed)
-        path = cross_validate(embedded, splits, alphas=ALPHAS).path
+        result = cross_validate(embedded, splits, alphas=ALPHAS)
         x, y = embedded.deltas.numpy(), embedded.triplets.preference
         expected = RidgeCV(ALPHAS, cv=folds(splits), fit_intercept=False).fit(x, y)
-        assert path.best_alpha == expected.alpha_
-        np.testing.assert_allclose(path.weights, expected.coef_, atol=1e-8, rtol=0)
+        assert result.best_alpha == expected.alpha_
+        np.testing.assert_allclose(result.refit, expected.coef_, atol=1e-8, rtol=0)
 
     def test_scores_are_those_of_every_model_and_test_parts_of_one_class_have_none(self):
         embedded, chosen = problem(8, 90, noise=1.0), set()
         splits = split(embedded, 9)
         splits.test[:4] &= embedded.triplets.preference == 1
         x, y = embedded.deltas.numpy(), embedded.triplets.preference
-        path = cross_validate(embedded, splits, alphas=ALPHAS).path
-        assert np.isnan(path.r2[:4]).all()
+        result = cross_validate(embedded, splits, alphas=ALPHAS)
+        r2, _ = held_out_r2(result.on_train, torch.from_numpy(splits.test))
+        assert np.isnan(r2[:4]).all()
         for number, (fit, held) in enumerate(folds(splits)[4:], 4):
             for index, alpha in enumerate(ALPHAS):
                 model = Ridge(alpha, fit_intercept=False).fit(x[fit], y[fit])
-                assert path.r2[number, index] == pytest.approx(model.score(x[held], y[held]))
-        assert path.best_alpha == RidgeCV(ALPHAS, cv=folds(splits)[4:], fit_intercept=False).fit(x, y).alpha_
+                assert r2[number, 1 + index] == pytest.approx(model.score(x[held], y[held]))
+        assert result.best_alpha == RidgeCV(ALPHAS, cv=folds(splits)[4:], fit_intercept=False).fit(x, y).alpha_
         for seed in range(12):
             other = problem(seed, 40, stems=7, noise=(0.05, 0.5, 3.0)[seed % 3])
-            chosen.add(cross_validate(other, split(other), alphas=ALPHAS).path.best_alpha)
+            chosen.add(cross_validate(other, split(other), alphas=ALPHAS).best_alpha)
         assert len(chosen) >= 3, "the comparisons with scikit-learn can distinguish penalties"
 
     def test_where_a_is_always_right_the_penalty_is_that_of_the_least_squared_error(self):
@@ -254,10 +255,10 @@ class TestRidgePath:
                 for index, alpha in enumerate(ALPHAS):
                     model = Ridge(alpha, fit_intercept=False).fit(x[fit], y[fit])
                     errors[index] += ((model.predict(x[held]) - y[held]) ** 2).sum()
-            path = cross_validate(embedded, splits, alphas=ALPHAS).path
-            assert path.best_alpha == ALPHAS[errors.argmin()]
-            assert np.isfinite(path.weights).all()
-            chosen.add(path.best_alpha)
+            result = cross_validate(embedded, splits, alphas=ALPHAS)
+            assert result.best_alpha == ALPHAS[errors.argmin()]
+            assert np.isfinite(result.refit).all()
+            chosen.add(result.best_alpha)
         assert len(chosen) > 1
 
 

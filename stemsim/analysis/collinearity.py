@@ -4,15 +4,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from stemsim.stems import StemLayout
+from stemsim.triplets.table import FloatArray
 
 __all__ = ["Collinearity", "collinearity"]
-
-FloatArray = npt.NDArray[np.float64]
 
 INFLATION_LIMIT: Final = 10.0
 """Variance inflation from which stems count as collinear: the weight is as unsure as with a tenth of the triplets."""
@@ -94,9 +92,6 @@ def collinearity(deltas: Tensor, stems: StemLayout) -> Collinearity:
     Args:
         deltas: `(triplet, stem)` stem features.
         stems: Stem layout of `deltas`.
-
-    Returns:
-        Inflation, condition number, groups and a sentence.
     """
     rows = deltas.double().numpy()
     length = np.linalg.norm(rows, axis=0)

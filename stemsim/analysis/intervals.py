@@ -9,54 +9,39 @@ measures their coverage on simulated listening tests.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 
 from stemsim.errors import TripletError
 from stemsim.evaluation.clusters import cluster_robust_variance, interval_reach
 from stemsim.regression import RidgeFit
-from stemsim.stems import StemLayout
+from stemsim.triplets.table import BoolArray, FloatArray, IntArray
 
 __all__ = ["WeightIntervals", "influence", "weight_intervals"]
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 _FEWEST_TRACKS = 3  # of one triplet
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightIntervals:
-    """Cluster-robust confidence interval of the weight of each stem.
+    """Cluster-robust confidence interval of the weight of each stem, in the order of the stem layout.
 
     Attributes:
-        stems: Stem layout.
         estimate: `(stem,)` weights fitted to all triplets.
         standard_error: `(stem,)` standard errors; infinite where the triplets do not determine a weight.
         lower: `(stem,)` lower ends.
         upper: `(stem,)` upper ends.
-        level: Nominal coverage of each interval by itself.
     """
 
-    stems: StemLayout
     estimate: FloatArray
     standard_error: FloatArray
     lower: FloatArray
     upper: FloatArray
-    level: float
 
     def covers(self, weights: FloatArray) -> BoolArray:
         """Return True `(stem,)` where the interval contains the weight `(stem,)`."""
         return (self.lower <= weights) & (weights <= self.upper)
 
-    def frame(self) -> pd.DataFrame:
-        """Return one row for each stem."""
-        columns = ("estimate", "standard_error", "lower", "upper")
-        return pd.DataFrame({"stem": self.stems, **{name: getattr(self, name) for name in columns}})
 
-
-def weight_intervals(fit: RidgeFit, tracks: IntArray, stems: StemLayout, *, level: float = 0.95) -> WeightIntervals:
+def weight_intervals(fit: RidgeFit, tracks: IntArray, *, level: float = 0.95) -> WeightIntervals:
     """Return cluster-robust intervals of the least-squares weights of all triplets.
 
     Residuals are divided by 1 - leverage (HC3; MacKinnon and White, Journal of Econometrics 29, 1985), the variance is
@@ -65,7 +50,6 @@ def weight_intervals(fit: RidgeFit, tracks: IntArray, stems: StemLayout, *, leve
     Args:
         fit: A fit to all triplets, without a subset axis, whose first penalty is 0.
         tracks: `(triplet, 3)` tracks of X, A and B (`Triplets.track_ids`).
-        stems: Stem layout.
         level: Nominal coverage.
 
     Returns:
@@ -79,7 +63,7 @@ def weight_intervals(fit: RidgeFit, tracks: IntArray, stems: StemLayout, *, leve
     error = np.where(fit.undetermined.numpy(), np.inf, np.sqrt(cluster_robust_variance(scores, tracks)))
     reach = interval_reach(level, len(np.unique(tracks))) * error
     weights = fit.weights[0].numpy()
-    return WeightIntervals(tuple(stems), weights, error, weights - reach, weights + reach, level)
+    return WeightIntervals(weights, error, weights - reach, weights + reach)
 
 
 def influence(fit: RidgeFit, tracks: IntArray) -> FloatArray:

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 
 from stemsim.evaluation import (
     Comparison,
@@ -18,15 +16,16 @@ from stemsim.evaluation import (
 from stemsim.evaluation.comparison import format_p
 from stemsim.evaluation.crossval import known_mean
 from stemsim.triplets import TEST_TYPES
+from stemsim.triplets.table import FloatArray
 
 __all__ = ["Leakage", "LeakageRow", "leakage", "same_test_leak"]
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class LeakageRow:
     """Mean test agreement of one model by both kinds of split; test types are weighted as in the whole table.
+
+    Stratified minus matched is what fewer train triplets cost, matched minus grouped what the model learned of tracks.
 
     Attributes:
         model: Name of the model.
@@ -42,21 +41,6 @@ class LeakageRow:
     grouped: float
     grouped_std: float
 
-    @property
-    def difference(self) -> float:
-        """Stratified minus grouped: the excess that a random split promises."""
-        return self.stratified - self.grouped
-
-    @property
-    def from_less_data(self) -> float:
-        """The part of the difference that comes from the fewer train triplets of grouped splits."""
-        return self.stratified - self.matched
-
-    @property
-    def leak(self) -> float:
-        """The rest of the difference, which comes from shared tracks."""
-        return self.matched - self.grouped
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leakage:
@@ -71,11 +55,6 @@ class Leakage:
     rows: tuple[LeakageRow, ...]
     train_size: tuple[float, float]
     same_test: tuple[Comparison, ...]
-
-    def frame(self) -> pd.DataFrame:
-        """Return one row for each model, in shares of 1."""
-        names = ("model", "stratified", "matched", "grouped", "grouped_std", "difference", "from_less_data", "leak")
-        return pd.DataFrame([[getattr(row, name) for name in names] for row in self.rows], columns=list(names))
 
     @property
     def sentence(self) -> str:

@@ -2,19 +2,15 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from stemsim.errors import SplitError
 from stemsim.evaluation import PARTS, CrossValidation, SplitFits, split_triplets
 from stemsim.evaluation.crossval import held_out_r2, score_fits
 from stemsim.regression import fit_ridge
-from stemsim.stems import StemLayout
+from stemsim.triplets.table import FloatArray
 
 __all__ = ["NestedCrossValidation", "WeightPath", "nested_cross_validation", "weight_path"]
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,18 +18,14 @@ class WeightPath:
     """Ridge weights on all triplets as functions of the penalty.
 
     Attributes:
-        stems: Stem layout.
         alphas: `(alpha,)` penalties, ascending and above 0.
         weights: `(alpha, stem)` weights.
-        effective: `(alpha,)` effective number of weights: the trace of the hat matrix.
         left_out_error: `(alpha,)` mean squared error on left-out triplets.
         best_alpha: Penalty of the least `left_out_error`.
     """
 
-    stems: StemLayout
     alphas: FloatArray
     weights: FloatArray
-    effective: FloatArray
     left_out_error: FloatArray
     best_alpha: float
 
@@ -57,14 +49,7 @@ def weight_path(result: CrossValidation) -> WeightPath:
     order = [index for index in fit.alphas.argsort().tolist() if fit.alphas[index] > 0.0]
     error = fit.left_out_error()[order].numpy() / len(result.embedded)
     alphas = fit.alphas[order].numpy()
-    return WeightPath(
-        stems=result.stems,
-        alphas=alphas,
-        weights=fit.weights[order].numpy(),
-        effective=fit.leverage[order].sum(dim=1).numpy(),
-        left_out_error=error,
-        best_alpha=float(alphas[error.argmin()]),
-    )
+    return WeightPath(alphas, fit.weights[order].numpy(), error, float(alphas[error.argmin()]))
 
 
 def nested_cross_validation(result: CrossValidation, *, inner: int = 10) -> NestedCrossValidation:

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from scipy.special import stdtr
@@ -28,12 +27,9 @@ from stemsim.evaluation.comparison import format_p
 from stemsim.regression import fit_ridge
 from stemsim.stems import StemLayout
 from stemsim.triplets import EmbeddedTriplets, Triplets
+from stemsim.triplets.table import BoolArray, FloatArray, IntArray
 
 __all__ = ["PerspectiveDifference", "PerspectiveFit", "Perspectives", "compare_perspectives"]
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,8 +67,8 @@ class PerspectiveDifference:
         question: The perspective.
         stem: The stem.
         value: The difference of the parts.
-        lower: Lower end of the interval.
-        upper: Upper end of the interval.
+        lower: Lower end of its interval.
+        upper: Upper end.
         adjusted_p_value: Two-sided, of no difference, after Holm's correction for all differences.
     """
 
@@ -191,10 +187,8 @@ def compare_perspectives(
 def _cross_validated(embedded: EmbeddedTriplets, result: CrossValidation) -> CrossValidation:
     """Return a cross-validation as another one: the other one itself if it is of the same triplets."""
     one, other, splits = embedded.triplets, result.embedded.triplets, result.splits
-    arrays = ("x", "a", "b", "votes")
-    if one.segments == other.segments and all(
-        np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays
-    ):
+    same = np.array_equal(one.members, other.members) and np.array_equal(one.votes, other.votes)
+    if same and one.segments == other.segments:
         return result
     drawn = Splits.draw(
         one, count=len(splits), train_fraction=splits.train_fraction, kind=splits.kind, seed=splits.seed
@@ -204,15 +198,14 @@ def _cross_validated(embedded: EmbeddedTriplets, result: CrossValidation) -> Cro
 
 def _numbered(tables: Sequence[Triplets]) -> tuple[IntArray, IntArray]:
     """Number the triplets `(triplet,)` of several tables and their tracks `(triplet, 3)`; equal ones share a number."""
-    members = [np.stack([table.x, table.a, table.b], axis=1) for table in tables]
     numbers: dict[tuple[object, ...], int] = {}
     keys = [
         (*(table.segments[index] for index in row), instrument)
-        for table, rows in zip(tables, members, strict=True)
-        for row, instrument in zip(rows.tolist(), table.instrument.tolist(), strict=True)
+        for table in tables
+        for row, instrument in zip(table.members.tolist(), table.instrument.tolist(), strict=True)
     ]
     question = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
-    names = np.concatenate([np.array(table.tracks)[rows] for table, rows in zip(tables, members, strict=True)])
+    names = np.concatenate([np.array(table.tracks)[table.members] for table in tables])
     return question, np.unique(names, return_inverse=True)[1].reshape(names.shape).astype(np.int64)
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeVar, get_args
 
 import numpy as np
-import pandas as pd
 
 from stemsim.analysis.collinearity import Collinearity, collinearity
 from stemsim.analysis.importance import StemImportance, leave_one_stem_out
@@ -51,14 +50,6 @@ class Summary:
     nested: NestedCrossValidation | None
     leakage: Leakage | None
     notes: tuple[str, ...]
-
-    def frame(self) -> pd.DataFrame:
-        """Return one row for each stem: weight with its interval, importance and variance inflation."""
-        frame = pd.DataFrame({"stem": self.result.stems})
-        for part in (self.intervals, self.importance):
-            if part is not None:
-                frame = frame.merge(part.frame(), on="stem")
-        return frame.assign(**{"variance inflation": self.collinearity.inflation})
 
     @property
     def sentences(self) -> list[str]:
@@ -107,9 +98,7 @@ def summarise(result: CrossValidation, analyses: Collection[Analysis] = (), *, l
         result=result,
         comparisons=_comparisons(result, level) if several else (),
         share=share_of_ceiling(result, result["ridge"], level=level),
-        intervals=attempt(
-            lambda: weight_intervals(result.on_all, tracks, result.stems, level=level), "No intervals of the weights"
-        ),
+        intervals=attempt(lambda: weight_intervals(result.on_all, tracks, level=level), "No intervals of the weights"),
         collinearity=collinearity(result.embedded.deltas, result.stems),
         importance=leave_one_stem_out(result, level=level) if several and "importance" in analyses else None,
         path=weight_path(result) if penalty else None,

@@ -1,17 +1,14 @@
 """Agreement with listeners, and the human ceiling."""
 
 import numpy as np
-import numpy.typing as npt
 
 from stemsim.errors import TripletError
+from stemsim.triplets.table import FloatArray, IntArray
 
 __all__ = ["TIE", "agreement", "agreement_credit", "ceiling_credit", "human_ceiling"]
 
 TIE = 0.5
 """Credit of a tie, wherever agreement is computed."""
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 def agreement_credit(preference: FloatArray, majority: IntArray) -> FloatArray:
@@ -28,15 +25,12 @@ def agreement_credit(preference: FloatArray, majority: IntArray) -> FloatArray:
 
 
 def agreement(preference: FloatArray, majority: IntArray, weight: FloatArray | None = None) -> float:
-    """Return the share of triplets on which a model picks the listeners' majority choice.
+    """Return the share of triplets, in [0, 1], on which a model picks the listeners' majority choice.
 
     Args:
-        preference: `(triplet,)` predicted preference; its sign is the choice, and a tie counts `TIE`.
-        majority: `(triplet,)` the majority choice, +1 = A or -1 = B.
+        preference: `(triplet,)` predicted preference, see `agreement_credit`.
+        majority: `(triplet,)` the majority choice.
         weight: `(triplet,)` weight of each triplet, e.g. its number of votes; default: equal weights.
-
-    Returns:
-        Agreement in [0, 1].
 
     Raises:
         TripletError: If there are no triplets, or some have no majority.
@@ -67,15 +61,10 @@ def ceiling_credit(votes: IntArray) -> tuple[FloatArray, FloatArray]:
 
 
 def human_ceiling(votes: IntArray) -> float:
-    """Return the share of answers that agree with the majority of the other listeners.
+    """Return the share of answers, in [0, 1], that agree with the majority of the other listeners.
 
-    This is the agreement that a listener reaches, a reference for that of a model.
-
-    Args:
-        votes: `(triplet, 2)` votes for A and for B.
-
-    Returns:
-        Mean over all answers, in [0, 1], a tie among the others counting `TIE`; NaN where no triplet has two votes.
+    This is the agreement that a listener reaches, a reference for that of a model; see `ceiling_credit`. NaN where no
+    triplet has two votes.
     """
     credit, answers = ceiling_credit(votes)
     return float(credit.sum() / answers.sum()) if answers.sum() else float("nan")

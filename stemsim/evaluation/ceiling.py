@@ -4,20 +4,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import betaincinv
 
 from stemsim.evaluation.agreement import TIE, ceiling_credit
 from stemsim.evaluation.clusters import cluster_robust_variance, interval_reach
+from stemsim.triplets.table import ChoiceArray, FloatArray, IntArray, StrArray
 
 if TYPE_CHECKING:
     from stemsim.evaluation.crossval import CrossValidation, ModelScores  # imports torch, not needed for counting
 
 __all__ = ["Ceiling", "CeilingShare", "answer_credit", "ceiling", "share_of_ceiling"]
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-ChoiceArray = npt.NDArray[np.int8]
 
 
 class Ceiling(NamedTuple):
@@ -67,7 +63,7 @@ class CeilingShare:
         )
 
 
-def answer_credit(choice: ChoiceArray | IntArray, triplet: IntArray) -> FloatArray:
+def answer_credit(choice: ChoiceArray, triplet: IntArray) -> FloatArray:
     """Compare each answer with the majority of the other answers on its triplet.
 
     Args:
@@ -84,9 +80,9 @@ def answer_credit(choice: ChoiceArray | IntArray, triplet: IntArray) -> FloatArr
 
 
 def ceiling(
-    choice: ChoiceArray | IntArray,
+    choice: ChoiceArray,
     triplet: IntArray,
-    listener: npt.NDArray[np.str_] | IntArray,
+    listener: StrArray | IntArray,
     *,
     level: float = 0.95,
 ) -> Ceiling | None:
@@ -135,11 +131,6 @@ def share_of_ceiling(result: "CrossValidation", model: "ModelScores", *, level: 
     Both are means over the test parts, and so weighted sums over triplets; the interval of their ratio follows by the
     delta method and counts triplets that share tracks as correlated (`stemsim.evaluation.clusters`).
 
-    Args:
-        result: A cross-validation.
-        model: One of its models.
-        level: Nominal coverage of the interval.
-
     Returns:
         The share; None where no triplet has two answers.
     """
@@ -157,6 +148,5 @@ def share_of_ceiling(result: "CrossValidation", model: "ModelScores", *, level: 
     share = agreed / human
     scores = (of_model - share * of_listeners)[:, None] / human
     error = float(np.sqrt(cluster_robust_variance(scores, triplets.track_ids)[0]))
-    tracks = len(np.unique(triplets.track_ids))
-    reach = interval_reach(level, tracks) * error
+    reach = interval_reach(level, len(np.unique(triplets.track_ids))) * error
     return CeilingShare(agreed, human, share, share - reach, share + reach, level, triplets.simulated)

@@ -11,15 +11,12 @@ observations is visited.
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import stdtrit
 
 from stemsim.errors import ConfigError
+from stemsim.triplets.table import FloatArray, IntArray
 
 __all__ = ["cluster_robust_variance", "interval_reach"]
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 def cluster_robust_variance(scores: FloatArray, *units: IntArray) -> FloatArray:

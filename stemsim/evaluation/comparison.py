@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import stdtr
 from scipy.stats import binomtest
 
 from stemsim.errors import ConfigError, SplitError
 from stemsim.evaluation.clusters import interval_reach
-from stemsim.evaluation.crossval import ModelScores
+from stemsim.evaluation.crossval import ModelScores, ratio
 from stemsim.evaluation.splits import Splits
+from stemsim.triplets.table import FloatArray
 
 __all__ = [
     "Comparison",
@@ -21,8 +21,6 @@ __all__ = [
     "format_p",
     "sign_test",
 ]
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +119,6 @@ def corrected_resampled_t_test(
         test_train_ratio: Size of the test parts over that of the train parts, in what was drawn: triplets or tracks.
         level: Coverage of the interval.
 
-    Returns:
-        Mean, interval and p-value.
-
     Raises:
         ConfigError: If the ratio or the level is out of range.
         SplitError: If fewer than two splits have a value.
@@ -165,28 +160,11 @@ def sign_test(first: FloatArray, second: FloatArray) -> SignTest:
 def compare_models(first: ModelScores, second: ModelScores, splits: Splits, *, level: float = 0.95) -> Comparison:
     """Compare two models that were tested on the same splits.
 
-    Args:
-        first: Scores of a model.
-        second: Scores of another one.
-        splits: The splits.
-        level: Coverage of the interval.
-
-    Returns:
-        Both tests and a verdict.
-
     Raises:
         SplitError: If there are fewer than two splits.
     """
     times = splits.test.sum(axis=0)
-    by_triplet = [
-        np.divide(
-            np.where(splits.test, model.credit, 0.0).sum(axis=0),
-            times,
-            out=np.full(len(times), np.nan),
-            where=times > 0,
-        )
-        for model in (first, second)
-    ]
+    by_triplet = [ratio(np.where(splits.test, model.credit, 0.0).sum(axis=0), times) for model in (first, second)]
     differences = first.agreement[:, 0] - second.agreement[:, 0]
     return Comparison(
         first=first.name,

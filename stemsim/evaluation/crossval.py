@@ -4,10 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,25 +16,24 @@ from stemsim.evaluation.splits import Splits
 from stemsim.regression import RidgeFit, fit_ridge, normal_equations
 from stemsim.stems import StemLayout
 from stemsim.triplets import TEST_TYPES, EmbeddedTriplets, Triplets
+from stemsim.triplets.table import BoolArray, FloatArray, IntArray
 
 __all__ = [
     "ALPHAS",
     "CrossValidation",
     "ModelScores",
-    "RidgePath",
     "SplitFits",
     "SplitModel",
     "cross_validate",
     "held_out_r2",
     "known_mean",
+    "ratio",
     "ridge_on_train",
     "score_fits",
 ]
 
 ALPHAS: Final = tuple(float(alpha) for alpha in np.logspace(-3, 3, 20))
 """Ridge penalties tried by default."""
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,23 +96,6 @@ class ModelScores:
         return known_mean(self.agreement[:, 0])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RidgePath:
-    """Ridge regression over splits and penalties, as in scikit-learn's `RidgeCV(cv=splits, fit_intercept=False)`.
-
-    Attributes:
-        alphas: `(alpha,)` penalties.
-        r2: `(split, alpha)` coefficient of determination on the test parts.
-        best_alpha: The penalty with the highest mean over the splits.
-        weights: `(stem,)` weights fitted to all triplets with it.
-    """
-
-    alphas: FloatArray
-    r2: FloatArray
-    best_alpha: float
-    weights: FloatArray
-
-
 @dataclass(frozen=True, eq=False)
 class CrossValidation:
     """Result of a cross-validation, with everything that it was computed from.
@@ -137,11 +118,23 @@ class CrossValidation:
         return fit_ridge(self.on_train.features, self.on_train.target, self.on_train.alphas)
 
     @cached_property
-    def path(self) -> RidgePath:
-        """Ridge regression over all penalties."""
-        r2, best = held_out_r2(self.on_train, torch.from_numpy(self.splits.test), first=1)
-        alphas = self.on_train.alphas
-        return RidgePath(alphas[1:].numpy(), r2[:, 1:], float(alphas[best]), self.on_all.weights[best].numpy())
+    def best_row(self) -> int:
+        """Index in `on_train.alphas` of the ridge penalty with the highest mean R^2 on the test parts.
+
+        Equal to the choice of scikit-learn's `RidgeCV(cv=splits, fit_intercept=False)`.
+        """
+        return held_out_r2(self.on_train, torch.from_numpy(self.splits.test), first=1)[1]
+
+    @property
+    def best_alpha(self) -> float:
+        """The ridge penalty of `best_row`."""
+        return float(self.on_train.alphas[self.best_row])
+
+    @property
+    def refit(self) -> FloatArray:
+        """`(stem,)` weights fitted to all triplets with the penalty `best_alpha`."""
+        weights: FloatArray = self.on_all.weights[self.best_row].numpy()
+        return weights
 
     @property
     def stems(self) -> StemLayout:
@@ -260,29 +253,22 @@ def held_out_r2(fit: RidgeFit, test: Tensor, *, first: int = 0) -> tuple[FloatAr
 
 
 def score_fits(name: str, fits: SplitFits, embedded: EmbeddedTriplets, splits: Splits) -> ModelScores:
-    """Score a fitted model on the test parts.
-
-    Args:
-        name: Name of the model in tables.
-        fits: Predictions of the model.
-        embedded: The triplets.
-        splits: The splits that the model was fitted to.
-    """
+    """Score a fitted model, with its name in tables, on the test parts of the splits that it was fitted to."""
     triplets = embedded.triplets
     credit = agreement_credit(fits.preference, triplets.preference)
-    columns = [_ratio(np.where(mask, credit, 0.0).sum(axis=1), mask.sum(axis=1)) for mask in _masks(triplets, splits)]
+    columns = [ratio(np.where(mask, credit, 0.0).sum(axis=1), mask.sum(axis=1)) for mask in _masks(triplets, splits)]
     return ModelScores(name, credit, np.stack(columns, axis=1), fits.weights, fits.alphas)
 
 
 def _ceiling(triplets: Triplets, splits: Splits) -> ModelScores:
     """Score the listeners against each other; every answer counts once."""
     earned, answers = ceiling_credit(triplets.votes)
-    columns = [_ratio(mask @ earned, mask @ answers) for mask in _masks(triplets, splits)]
+    columns = [ratio(mask @ earned, mask @ answers) for mask in _masks(triplets, splits)]
     name = "simulated ceiling" if triplets.simulated else "human ceiling"
-    return ModelScores(name, _ratio(earned, answers)[None], np.stack(columns, axis=1), predicts=False)
+    return ModelScores(name, ratio(earned, answers)[None], np.stack(columns, axis=1), predicts=False)
 
 
-def _masks(triplets: Triplets, splits: Splits) -> list[npt.NDArray[np.bool_]]:
+def _masks(triplets: Triplets, splits: Splits) -> list[BoolArray]:
     """Return the test mask `(split, triplet)` of all triplets, and of each test type."""
     return [splits.test, *(splits.test & (triplets.test_type == kind) for kind in TEST_TYPES)]
 
@@ -293,6 +279,6 @@ def known_mean(values: FloatArray) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-def _ratio(numerator: FloatArray, denominator: npt.NDArray[Any]) -> FloatArray:
+def ratio(numerator: FloatArray, denominator: FloatArray | IntArray) -> FloatArray:
     """Divide, giving NaN where there is nothing to divide by."""
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)

@@ -95,14 +95,11 @@ def describe_listening_test(
         root: Folder of the Inst-Sim-ABX repository.
         instrument: Instrument that was heard; None: all.
         test_type: `XAB` or `XYC`; None: both.
-        min_agreement: Minimum share of votes of a retained triplet's majority.
-        min_votes: Minimum number of votes of a retained triplet.
+        min_agreement: See `ListeningTest`.
+        min_votes: See `ListeningTest`.
         screen: Leave out the listeners who failed a dummy check.
-        perspective: Question to count answers to: `overall`, `timbre`, `rhythm` or `melody`.
+        perspective: See `ListeningTest`.
         pool: Count the same question in both runs of the test as one triplet.
-
-    Returns:
-        The counts by instrument and test type, over all of those chosen, and over the whole test.
 
     Raises:
         ConfigError: If there is no such instrument, test type or perspective.
@@ -116,7 +113,6 @@ def describe_listening_test(
     answers = (listeners.pooled() if pool else listeners).about(perspective)
     asked, votes, triplet = answers.asked, answers.votes(), answers.triplet
     retained = retained_votes(votes, min_agreement=min_agreement, min_votes=min_votes)
-    chose_first, sure = answers.chose_first, answers.sure[:, 0]
 
     def count(heard: Sequence[str], tests: Sequence[str]) -> VoteCount:
         """Count the votes on the triplets of some instruments and test types."""
@@ -131,8 +127,8 @@ def describe_listening_test(
             retained=int((rows & retained).sum()),
             answers=int(counted.sum()),
             median_votes=float(np.median(votes[rows].sum(axis=1))) if rows.any() else None,
-            chose_first=float(chose_first[counted].mean()) if counted.any() else None,
-            sure=float(sure[counted].mean()) if counted.any() else None,
+            chose_first=float(answers.chose_first[counted].mean()) if counted.any() else None,
+            sure=float(answers.sure[counted, 0].mean()) if counted.any() else None,
             ceiling=None if found is None else found.value,
             ceiling_interval=None if found is None else found[1:],
         )

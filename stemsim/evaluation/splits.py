@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from stemsim.errors import ConfigError, SplitError
 from stemsim.triplets import TEST_TYPES, Triplets
+from stemsim.triplets.table import BoolArray, IntArray
 
 __all__ = ["DROPPED", "PARTS", "SplitKind", "Splits", "split_triplets"]
 
@@ -18,8 +19,6 @@ DROPPED: Final = -1
 """Marks a triplet that belongs to no part, because its tracks lie in several."""
 
 PartArray = npt.NDArray[np.int8]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,8 +72,8 @@ class Splits:
         Args:
             triplets: The triplets.
             count: Number of splits.
-            train_fraction: Share of the triplets (grouped: of the tracks) to train on; the rest is tested.
-            kind: `stratified`, or `grouped` so that no track is on both sides.
+            train_fraction: See `Splits`; the rest is tested.
+            kind: See `split_triplets`.
             seed: Seed of the draw.
 
         Raises:

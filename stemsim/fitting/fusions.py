@@ -84,7 +84,6 @@ class FusionFits:
         stopped_at: `(split,)` the step that was kept.
         linear: `(split, stem)` weights of the linear fusion that each fit starts from.
         alphas: `(split,)` ridge penalties of these weights.
-        fusion: A fusion of this kind, to load a split's state into.
     """
 
     preference: Tensor
@@ -92,13 +91,6 @@ class FusionFits:
     stopped_at: Tensor
     linear: Tensor
     alphas: Tensor
-    fusion: Fusion
-
-    def of_split(self, split: int) -> Fusion:
-        """Return the fusion of one split."""
-        fusion = deepcopy(self.fusion)
-        fusion.load_state_dict({name: values[split] for name, values in self.state.items()})
-        return fusion
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +265,7 @@ class _Problem:
             for name, values in stack.parameters.items():
                 kept[name][here] = values.detach()[here]
         state = {name.removeprefix(_PREFIX): values for name, values in (kept | stack.buffers).items()}
-        return FusionFits(predicted, state, stop, best, alphas, self.fusion)
+        return FusionFits(predicted, state, stop, best, alphas)
 
     def best_linear(self, counts: Tensor, alphas: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Return the weights `(split, stem)` and penalty `(split,)` that leave-one-out chooses on each train part."""
@@ -367,7 +359,6 @@ def _joined(parts: Sequence[FusionFits]) -> FusionFits:
         stopped_at=torch.cat([part.stopped_at for part in parts]),
         linear=torch.cat([part.linear for part in parts]),
         alphas=torch.cat([part.alphas for part in parts]),
-        fusion=parts[0].fusion,
     )
 
 

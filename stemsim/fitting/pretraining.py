@@ -70,9 +70,6 @@ def pretrain(
         alphas: Ridge penalties of the weights to choose from.
         settings: Settings of the fit; the inner folds keep the triplets of one song together.
 
-    Returns:
-        The fusion, and the linear one beside it.
-
     Raises:
         TripletError: If some triplets are not same-song triplets.
     """

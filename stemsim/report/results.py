@@ -249,7 +249,7 @@ class CrossvalResults(Results):
             models=tuple(ModelResult.of(model, result) for model in result.models),
             by_stem=_by_stem(summary),
             level=level,
-            best_alpha=result.path.best_alpha,
+            best_alpha=result.best_alpha,
             condition_number=summary.collinearity.condition,
             comparisons=summary.comparisons,
             verdicts=tuple(summary.sentences),
@@ -261,7 +261,7 @@ class CrossvalResults(Results):
 
 def _by_stem(summary: Summary) -> dict[str, StemResult]:
     result, intervals, importance = summary.result, summary.intervals, summary.importance
-    columns: dict[str, Any] = {"refit": result.path.weights, "variance_inflation": summary.collinearity.inflation}
+    columns: dict[str, Any] = {"refit": result.refit, "variance_inflation": summary.collinearity.inflation}
     if intervals is not None:
         columns |= {"weight": intervals.estimate, "standard_error": intervals.standard_error}
         columns |= {"lower": intervals.lower, "upper": intervals.upper}

@@ -261,7 +261,7 @@ def measure_coverage(
     for case, count in bars.track(cases, description="Coverage"):
         rng = settings.generator("coverage", count)
         found = [
-            weight_intervals(fit_ridge(torch.from_numpy(deltas), torch.from_numpy(target)), tracks, STEMS, level=_LEVEL)
+            weight_intervals(fit_ridge(torch.from_numpy(deltas), torch.from_numpy(target)), tracks, level=_LEVEL)
             for drawn, targets in _majorities(case, scale, settings.coverage_experiments, count, rng)
             for deltas, target, tracks in zip(drawn.deltas, targets, drawn.tracks, strict=True)
         ]

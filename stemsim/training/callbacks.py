@@ -1,4 +1,5 @@
 """Callbacks: checkpoints, the start of a fit, the exact solution beside it, and the results."""
+# ruff: noqa: ARG002 - the signatures of hooks are Lightning's
 
 import logging
 import os
@@ -146,7 +147,6 @@ class ClosedFormCheck(Callback):
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Warn if the fit has not reached the exact solution."""
-        del trainer, pl_module
         if self.exact is not None and not self.gap <= self.tolerance:
             rank_zero_warn(
                 f"The fit has not converged: its weights are up to {self.gap:.2g} away from the exact solution "
@@ -167,7 +167,6 @@ class ResultsReport(Callback):
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Log the settings of the run."""
-        del stage
         log_settings(trainer, *_ours(trainer, pl_module))
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

@@ -1,4 +1,5 @@
 """The trainable model: a fusion of stem similarities, fitted to the preferences of listeners."""
+# ruff: noqa: ARG002 - the signatures of hooks are Lightning's
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
@@ -98,19 +99,16 @@ class StemSimilarityModule(lightning.LightningModule):
 
     def training_step(self, batch: TripletBatch, batch_idx: int) -> Tensor:
         """Return the loss; LBFGS calls this many times on one batch, so that metrics wait for the end of the batch."""
-        del batch_idx
         return self.objective(self(batch.x, batch.a, batch.b), batch)
 
     @torch.no_grad()
     def on_train_batch_end(self, outputs: Any, batch: TripletBatch, batch_idx: int) -> None:
         """Log loss and agreement with the weights that the step has reached."""
-        del outputs, batch_idx
         self.batches_trained += 1
         self._log("train", batch)
 
     def validation_step(self, batch: TripletBatch, batch_idx: int) -> None:
         """Log loss, agreement and baselines of a validation batch."""
-        del batch_idx
         self._log("val", batch)
 
     def on_test_start(self) -> None:
@@ -123,12 +121,10 @@ class StemSimilarityModule(lightning.LightningModule):
 
     def test_step(self, batch: TripletBatch, batch_idx: int) -> None:
         """Log loss, agreement and baselines of a test batch."""
-        del batch_idx
         self._log("test", batch)
 
     def predict_step(self, batch: TripletBatch, batch_idx: int) -> dict[str, Tensor]:
         """Return `row` and `preference` `(batch,)`, and the `contributions` `(batch, stem)` that sum to it."""
-        del batch_idx
         contributions = self.fusion.contributions(batch.x, batch.a) - self.fusion.contributions(batch.x, batch.b)
         return {"row": batch.row, "preference": self(batch.x, batch.a, batch.b), "contributions": contributions}
 
@@ -172,11 +168,8 @@ class StemSimilarityModule(lightning.LightningModule):
 def agreement_means(preference: Tensor, batch: TripletBatch, *, vote_weighted: bool = False) -> Means:
     """Return the agreement of predicted preferences `(batch,)` with the listeners, overall and by test type.
 
-    Args:
-        preference: `(batch,)` predicted preferences.
-        batch: The triplets.
-        vote_weighted: Count every answer instead of every triplet: the share of answers that a model agrees with,
-            which is directly comparable with the human ceiling.
+    With `vote_weighted`, every answer counts instead of every triplet: the share of answers that a model agrees with,
+    which is directly comparable with the human ceiling.
 
     Returns:
         By metric: values `(batch,)`, and their weights `(batch,)` in the mean.
@@ -191,13 +184,7 @@ def agreement_means(preference: Tensor, batch: TripletBatch, *, vote_weighted: b
 def baseline_means(batch: TripletBatch, stems: Sequence[str], *, vote_weighted: bool = False) -> Means:
     """Return the human ceiling, and the agreement of the mix-only cosine and of uniform weights.
 
-    Args:
-        batch: The triplets.
-        stems: Stem layout of the batch; without a mix, the mix-only cosine has no weight.
-        vote_weighted: See `agreement_means`.
-
-    Returns:
-        By metric: values `(batch,)`, and their weights `(batch,)` in the mean.
+    As `agreement_means`; without a mix in the stem layout, the mix-only cosine has no weight.
     """
     deltas, votes = stem_deltas(batch.x, batch.a, batch.b), batch.votes.cpu().numpy()
     earned, answers = (torch.from_numpy(part).to(deltas.device) for part in ceiling_credit(votes))

@@ -63,7 +63,8 @@ class StemTrainer(lightning.Trainer):
             The summary of the cross-validation.
         """
         embedded, penalties = datamodule.embedded, tuple(ALPHAS if alphas is None else alphas)
-        analyses = _analyses(report)
+        asked = [report] if isinstance(report, str) else report
+        analyses = [name for name in ANALYSES if name in asked or report == "full"]
         drawn = Splits.draw(embedded.triplets, count=splits, train_fraction=train_fraction, kind=kind, seed=seed)
         settings = {"split": kind, "seed": seed, "splits": splits, "train_fraction": train_fraction}
         log_settings(self, model, datamodule, **settings, report=analyses)
@@ -83,14 +84,7 @@ class StemTrainer(lightning.Trainer):
 def log_settings(
     trainer: lightning.Trainer, module: StemSimilarityModule, data: TripletDataModule, **others: Any
 ) -> None:
-    """Log the resolved settings of a run to every logger, so that runs can be filtered and compared.
-
-    Args:
-        trainer: Has the loggers.
-        module: The model.
-        data: The data module.
-        others: Settings to add or replace.
-    """
+    """Log the resolved settings of a run, and `others`, to every logger, so that runs can be filtered and compared."""
     spec = data.embedder.spec
     settings = {
         "triplets": data.embedded.triplets.source,
@@ -124,7 +118,7 @@ def publish(
         trainer: Has the run's folder and the loggers.
         results: The results.
         metrics: Numbers for every logger, by stable key.
-        frames: Tables to add to those of the results, by file stem.
+        frames: Further tables, by file stem.
     """
     if not trainer.is_global_zero:
         return
@@ -155,16 +149,6 @@ def publish(
                 logger.log_image(stem, [str(folder / f"{stem}.png")])
             logger.experiment.summary.update({results.file_stem: results.model_dump(mode="json")})
         logger.save()
-
-
-def _analyses(report: Report | Sequence[Analysis]) -> list[Analysis]:
-    """Return the analyses that were asked for."""
-    if report == "standard":
-        return []
-    if report == "full":
-        return list(ANALYSES)
-    asked = [report] if isinstance(report, str) else report
-    return [name for name in ANALYSES if name in asked]
 
 
 def _configured_models(

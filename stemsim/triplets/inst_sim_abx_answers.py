@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from stemsim.errors import DataNotFoundError, TripletError
@@ -18,6 +17,7 @@ from stemsim.triplets.table import (
     PERSPECTIVES,
     QUESTIONS,
     BoolArray,
+    ChoiceArray,
     IntArray,
     StrArray,
     TestType,
@@ -82,7 +82,7 @@ class Answers:
     asked: pd.DataFrame
     triplet: IntArray
     subject: StrArray
-    choices: npt.NDArray[np.int8]
+    choices: ChoiceArray
     sure: BoolArray
     chose_first: BoolArray
     dummies: tuple[DummyCheck, ...]

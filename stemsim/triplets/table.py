@@ -43,6 +43,7 @@ IntArray = npt.NDArray[np.int64]
 StrArray = npt.NDArray[np.str_]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+ChoiceArray = npt.NDArray[np.int8] | IntArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -71,10 +71,12 @@ def main():
         return ALPHAS[best], fit_ridge(fit.features, target, [ALPHAS[best]]).weights[0]
 
     def whole(one):
-        return cross_validate(one, Splits.draw(one.triplets, count=given.splits, seed=given.seed)).path
+        return cross_validate(one, Splits.draw(one.triplets, count=given.splits, seed=given.seed)).refit
 
     (best, weights), our_time = timed(path, repeats=5)
-    folds = [(np.flatnonzero(train), np.flatnonzero(test)) for train, test in zip(splits.train, splits.test, strict=True)]
+    folds = [
+        (np.flatnonzero(train), np.flatnonzero(test)) for train, test in zip(splits.train, splits.test, strict=True)
+    ]
     theirs, their_time = timed(
         lambda: RidgeCV(ALPHAS, cv=folds, fit_intercept=False).fit(deltas.numpy(), target.numpy())
     )

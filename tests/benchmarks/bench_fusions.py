@@ -73,7 +73,8 @@ def main():
     _, whole_time = timed(lambda: fit(given.steps, FitSettings().folds))
     loop, largest = [], 0.0
     for split in range(given.splits if given.full else min(given.loop, given.splits)):
-        fusion, rows = at_start.of_split(split), torch.nonzero(train[split]).squeeze(1)
+        fusion, rows = kind(list(embedded.stems)), torch.nonzero(train[split]).squeeze(1)
+        fusion.load_state_dict({name: values[split] for name, values in at_start.state.items()})
         alpha = float(at_start.alphas[split])
         preference, seconds = timed(lambda: single_fit(fusion, embedded, rows, alpha, given.steps))  # noqa: B023
         loop.append(seconds)
