@@ -68,21 +68,13 @@ class RowProducts:
 
 
 class NormalEquations(NamedTuple):
-    """Sufficient statistics of least squares on subsets of the triplets.
+    """Sufficient statistics of least squares on subsets of the triplets."""
 
-    Attributes:
-        gram: `(..., stem, stem)` D^T S D.
-        moment: `(..., stem)` D^T S y.
-        size: `(...)` sum of the counts.
-        square: `(...)` y^T S y.
-        total: `(...)` sum of s y.
-    """
-
-    gram: Tensor
-    moment: Tensor
-    size: Tensor
-    square: Tensor
-    total: Tensor
+    gram: Tensor  # (..., stem, stem): D^T S D
+    moment: Tensor  # (..., stem): D^T S y
+    size: Tensor  # (...): sum of the counts
+    square: Tensor  # (...): y^T S y
+    total: Tensor  # (...): sum of s y
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,16 +163,7 @@ def least(error: Tensor, weights: Tensor, alphas: Tensor) -> tuple[Tensor, Tenso
 
 
 def normal_equations(deltas: Tensor | RowProducts, target: Tensor, counts: Tensor) -> NormalEquations:
-    """Gather the sufficient statistics of many subsets of the triplets with one matrix product.
-
-    Args:
-        deltas: `(..., triplet, stem)` stem features, or those of a fit with the same target.
-        target: `(..., triplet)` preferences.
-        counts: `(..., triplet)` weight of each triplet in a subset, or True where it belongs to it.
-
-    Returns:
-        Statistics with the leading axes of `counts`.
-    """
+    """Gather the sufficient statistics of many subsets with one matrix product; arguments as for `fit_ridge`."""
     weighted = counts.double()
     gram, more = _features(deltas, target.double()).sums(weighted)
     return NormalEquations(gram, more[..., :-2], weighted.sum(dim=-1), more[..., -2], more[..., -1])
@@ -211,9 +194,6 @@ def fit_ridge(
         counts: `(subset..., triplet)` weight of each triplet in each subset, or True where it belongs to it; default:
             one subset of all triplets, without a subset axis.
         penalty: `(stem, stem)` the matrix R, symmetric and positive semidefinite; default: the identity.
-
-    Returns:
-        The fits.
 
     Raises:
         ConfigError: If there is no penalty, or one is negative or not finite.

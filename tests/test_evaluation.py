@@ -26,7 +26,7 @@ from stemsim.evaluation import (
     cross_validate,
     human_ceiling,
 )
-from stemsim.evaluation.ceiling import CeilingShare, answer_credit, ceiling, share_of_ceiling
+from stemsim.evaluation.agreement import CeilingShare, answer_credit, ceiling, share_of_ceiling
 from stemsim.evaluation.comparison import (
     Comparison,
     PairedDifference,

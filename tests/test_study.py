@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from stemsim.cli.study import study_command
 from stemsim.evaluation import ALPHAS, SplitFits
-from stemsim.evaluation.ceiling import answer_credit
+from stemsim.evaluation.agreement import answer_credit
 from stemsim.model import read_model
 from stemsim.regression import fit_ridge, ridge_weights
 from stemsim.stems import STEMS

@@ -21,7 +21,7 @@ from scipy.special import stdtr
 from stemsim.analysis.intervals import influence
 from stemsim.errors import SplitError, TripletError
 from stemsim.evaluation import CrossValidation, Splits, cross_validate
-from stemsim.evaluation.ceiling import CeilingShare, share_of_ceiling
+from stemsim.evaluation.agreement import CeilingShare, share_of_ceiling
 from stemsim.evaluation.clusters import cluster_robust_variance, interval_reach
 from stemsim.evaluation.comparison import format_p
 from stemsim.regression import fit_ridge

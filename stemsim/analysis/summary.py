@@ -13,7 +13,7 @@ from stemsim.analysis.leakage import Leakage, leakage
 from stemsim.analysis.penalty import NestedCrossValidation, WeightPath, nested_cross_validation, weight_path
 from stemsim.errors import SplitError, TripletError
 from stemsim.evaluation import Comparison, CrossValidation, compare_models
-from stemsim.evaluation.ceiling import CeilingShare, share_of_ceiling
+from stemsim.evaluation.agreement import CeilingShare, share_of_ceiling
 
 __all__ = ["ANALYSES", "Analysis", "Summary", "summarise"]
 

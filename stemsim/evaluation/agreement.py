@@ -1,11 +1,30 @@
-"""Agreement with listeners, and the human ceiling."""
+"""Agreement with listeners, the human ceiling with its interval, and the share of it that a model reaches."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from scipy.special import betaincinv
 
 from stemsim.errors import TripletError
-from stemsim.triplets.table import FloatArray, IntArray
+from stemsim.evaluation.clusters import cluster_robust_variance, interval_reach
+from stemsim.triplets.table import ChoiceArray, FloatArray, IntArray, StrArray
 
-__all__ = ["TIE", "agreement", "agreement_credit", "ceiling_credit", "human_ceiling"]
+if TYPE_CHECKING:
+    from stemsim.evaluation.crossval import CrossValidation, ModelScores  # imports torch, not needed for counting
+
+__all__ = [
+    "TIE",
+    "Ceiling",
+    "CeilingShare",
+    "agreement",
+    "agreement_credit",
+    "answer_credit",
+    "ceiling",
+    "ceiling_credit",
+    "human_ceiling",
+    "share_of_ceiling",
+]
 
 TIE = 0.5
 """Credit of a tie, wherever agreement is computed."""
@@ -68,3 +87,139 @@ def human_ceiling(votes: IntArray) -> float:
     """
     credit, answers = ceiling_credit(votes)
     return float(credit.sum() / answers.sum()) if answers.sum() else float("nan")
+
+
+class Ceiling(NamedTuple):
+    """Agreement of one answer with the majority of the other listeners.
+
+    Attributes:
+        value: Mean over the answers, in [0, 1].
+        lower: Lower end of the interval over other listeners and other triplets.
+        upper: Upper end.
+    """
+
+    value: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True, slots=True)
+class CeilingShare:
+    """Agreement of a model over that of the listeners, on the same test parts.
+
+    Attributes:
+        agreement: Mean test agreement of the model.
+        ceiling: Mean test agreement of one answer with the majority of the others.
+        share: Ratio of the two; it may exceed 1, since a model is compared with the majority and not with one listener.
+        lower: Lower end of the interval of the share over other tracks.
+        upper: Upper end.
+        level: Nominal coverage of the interval.
+        simulated: Whether the listeners were simulated.
+    """
+
+    agreement: float
+    ceiling: float
+    share: float
+    lower: float
+    upper: float
+    level: float
+    simulated: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """The result in words."""
+        place = "below" if self.upper < 1.0 else "above" if self.lower > 1.0 else "not significantly different from"
+        return (
+            f"Agreement {100 * self.agreement:.1f} % is {100 * self.share:.1f} % of the "
+            f"{'simulated' if self.simulated else 'human'} ceiling of {100 * self.ceiling:.1f} % "
+            f"({100 * self.level:g} % interval [{100 * self.lower:.1f}, {100 * self.upper:.1f}]): {place} it."
+        )
+
+
+def answer_credit(choice: ChoiceArray, triplet: IntArray) -> FloatArray:
+    """Compare each answer with the majority of the other answers on its triplet.
+
+    Args:
+        choice: `(answer,)` +1 = A, -1 = B.
+        triplet: `(answer,)` number of the triplet.
+
+    Returns:
+        `(answer,)` 1 for agreement with the others, 0 for none, `TIE` where the others are tied; NaN where there are no
+        others. The sums over each triplet are those of `ceiling_credit`.
+    """
+    lead = np.bincount(triplet, weights=choice)[triplet] * choice  # of the answer's own side
+    alone = np.bincount(triplet)[triplet] < 2  # noqa: PLR2004 - an answer and another one
+    return np.where(alone, np.nan, TIE * (1.0 + np.sign(lead - 1.0)))
+
+
+def ceiling(
+    choice: ChoiceArray,
+    triplet: IntArray,
+    listener: StrArray | IntArray,
+    *,
+    level: float = 0.95,
+) -> Ceiling | None:
+    """Return the human ceiling of some answers, with its interval.
+
+    The interval is cluster-robust: answers of one listener and answers to one triplet may be correlated in any way
+    (`stemsim.evaluation.clusters`). It is symmetric on the scale of the log odds, which keeps it within [0, 1].
+
+    Args:
+        choice: `(answer,)` +1 = A, -1 = B.
+        triplet: `(answer,)` number of the triplet.
+        listener: `(answer,)` the listener.
+        level: Nominal coverage of the interval.
+
+    Returns:
+        The ceiling; None where no triplet has two answers.
+    """
+    credit = answer_credit(choice, triplet)
+    compared = ~np.isnan(credit)
+    if not compared.any():
+        return None
+    credit = credit[compared]
+    units = [np.unique(kind[compared], return_inverse=True)[1].reshape(-1, 1) for kind in (listener, triplet)]
+    listeners, triplets = (int(kind.max()) + 1 for kind in units)
+    value = float(credit.mean())
+    variance = cluster_robust_variance((credit - value)[:, None] / len(credit), *units)[0]
+    lower, upper = _log_odds_interval(value, float(np.sqrt(variance)), min(listeners, triplets), triplets, level)
+    return Ceiling(value, lower, upper)
+
+
+def _log_odds_interval(value: float, error: float, clusters: int, triplets: int, level: float) -> tuple[float, float]:
+    if value in (0.0, 1.0):  # nothing varies: the exact interval of that many triplets (Clopper and Pearson, 1934)
+        edge = float(betaincinv(triplets, 1.0, 0.5 - 0.5 * level))
+        return (edge, 1.0) if value == 1.0 else (0.0, 1.0 - edge)
+    if not np.isfinite(error):
+        return 0.0, 1.0
+    middle = np.log(value / (1.0 - value))
+    reach = interval_reach(level, clusters) * error / (value * (1.0 - value))
+    lower, upper = 1.0 / (1.0 + np.exp(-(middle + np.array([-reach, reach]))))
+    return float(lower), float(upper)
+
+
+def share_of_ceiling(result: "CrossValidation", model: "ModelScores", *, level: float = 0.95) -> CeilingShare | None:
+    """Return a model's test agreement as a share of the human ceiling.
+
+    Both are means over the test parts, and so weighted sums over triplets; the interval of their ratio follows by the
+    delta method and counts triplets that share tracks as correlated (`stemsim.evaluation.clusters`).
+
+    Returns:
+        The share; None where no triplet has two answers.
+    """
+    agreed, human = model.mean, result.ceiling.mean
+    if not human > 0.0:  # NaN: no triplet has two answers
+        return None
+    triplets, test = result.embedded.triplets, result.splits.test
+    earned, answers = ceiling_credit(triplets.votes)
+    in_split = test / test.sum(axis=1, keepdims=True)
+    of_model = (in_split * (model.credit - model.agreement[:, :1])).mean(axis=0)
+    asked = test @ answers
+    known = asked > 0
+    part = result.ceiling.agreement[known, :1] * answers
+    of_listeners = (test[known] * (earned - part) / asked[known, None]).mean(axis=0)
+    share = agreed / human
+    scores = (of_model - share * of_listeners)[:, None] / human
+    error = float(np.sqrt(cluster_robust_variance(scores, triplets.track_ids)[0]))
+    reach = interval_reach(level, len(np.unique(triplets.track_ids))) * error
+    return CeilingShare(agreed, human, share, share - reach, share + reach, level, triplets.simulated)

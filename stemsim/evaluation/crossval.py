@@ -179,9 +179,6 @@ def cross_validate(
         models: Further models: other losses and targets, nonlinear fusions, other priors.
         alphas: Ridge penalties to choose from.
 
-    Returns:
-        Agreement and weights of every model on every split; the ceiling comes first.
-
     Raises:
         ConfigError: If a penalty is out of range.
         TripletError: If some triplets have no majority.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from stemsim.errors import ConfigError
-from stemsim.evaluation.ceiling import ceiling
+from stemsim.evaluation.agreement import ceiling
 from stemsim.triplets import TEST_TYPES
 from stemsim.triplets.inst_sim_abx_answers import INSTRUMENTS, DummyCheck, read_answers
 from stemsim.triplets.table import retained_votes

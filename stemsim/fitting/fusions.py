@@ -14,24 +14,25 @@ The parameters of all splits and of all inner folds are stacked and differentiat
 objectives share no parameter, so that Adam on their sum is Adam on each.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
 
 from stemsim.errors import ConfigError, SplitError
 from stemsim.evaluation import ALPHAS, SplitFits, Splits
 from stemsim.evaluation.crossval import ridge_on_train
-from stemsim.fitting.fusion_stack import Examples, FusionStack
 from stemsim.fitting.votes import fit_weights
-from stemsim.fusion import Fusion, WeightedFusion
+from stemsim.fusion import Fusion, StemPairs, WeightedFusion
 from stemsim.losses import Loss, SquaredError
 from stemsim.regression import fit_ridge
+from stemsim.similarity import StemEmbeddings
 from stemsim.triplets import EmbeddedTriplets
 
 __all__ = ["FitSettings", "FusionFits", "FusionModel", "MakeFusion", "fit_fusions", "ridge_towards"]
@@ -163,9 +164,6 @@ def fit_fusions(
             are known already.
         progress: Show a progress bar.
 
-    Returns:
-        Predictions and parameters.
-
     Raises:
         ConfigError: If the train parts have a wrong shape, or the fusion cannot start from stem weights.
         SplitError: If a train part has too few triplets for the inner folds.
@@ -173,7 +171,7 @@ def fit_fusions(
     rule = settings or FitSettings()
     _check(len(embedded), train, rule)
     target = embedded.target()
-    examples = Examples(*embedded.roles(), target, loss or SquaredError())
+    examples = _Examples(*embedded.roles(), target, loss or SquaredError())
     problem = _Problem(make(list(embedded.stems)), examples, embedded.deltas, start)
     best, penalties = problem.best_linear(train.double(), alphas) if linear is None else linear
     inner = _inner_folds(train, rule, groups)
@@ -223,17 +221,129 @@ def ridge_towards(
     return fit_ridge(deltas, target, alphas, counts=counts, penalty=across).best()
 
 
-class _Problem:
-    """Common parts of the fits of all splits.
+class _Examples(NamedTuple):
+    """Stem embeddings of triplets, their targets `(triplet,)` in [-1, 1], float64, and the loss of preferences."""
+
+    x: StemEmbeddings
+    a: StemEmbeddings
+    b: StemEmbeddings
+    target: Tensor
+    loss: Loss
+
+    def pairs(self, rows: Tensor) -> StemPairs:
+        """Return the pairs (X, A), then (X, B), of some triplets; `rows` are indices `(n,)`."""
+        x, a, b = (one.take(rows) for one in self[:3])
+        query, candidate = (
+            StemEmbeddings(*(torch.cat(tensors) for tensors in zip(one, other, strict=True)))
+            for one, other in ((x, x), (a, b))
+        )
+        return StemPairs.of(query, candidate)
+
+
+class _FusionStack:
+    """Fusions of one kind, each with its own counts of the triplets, differentiated together (`torch.func`).
 
     Args:
-        fusion: A new fusion.
+        fusions: As many as there are fits.
         examples: The triplets.
-        deltas: `(triplet, stem)` their stem features.
-        start: State to start from instead of the linear fusion.
+        counts: `(fit, triplet)` weight of each triplet in the loss; 0: it is not trained on.
+        l2: `(fit,)` cost of the squared parameters.
+        alike: Number of neighbouring fusions that have observed the same pairs, and so prepare pairs alike.
+        anchored: Penalise the squared distance of all parameters from their present values, in place of the squared
+            weights and the roughness.
     """
 
-    def __init__(self, fusion: Fusion, examples: Examples, deltas: Tensor, start: Mapping[str, Tensor] | None) -> None:
+    def __init__(
+        self,
+        fusions: Sequence[Fusion],
+        examples: _Examples,
+        counts: Tensor,
+        l2: Tensor,
+        *,
+        alike: int = 1,
+        anchored: bool = False,
+    ) -> None:
+        self.examples = examples
+        self.counts = counts
+        self.l2 = l2
+        predictors = [_Predictor(fusion) for fusion in fusions]
+        self.parameters, self.buffers = stack_module_state(predictors)
+        self.start = {name: values.detach().clone() for name, values in self.parameters.items()} if anchored else None
+        self._predictor = predictors[0]
+        self._pairs = self._prepare(fusions[::alike], alike)
+
+    def _prepare(self, fusions: Sequence[Fusion], alike: int) -> tuple[StemPairs, StemPairs]:
+        """Compare the segments and prepare them for every fusion, once for all steps."""
+        x, a, b = self.examples[:3]
+        to_a, to_b = StemPairs.of(x, a), StemPairs.of(x, b)
+        features: list[list[Tensor]] = [[], []]
+        with torch.no_grad():
+            for fusion in fusions:
+                for side, pairs in zip(features, (to_a, to_b), strict=True):
+                    prepared = fusion.prepare(pairs)
+                    if prepared is not None:
+                        side.append(prepared)
+        if not features[0]:
+            return to_a, to_b
+        first, second = (torch.stack(side).repeat_interleave(alike, dim=0) for side in features)
+        return to_a._replace(features=first), to_b._replace(features=second)
+
+    def evaluate(self) -> tuple[Tensor, Tensor]:
+        """Return preferences `(fit, triplet)` and objectives `(fit,)`."""
+
+        def predict(
+            parameters: dict[str, Tensor], buffers: dict[str, Tensor], *features: Tensor | None
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            pairs = tuple(one._replace(features=own) for one, own in zip(self._pairs, features, strict=True))
+            output: tuple[Tensor, Tensor, Tensor] = functional_call(self._predictor, (parameters, buffers), pairs)
+            return output
+
+        features = [pairs.features for pairs in self._pairs]
+        axes = (0, 0, *(None if one is None else 0 for one in features))
+        preference, penalty, roughness = vmap(predict, in_dims=axes)(self.parameters, self.buffers, *features)
+        values = self.examples.loss.terms(preference, self.examples.target).value
+        mean = (self.counts * values).sum(dim=1) / self.counts.sum(dim=1)
+        if self.start is not None:
+            distances = [self.parameters[name] - start for name, start in self.start.items()]
+            penalty = torch.stack([distance.square().flatten(1).sum(dim=1) for distance in distances]).sum(dim=0)
+            roughness = torch.zeros_like(penalty)
+        return preference, mean + self.l2 * penalty + roughness
+
+    def descend(self, steps: int, learning_rate: float) -> Iterator[tuple[int, Tensor]]:
+        """Minimise by Adam on the full batch.
+
+        Yields:
+            Step, and preferences `(fit, triplet)` before it is taken; the last ones are those of the final parameters.
+        """
+        optimizer = torch.optim.Adam(
+            [values for values in self.parameters.values() if values.requires_grad], lr=learning_rate
+        )
+        for step in range(steps + 1):
+            preference, objective = self.evaluate()
+            yield step, preference.detach()
+            if step < steps:
+                optimizer.zero_grad()
+                objective.sum().backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+
+
+class _Predictor(nn.Module):
+    """A fusion, as a function of pairs that have been compared."""
+
+    def __init__(self, fusion: Fusion) -> None:
+        super().__init__()
+        self.fusion = fusion
+
+    def forward(self, to_a: StemPairs, to_b: StemPairs) -> tuple[Tensor, Tensor, Tensor]:
+        """Return preference `(triplet,)`, penalty and roughness."""
+        preference = self.fusion.similarity(to_a) - self.fusion.similarity(to_b)
+        return preference, self.fusion.penalty(), self.fusion.roughness()
+
+
+class _Problem:
+    """Common parts of the fits of all splits: a new fusion, the triplets, and the state to start from, if any."""
+
+    def __init__(self, fusion: Fusion, examples: _Examples, deltas: Tensor, start: Mapping[str, Tensor] | None) -> None:
         self.fusion = fusion
         self.examples = examples
         self.deltas = deltas
@@ -281,7 +391,7 @@ class _Problem:
             fusion.observe(self.examples.pairs(torch.nonzero(counts).squeeze(1)))
         return fusion
 
-    def _stack(self, observers: Sequence[Fusion], counts: Tensor, alphas: Tensor, linear: Tensor) -> FusionStack:
+    def _stack(self, observers: Sequence[Fusion], counts: Tensor, alphas: Tensor, linear: Tensor) -> _FusionStack:
         """Return fusions for counts `(split, fold, triplet)` that start from linear weights `(split * fold, stem)`.
 
         Where there is a state to start from, they start from that, scaled to the counts.
@@ -297,23 +407,19 @@ class _Problem:
             for fusion, scale in zip(fusions, moment / square.clamp(min=1e-300), strict=True):
                 cast("WeightedFusion", fusion).weight.data.mul_(scale)
         l2 = alphas.repeat_interleave(folds) / flat.sum(dim=1)
-        return FusionStack(fusions, self.examples, flat, l2, alike=folds, anchored=self.first is not None)
+        return _FusionStack(fusions, self.examples, flat, l2, alike=folds, anchored=self.first is not None)
 
     def _linear(self, counts: Tensor, alphas: Tensor, folds: int) -> Tensor:
         """Return the best stem weights `(split * fold, stem)` on inner folds, with penalties `(split,)`."""
         weights = counts.new_zeros(len(counts), self.deltas.shape[1])
-        if self.first is not None:
-            return weights
         penalties = alphas.repeat_interleave(folds)
-        for alpha in penalties.unique():  # type: ignore[no-untyped-call]
-            rows = penalties == alpha
-            one = alpha.unsqueeze(0)
-            fits = fit_weights(self.deltas, self.examples.target, counts[rows], one, loss=self.examples.loss)
-            weights[rows] = fits.weights[:, 0]
+        for alpha in penalties.unique() if self.first is None else ():  # type: ignore[no-untyped-call]
+            rows, target, loss = penalties == alpha, self.examples.target, self.examples.loss
+            weights[rows] = fit_weights(self.deltas, target, counts[rows], alpha[None], loss=loss).weights[:, 0]
         return weights
 
 
-def _choose_stop(stack: FusionStack, counts: Tensor, held: Tensor, rule: FitSettings) -> Tensor:
+def _choose_stop(stack: _FusionStack, counts: Tensor, held: Tensor, rule: FitSettings) -> Tensor:
     """Return the step `(split,)` that each split's inner folds choose."""
     loss, target = stack.examples.loss, stack.examples.target
     values = torch.stack(
@@ -353,13 +459,10 @@ def _inner_folds(train: Tensor, rule: FitSettings, groups: Tensor | None = None)
 
 def _joined(parts: Sequence[FusionFits]) -> FusionFits:
     """Join the fits of some splits to those of all."""
-    return FusionFits(
-        preference=torch.cat([part.preference for part in parts]),
-        state={name: torch.cat([part.state[name] for part in parts]) for name in parts[0].state},
-        stopped_at=torch.cat([part.stopped_at for part in parts]),
-        linear=torch.cat([part.linear for part in parts]),
-        alphas=torch.cat([part.alphas for part in parts]),
-    )
+    names = ("preference", "stopped_at", "linear", "alphas")
+    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    state = {name: torch.cat([part.state[name] for part in parts]) for name in parts[0].state}
+    return FusionFits(state=state, **columns)
 
 
 def _check(triplets: int, train: Tensor, rule: FitSettings) -> None:

@@ -56,12 +56,7 @@ class VoteModel:
     alphas: Sequence[float] = ALPHAS
 
     def fit(self, embedded: EmbeddedTriplets, splits: Splits) -> SplitFits:
-        """Fit the weights to every train part, with the penalty that leave-one-out chooses within it.
-
-        Raises:
-            ConfigError: If a penalty is out of range.
-            TripletError: If the target needs graded answers and there are none.
-        """
+        """Fit the weights to every train part, with the penalty that leave-one-out chooses within it."""
         target, weight = self.targets(embedded)
         members = torch.from_numpy(splits.train).double()
         counts = members * weight
@@ -89,11 +84,8 @@ VOTE_MODELS: Final = (
 def distinct_vote_models(embedded: EmbeddedTriplets, *, alphas: Sequence[float] = ALPHAS) -> list[VoteModel]:
     """Return the `VOTE_MODELS` that differ, on these triplets, from ridge on majorities and from each other.
 
-    Models coincide where all triplets have equally many votes, or where nobody was asked for a grade.
-
-    Args:
-        embedded: The triplets.
-        alphas: Penalties to choose from; only those above 0 are used, as the logistic loss may have no minimum at 0.
+    Models coincide where all triplets have equally many votes, or where nobody was asked for a grade. Only penalties
+    above 0 are used, as the logistic loss may have no minimum at 0.
     """
     penalties = tuple(alpha for alpha in alphas if alpha > 0.0) or ALPHAS
 
@@ -113,16 +105,7 @@ def distinct_vote_models(embedded: EmbeddedTriplets, *, alphas: Sequence[float] 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NewtonFit:
-    """Stem weights that minimise a convex loss on subsets of the triplets, for every penalty.
-
-    Attributes:
-        features: Stem features `(triplet, stem)` with their products.
-        target: `(triplet,)` targets.
-        counts: `(subset, triplet)` weight of each triplet in each subset.
-        alphas: `(alpha,)` penalties.
-        weights: `(subset, alpha, stem)` fitted weights.
-        loss: The loss.
-    """
+    """Stem weights that minimise a convex loss on subsets of the triplets, for every penalty; as `RidgeFit`."""
 
     features: RowProducts
     target: Tensor
@@ -162,9 +145,6 @@ def fit_weights(
         counts: `(subset, triplet)` weight of each triplet in each subset; 0: it is not in it.
         alphas: `(alpha,)` penalties; positive, unless the loss is the squared error.
         loss: Loss to minimise; default: the squared error.
-
-    Returns:
-        The fits, float64.
 
     Raises:
         ConfigError: If a penalty is out of range, or so small that no minimum is found.

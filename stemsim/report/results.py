@@ -19,7 +19,7 @@ from stemsim.analysis.leakage import Leakage
 from stemsim.analysis.perspectives import Perspectives
 from stemsim.errors import ResultsError
 from stemsim.evaluation import Comparison, CrossValidation, ModelScores
-from stemsim.evaluation.ceiling import CeilingShare
+from stemsim.evaluation.agreement import CeilingShare
 from stemsim.evaluation.comparison import PairedDifference
 from stemsim.triplets import TEST_TYPES
 

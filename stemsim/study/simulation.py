@@ -187,10 +187,8 @@ def draw_triplets(settings: StudySettings, experiments: int, triplets: int, rng:
 def impressions(triplets: SongTriplets, truth: Truth) -> FloatArray:
     """Return how much closer A seems than B by each stem, before listeners weight the stems.
 
-    Args:
-        triplets: The triplets.
-        truth: `linear`: the stem features. `saturating`: differences of a logistic function of the cosines.
-            `loudness`: the stem features, all but the mix weighted by the stem's share of X's power.
+    Linear listeners follow the stem features, saturating ones differences of a logistic function of the cosines, and
+    others the stem features, all but the mix weighted by the stem's share of X's power.
 
     Returns:
         `(experiment, triplet, stem + 1)`, the hidden part last; 0 where a stem is silent.

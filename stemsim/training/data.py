@@ -3,7 +3,7 @@
 import logging
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, Self, cast
+from typing import Final, Literal, NamedTuple, cast
 
 import lightning
 import numpy as np
@@ -56,17 +56,6 @@ class TripletBatch(NamedTuple):
     votes: Tensor
     test_type: Tensor
     row: Tensor
-
-    @classmethod
-    def of(
-        cls, embedded: EmbeddedTriplets, rows: Tensor, target: TargetKind = "majority", *, vote_weighted: bool = False
-    ) -> Self:
-        """Gather some rows `(batch,)` of a triplet table; `vote_weighted` weights them by their number of votes."""
-        targets = embedded.target(target)
-        weights = embedded.vote_weights() if vote_weighted else torch.ones_like(targets)
-        test_types = torch.tensor([TEST_TYPES.index(kind) for kind in embedded.triplets.test_type[rows.numpy()]])
-        votes = torch.from_numpy(embedded.triplets.votes)[rows]
-        return cls(*embedded.roles(rows), targets[rows], weights[rows], votes, test_types, rows)
 
 
 class TripletDataModule(lightning.LightningDataModule):
@@ -213,7 +202,12 @@ class TripletDataModule(lightning.LightningDataModule):
 
     def batch(self, rows: Tensor) -> TripletBatch:
         """Return some rows `(n,)` of the table as one batch."""
-        return TripletBatch.of(self.embedded, rows, self.target, vote_weighted=self.vote_weighted_loss)
+        embedded, triplets = self.embedded, self.embedded.triplets
+        targets = embedded.target(self.target)
+        weights = embedded.vote_weights() if self.vote_weighted_loss else torch.ones_like(targets)
+        test_types = torch.tensor([TEST_TYPES.index(kind) for kind in triplets.test_type[rows.numpy()]])
+        votes = torch.from_numpy(triplets.votes)[rows]
+        return TripletBatch(*embedded.roles(rows), targets[rows], weights[rows], votes, test_types, rows)
 
     def _loader(self, rows: Tensor, *, shuffle: bool = False) -> DataLoader[int]:
         size = self.batch_size or len(rows)

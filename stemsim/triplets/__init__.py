@@ -6,9 +6,8 @@ from stemsim.lazy import lazy_names
 from stemsim.triplets.table import PERSPECTIVES, QUESTIONS, TARGETS, TEST_TYPES, TargetKind, TestType, Triplets
 
 if TYPE_CHECKING:
-    from stemsim.triplets.embedded import EmbeddedTriplets
+    from stemsim.triplets.embedded import EmbeddedTriplets, TripletReader
     from stemsim.triplets.inst_sim_abx import InstSimABX
-    from stemsim.triplets.reader import TripletReader
     from stemsim.triplets.songs import SameSong, SimulatedListeners
 
 __all__ = [
@@ -33,6 +32,6 @@ __getattr__ = lazy_names(  # `stemsim votes` reads tables only, and needs no tor
         "InstSimABX": "inst_sim_abx",
         "SameSong": "songs",
         "SimulatedListeners": "songs",
-        "TripletReader": "reader",
+        "TripletReader": "embedded",
     },
 )

@@ -2,14 +2,14 @@
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from stemsim.audio import is_audio_path
 from stemsim.errors import ConfigError, DataNotFoundError, TripletError
+from stemsim.triplets.embedded import TripletReader
 from stemsim.triplets.inst_sim_abx_answers import INSTRUMENTS, Answers, read_answers
-from stemsim.triplets.reader import TripletReader
 from stemsim.triplets.table import QUESTIONS, TEST_TYPES, TestType, Triplets, question_index
 
 __all__ = ["InstSimABX"]
@@ -23,6 +23,7 @@ _SLAKH: Final = (
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, eq=False)
 class InstSimABX(TripletReader):
     """The listening test Inst-Sim-ABX (Hashizume and Toda, arXiv:2502.02138), with audio cut from Slakh2100.
 
@@ -45,34 +46,26 @@ class InstSimABX(TripletReader):
             thresholds are those of its answers.
     """
 
-    def __init__(
-        self,
-        root: str | Path,
-        slakh: str | Path | None = None,
-        instrument: str | None = "mix",
-        test_type: TestType | None = None,
-        min_agreement: float = 0.8,
-        min_votes: int = 1,
-        screen: bool = False,
-        pool: bool = False,
-        question: str = "overall",
-    ) -> None:
-        if instrument not in (None, *INSTRUMENTS) or test_type not in (None, *TEST_TYPES):
+    root: str | Path
+    slakh: str | Path | None = None
+    instrument: str | None = "mix"
+    test_type: TestType | None = None
+    min_agreement: float = 0.8
+    min_votes: int = 1
+    screen: bool = False
+    pool: bool = False
+    question: str = "overall"
+
+    def __post_init__(self) -> None:
+        """Verify instrument, test type and question."""
+        if self.instrument not in (None, *INSTRUMENTS) or self.test_type not in (None, *TEST_TYPES):
+            available = f"the instruments {', '.join(INSTRUMENTS)} and the test types {', '.join(TEST_TYPES)}"
             msg = (
-                f"Inst-Sim-ABX has the instruments {', '.join(INSTRUMENTS)} and the test types "
-                f"{', '.join(TEST_TYPES)}; got {instrument!r} and {test_type!r}. Choose one of these, or null for all."
+                f"Inst-Sim-ABX has {available}; got {self.instrument!r} and {self.test_type!r}. Choose one of these, "
+                "or null for all."
             )
             raise ConfigError(msg)
-        question_index(question)
-        self.root = Path(root)
-        self.slakh = None if slakh is None else Path(slakh)
-        self.instrument = instrument
-        self.test_type: TestType | None = test_type
-        self.min_agreement = min_agreement
-        self.min_votes = min_votes
-        self.screen = screen
-        self.pool = pool
-        self.question = question
+        question_index(self.question)
 
     def read(self) -> Triplets:
         """Count the votes, keep the triplets that meet all conditions, and find their tracks."""
@@ -115,7 +108,7 @@ class InstSimABX(TripletReader):
 
     def _find_mixes(self, tracks: Iterable[str]) -> dict[str, Path]:
         """Return the file of the mix of each track, in the Slakh2100 folder or in its subfolders."""
-        slakh, needed = self.slakh, sorted(set(tracks))
+        slakh, needed = None if self.slakh is None else Path(self.slakh), sorted(set(tracks))
         folders: list[Path] = []
         if slakh is not None and slakh.is_dir():  # a subfolder may hold tracks if it is not one itself
             subfolders = [path for path in sorted(slakh.iterdir()) if not path.name.startswith(("Track", "."))]

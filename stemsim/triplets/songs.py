@@ -9,8 +9,7 @@ from stemsim.audio import Segment, SongFolder, segment_windows
 from stemsim.embedding import StemEmbedder
 from stemsim.errors import TripletError
 from stemsim.stems import StemLayout
-from stemsim.triplets.embedded import EmbeddedTriplets
-from stemsim.triplets.reader import TripletReader
+from stemsim.triplets.embedded import EmbeddedTriplets, TripletReader
 from stemsim.triplets.table import PERSPECTIVES, FloatArray, IntArray, Triplets
 
 __all__ = ["SameSong", "SimulatedListeners", "SongWindows"]
@@ -93,6 +92,7 @@ class SongWindows:
         raise TripletError(msg)
 
 
+@dataclass(frozen=True, eq=False)
 class SameSong(TripletReader):
     """XYC triplets on the assumption that two segments of one song are closer than segments of two songs.
 
@@ -106,17 +106,17 @@ class SameSong(TripletReader):
         seed: Seed of the draw.
     """
 
-    def __init__(
-        self, songs: SongFolder, triplets: int = 1000, duration: float = 5.0, hop: float | None = None, seed: int = 0
-    ) -> None:
-        if triplets < 1:
-            msg = f"`triplets` must be at least 1, got {triplets}."
+    songs: SongFolder
+    triplets: int = 1000
+    duration: float = 5.0
+    hop: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Verify ranges."""
+        if self.triplets < 1:
+            msg = f"`triplets` must be at least 1, got {self.triplets}."
             raise TripletError(msg)
-        self.songs = songs
-        self.triplets = triplets
-        self.duration = duration
-        self.hop = hop
-        self.seed = seed
 
     def read(self) -> Triplets:
         """Draw the triplets."""
@@ -126,6 +126,7 @@ class SameSong(TripletReader):
         return windows.table(rows, 0, np.tile([1, 0], (len(rows), 1)), "same-song triplets of")
 
 
+@dataclass(frozen=True, eq=False)
 class SimulatedListeners(TripletReader):
     """Triplets drawn from songs, with votes of simulated listeners whose stem weights are known.
 
@@ -152,46 +153,37 @@ class SimulatedListeners(TripletReader):
             Inst-Sim-ABX on mixes.
     """
 
-    def __init__(
-        self,
-        songs: SongFolder,
-        weights: dict[str, float],
-        triplets: int = 600,
-        xab_fraction: float = 0.5,
-        listeners: int = 9,
-        noise: float = 0.5,
-        min_agreement: float = 0.0,
-        duration: float = 5.0,
-        hop: float | None = None,
-        seed: int = 0,
-        perspectives: dict[str, dict[str, float]] | None = None,
-        sure_from: float = 2.5,
-    ) -> None:
-        if triplets < 1 or listeners < 1 or noise < 0.0 or not 0.0 <= xab_fraction <= 1.0 or not any(weights.values()):
+    songs: SongFolder
+    weights: dict[str, float]
+    triplets: int = 600
+    xab_fraction: float = 0.5
+    listeners: int = 9
+    noise: float = 0.5
+    min_agreement: float = 0.0
+    duration: float = 5.0
+    hop: float | None = None
+    seed: int = 0
+    perspectives: dict[str, dict[str, float]] | None = None
+    sure_from: float = 2.5
+
+    def __post_init__(self) -> None:
+        """Verify ranges, weights and perspectives."""
+        counts = self.triplets >= 1 and self.listeners >= 1 and any(self.weights.values())
+        if not counts or self.noise < 0.0 or not 0.0 <= self.xab_fraction <= 1.0:
+            given = f"{self.triplets}, {self.listeners}, {self.weights}, {self.noise} and {self.xab_fraction}"
             msg = (
                 "Simulated listeners need at least one triplet, listener and weight other than 0, noise of at least 0, "
-                f"and a share of XAB in [0, 1]; got {triplets}, {listeners}, {weights}, {noise} and {xab_fraction}."
+                f"and a share of XAB in [0, 1]; got {given}."
             )
             raise TripletError(msg)
-        asked = {} if perspectives is None else perspectives
-        if not set(asked) <= set(PERSPECTIVES) or not all(map(any, map(dict.values, asked.values()))) or sure_from < 0:
+        asked = self.perspectives or {}
+        heard = all(any(weights.values()) for weights in asked.values())
+        if not set(asked) <= set(PERSPECTIVES) or not heard or self.sure_from < 0:
             msg = (
                 f"Simulated listeners can be asked about {', '.join(PERSPECTIVES)}, each with a weight other than 0, "
-                f"and `sure_from` must not be negative; got {asked} and {sure_from}."
+                f"and `sure_from` must not be negative; got {asked} and {self.sure_from}."
             )
             raise TripletError(msg)
-        self.songs = songs
-        self.weights = dict(weights)
-        self.perspectives = {name: dict(asked[name]) for name in PERSPECTIVES if name in asked}
-        self.sure_from = sure_from
-        self.triplets = triplets
-        self.xab_fraction = xab_fraction
-        self.listeners = listeners
-        self.noise = noise
-        self.min_agreement = min_agreement
-        self.duration = duration
-        self.hop = hop
-        self.seed = seed
 
     def read(self) -> Triplets:
         """Draw the triplets, without votes: listeners vote on the embedded segments, in `embed`."""
@@ -221,7 +213,8 @@ class SimulatedListeners(TripletReader):
 
     def _voted(self, embedder: StemEmbedder) -> dict[str, EmbeddedTriplets]:
         """Return the triplets on which enough listeners agree, by question."""
-        asked = {"overall": self.weights, **self.perspectives}
+        perspectives = self.perspectives or {}
+        asked = {"overall": self.weights} | {name: perspectives[name] for name in PERSPECTIVES if name in perspectives}
         truths = {question: _truth(weights, embedder.stems) for question, weights in asked.items()}
         rng = np.random.default_rng(self.seed)
         silent = EmbeddedTriplets.of(self._drawn(rng), embedder)
