@@ -416,7 +416,7 @@ class TestNothingTwice:
         found = compare_perspectives(result, {"overall": embedded, "rhythm": embedded.select(np.arange(200))})
         assert draws == {("stratified", 240): 1, ("grouped", 240): 1, ("stratified", 200): 1}
         assert set(solves.values()) == {1}
-        assert [fit.result is result for fit in found.fits] == [True, False]
+        assert [one is result for one in found.results.values()] == [True, False]
         assert summary.leakage is not None
         assert summary.nested is not None
 

@@ -12,6 +12,7 @@ parts is one sum over triplets, in which errors that the fits have in common can
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -21,63 +22,16 @@ from scipy.special import stdtr
 from stemsim.analysis.intervals import influence
 from stemsim.errors import SplitError, TripletError
 from stemsim.evaluation import CrossValidation, Splits, cross_validate
-from stemsim.evaluation.agreement import CeilingShare, share_of_ceiling
 from stemsim.evaluation.clusters import cluster_robust_variance, interval_reach
 from stemsim.evaluation.comparison import format_p
 from stemsim.regression import fit_ridge
-from stemsim.stems import StemLayout
 from stemsim.triplets import EmbeddedTriplets, Triplets
 from stemsim.triplets.table import BoolArray, FloatArray, IntArray
 
-__all__ = ["PerspectiveDifference", "PerspectiveFit", "Perspectives", "compare_perspectives"]
+__all__ = ["Perspectives", "compare_perspectives"]
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PerspectiveFit:
-    """Fit to the votes on one question.
-
-    Attributes:
-        question: `overall`, `timbre`, `rhythm` or `melody`.
-        answers: Number of answers to the triplets with a majority on it.
-        part: `(stem,)` part of each stem; the squares add up to 1.
-        standard_error: `(stem,)`; infinite where the triplets do not determine a part.
-        lower: `(stem,)` lower ends of the intervals.
-        upper: `(stem,)` upper ends.
-        result: Cross-validation against the majority on this question.
-        share: Ridge regression as a share of the ceiling; None where no triplet has two answers.
-        true_part: `(stem,)` the parts of simulated listeners; None if they were real.
-    """
-
-    question: str
-    answers: int
-    part: FloatArray
-    standard_error: FloatArray
-    lower: FloatArray
-    upper: FloatArray
-    result: CrossValidation
-    share: CeilingShare | None
-    true_part: FloatArray | None
-
-
-@dataclass(frozen=True, slots=True)
-class PerspectiveDifference:
-    """Part of a stem for one perspective, less its part overall.
-
-    Attributes:
-        question: The perspective.
-        stem: The stem.
-        value: The difference of the parts.
-        lower: Lower end of its interval.
-        upper: Upper end.
-        adjusted_p_value: Two-sided, of no difference, after Holm's correction for all differences.
-    """
-
-    question: str
-    stem: str
-    value: float
-    lower: float
-    upper: float
-    adjusted_p_value: float
+_DIFFERENCE: Final = ("less_overall", "difference_lower", "difference_upper", "adjusted_p")
+_COLUMNS: Final = ("question", "stem", "part", "standard_error", "lower", "upper", "true_part", *_DIFFERENCE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,51 +39,48 @@ class Perspectives:
     """Fits to all questions, side by side.
 
     Attributes:
-        stems: Stem layout.
-        source: Source of the triplets.
-        fits: One for each question, `overall` first.
-        differences: Of every stem and perspective from overall, where both are determined.
+        table: One row for each `question` and `stem`: its `part`, with `standard_error` (infinite where the triplets do
+            not determine the part) and the ends `lower` and `upper` of its interval; `true_part`, of simulated
+            listeners; and for perspectives, where both are determined, the difference `less_overall` from the part
+            overall, with the ends of its interval, `difference_lower` and `difference_upper`, and `adjusted_p`,
+            two-sided, of no difference, after Holm's correction for all differences. NaN where there is no value.
+        results: Cross-validation against the majorities on each question, `overall` first.
         left_out: Reason why a question was left out, by question.
         level: Nominal coverage of each interval by itself.
     """
 
-    stems: StemLayout
-    source: str
-    fits: tuple[PerspectiveFit, ...]
-    differences: tuple[PerspectiveDifference, ...]
+    table: pd.DataFrame
+    results: Mapping[str, CrossValidation]
     left_out: Mapping[str, str]
     level: float
-
-    def frame(self) -> pd.DataFrame:
-        """Return one row for each question and stem: part, interval, true part, and difference from overall."""
-        found = {(one.question, one.stem): one for one in self.differences}
-        rows = []
-        for fit in self.fits:
-            for index, stem in enumerate(self.stems):
-                row: dict[str, str | float] = {"question": fit.question, "stem": stem}
-                row |= {name: getattr(fit, name)[index] for name in ("part", "standard_error", "lower", "upper")}
-                if fit.true_part is not None:
-                    row["true_part"] = fit.true_part[index]
-                if (one := found.get((fit.question, stem))) is not None:
-                    row |= {"less_overall": one.value, "difference_lower": one.lower, "difference_upper": one.upper}
-                    row["adjusted_p"] = one.adjusted_p_value
-                rows.append(row)
-        return pd.DataFrame(rows)
 
     @property
     def sentences(self) -> list[str]:
         """The findings in words."""
-        said = [_sentence(fit, self.stems) for fit in self.fits]
-        significant = [one for one in self.differences if one.adjusted_p_value < 1.0 - self.level]
+        differences = self.table[self.table["adjusted_p"].notna()].sort_values("adjusted_p", kind="stable")
+        significant = differences[differences["adjusted_p"] < 1.0 - self.level]
+        said = [self._about(question) for question in self.results]
         said += [
-            f"{one.stem} counts {'more' if one.value > 0.0 else 'less'} for {one.question} than overall: "
-            f"{one.value:+.2f}, {100 * self.level:g} % interval [{one.lower:.2f}, {one.upper:.2f}], Holm-adjusted p "
-            f"{format_p(one.adjusted_p_value)}."
-            for one in sorted(significant, key=lambda one: one.adjusted_p_value)
+            f"{row.stem} counts {'more' if row.less_overall > 0.0 else 'less'} for {row.question} than overall: "
+            f"{row.less_overall:+.2f}, {100 * self.level:g} % interval [{row.difference_lower:.2f}, "
+            f"{row.difference_upper:.2f}], Holm-adjusted p {format_p(row.adjusted_p)}."
+            for row in significant.itertuples()
         ]
-        if self.differences and not significant:
+        if len(differences) and not len(significant):
             said.append("No stem counts significantly differently for a perspective than overall.")
         return [*said, *(f"{question} is left out: {reason}" for question, reason in self.left_out.items())]
+
+    def _about(self, question: str) -> str:
+        rows = self.table[(self.table["question"] == question)].sort_values("part", key=lambda part: -part.abs())
+        parts = [
+            f"{row.stem} {row.part:.2f} [{row.lower:.2f}, {row.upper:.2f}]"
+            for row in rows[(rows["lower"] > 0.0) | (rows["upper"] < 0.0)].itertuples()
+        ]
+        result = self.results[question]
+        ceiling = 100 * result.ceiling.mean
+        beside = f", one listener with the others on {ceiling:.1f} %" if np.isfinite(ceiling) else ""
+        named = ", ".join(parts) or "no stem has a significant part"
+        return f"{question}: {named}; ridge agrees on {100 * result['ridge'].mean:.1f} %{beside}."
 
 
 def compare_perspectives(
@@ -161,27 +112,31 @@ def compare_perspectives(
     scale = _feature_scale(tables, question)
     ends = np.cumsum([len(one) for one in tables])
     parts: dict[str, _Parts] = {}
-    fits: list[PerspectiveFit] = []
+    results: dict[str, CrossValidation] = {}
     left_out: dict[str, SplitError | TripletError] = {}
     for (name, embedded), end in zip(asked.items(), ends, strict=True):
         rows = slice(end - len(embedded), end)
         try:
             one = _fit_parts(embedded, scale, question[rows], tracks[rows])
-            fits.append(_described(name, one, _cross_validated(embedded, result), scale, level))
+            results[name] = _cross_validated(embedded, result)
         except (TripletError, SplitError) as error:
             left_out[name] = error
         else:
             parts[name] = one
-    if not fits:
+    if not parts:
         raise next(iter(left_out.values()))
-    return Perspectives(
-        stems=result.stems,
-        source=tables[0].triplets.source,
-        fits=tuple(fits),
-        differences=_differences(parts, result.stems, level),
-        left_out={name: str(error) for name, error in left_out.items()},
-        level=level,
-    )
+    columns = []
+    for name, one in parts.items():
+        columns.append(pd.DataFrame({"question": name, "stem": result.stems, **_described(one, level)}))
+        if (truth := asked[name].triplets.true_weights) is not None:
+            true_part = np.array(list(truth.values())) * scale
+            columns[-1]["true_part"] = true_part / (np.linalg.norm(true_part) or 1.0)
+        if "overall" in parts and name != "overall":
+            columns[-1] = columns[-1].assign(**_difference(one, parts["overall"], level))
+    table = pd.concat(columns).reindex(columns=_COLUMNS)
+    compared = table["adjusted_p"].notna()
+    table.loc[compared, "adjusted_p"] = _holm(table.loc[compared, "adjusted_p"].to_numpy())
+    return Perspectives(table, results, {name: str(error) for name, error in left_out.items()}, level)
 
 
 def _cross_validated(embedded: EmbeddedTriplets, result: CrossValidation) -> CrossValidation:
@@ -242,28 +197,21 @@ def _fit_parts(embedded: EmbeddedTriplets, scale: FloatArray, question: IntArray
     return _Parts(part, errors @ across, fit.undetermined.numpy(), question, tracks)
 
 
-def _described(
-    question: str, parts: _Parts, result: CrossValidation, scale: FloatArray, level: float
-) -> PerspectiveFit:
-    """Return the fit to one question with its intervals."""
-    triplets = result.embedded.triplets
+def _described(parts: _Parts, level: float) -> dict[str, FloatArray]:
+    """Return the parts of one question with their intervals."""
     error, clusters = _error(parts)
     reach = interval_reach(level, clusters) * error
-    true_part = None
-    if triplets.true_weights is not None:
-        true_part = np.array(list(triplets.true_weights.values())) * scale
-        true_part = true_part / (np.linalg.norm(true_part) or 1.0)
-    return PerspectiveFit(
-        question=question,
-        answers=int(triplets.votes.sum()),
-        part=parts.part,
-        standard_error=error,
-        lower=parts.part - reach,
-        upper=parts.part + reach,
-        result=result,
-        share=share_of_ceiling(result, result["ridge"], level=level),
-        true_part=true_part,
-    )
+    return {"part": parts.part, "standard_error": error, "lower": parts.part - reach, "upper": parts.part + reach}
+
+
+def _difference(parts: _Parts, overall: _Parts, level: float) -> dict[str, FloatArray]:
+    """Return the differences of parts from those overall, where both are determined, and their p-values."""
+    error, clusters = _error(parts, overall)
+    gap = np.where(np.isfinite(error), parts.part - overall.part, np.nan)
+    reach = interval_reach(level, clusters) * error
+    ratio = np.divide(-np.abs(gap), error, out=np.zeros_like(gap), where=error > 0.0)  # without error, p is 1
+    ends = {"difference_lower": gap - reach, "difference_upper": gap + reach}
+    return {"less_overall": gap, **ends, "adjusted_p": 2.0 * stdtr(clusters - 1, ratio)}
 
 
 def _error(parts: _Parts, less: _Parts | None = None) -> tuple[FloatArray, int]:
@@ -279,39 +227,9 @@ def _error(parts: _Parts, less: _Parts | None = None) -> tuple[FloatArray, int]:
     return np.where(undetermined, np.inf, error), len(np.unique(tracks))
 
 
-def _differences(parts: Mapping[str, _Parts], stems: StemLayout, level: float) -> tuple[PerspectiveDifference, ...]:
-    """Compare every perspective with overall, stem by stem."""
-    found: list[tuple[str, str, float, float, float]] = []
-    p_values: list[float] = []
-    overall = parts.get("overall")
-    for question, one in parts.items():
-        if overall is None or one is overall:
-            continue
-        error, clusters = _error(one, overall)
-        for index in np.flatnonzero(np.isfinite(error)):
-            value = float(one.part[index] - overall.part[index])
-            reach = interval_reach(level, clusters) * float(error[index])
-            found.append((question, stems[index], value, value - reach, value + reach))
-            p_values.append(2.0 * float(stdtr(clusters - 1, -abs(value) / error[index])) if error[index] else 1.0)
-    adjusted = _holm(np.array(p_values))
-    return tuple(PerspectiveDifference(*one, float(p_value)) for one, p_value in zip(found, adjusted, strict=True))
-
-
 def _holm(p_values: FloatArray) -> FloatArray:
     """Adjust p-values `(test,)` for their number (Holm, Scandinavian Journal of Statistics 6, 1979)."""
     order = np.argsort(p_values)
     adjusted = np.empty_like(p_values)
     adjusted[order] = np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1)).clip(max=1.0)
     return adjusted
-
-
-def _sentence(fit: PerspectiveFit, stems: StemLayout) -> str:
-    parts = [
-        f"{stems[index]} {fit.part[index]:.2f} [{fit.lower[index]:.2f}, {fit.upper[index]:.2f}]"
-        for index in np.argsort(-np.abs(fit.part))
-        if fit.lower[index] > 0.0 or fit.upper[index] < 0.0
-    ]
-    ceiling = fit.result.ceiling.mean
-    beside = f", one listener with the others on {100 * ceiling:.1f} %" if np.isfinite(ceiling) else ""
-    named = ", ".join(parts) or "no stem has a significant part"
-    return f"{fit.question}: {named}; ridge agrees on {100 * fit.result['ridge'].mean:.1f} %{beside}."

@@ -409,23 +409,22 @@ class PerspectivesResults(Results):
     @classmethod
     def of(cls, found: Perspectives) -> Self:
         """Return the results of the analysis."""
-        rows = found.frame().to_dict("records")
+        rows = found.table.to_dict("records")
         questions = {
-            fit.question: QuestionResult(
-                triplets=len(fit.result.embedded),
-                answers=fit.answers,
-                share_of_ceiling=math.nan if fit.share is None else fit.share.share,
-                by_stem={
-                    row["stem"]: PartOfStem.model_validate(row) for row in rows if row["question"] == fit.question
-                },
-                models=tuple(ModelResult.of(model, fit.result) for model in fit.result.models),
+            question: QuestionResult(
+                triplets=len(result.embedded),
+                answers=int(result.embedded.triplets.votes.sum()),
+                share_of_ceiling=result.share_of_ceiling(result["ridge"]),
+                by_stem={row["stem"]: PartOfStem.model_validate(row) for row in rows if row["question"] == question},
+                models=tuple(ModelResult.of(model, result) for model in result.models),
             )
-            for fit in found.fits
+            for question, result in found.results.items()
         }
+        first = next(iter(found.results.values()))
         return cls(
-            source=found.source,
-            simulated=found.fits[0].result.embedded.triplets.simulated,
-            stems=found.stems,
+            source=first.embedded.triplets.source,
+            simulated=first.embedded.triplets.simulated,
+            stems=first.stems,
             level=found.level,
             questions=questions,
             left_out=found.left_out,
