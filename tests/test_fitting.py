@@ -261,7 +261,7 @@ class TestFusions:
         embedded = listening_test(saturating, noise=0.2, triplets=80)
         splits, target = splits_of(embedded, 2), embedded.target()
         train = masks(splits)
-        fits, folds = fit_fusions(kind, embedded, train, settings=SMALL), _inner_folds(train, SMALL)
+        fits, folds = fit_fusions(FusionModel("", kind, settings=SMALL), embedded, train), _inner_folds(train, SMALL)
         ridge = cross_validate(embedded, splits)["ridge"]
         np.testing.assert_array_equal(fits.alphas, ridge.alphas)
         np.testing.assert_allclose(fits.linear, ridge.weights, atol=1e-12)
@@ -286,7 +286,7 @@ class TestFusions:
         still = FusionModel(name, KINDS[name], settings=FitSettings(steps=0)).fit(embedded, splits)
         ridge = cross_validate(embedded, splits)["ridge"].weights @ embedded.deltas.numpy().T
         np.testing.assert_allclose(still.preference, ridge, atol=1e-10, rtol=1e-9)
-        fits = fit_fusions(KINDS[name], embedded, masks(splits), settings=FitSettings(steps=5, folds=0))
+        fits = fit_fusions(FusionModel(name, KINDS[name], settings=FitSettings(5, folds=0)), embedded, masks(splits))
         fusion = KINDS[name](list(embedded.stems))
         fusion.load_state_dict({key: values[2] for key, values in fits.state.items()})
         with torch.no_grad():
@@ -298,7 +298,9 @@ class TestFusions:
         train, table = masks(splits_of(embedded, 1)), embedded.triplets
         votes = np.where(train[0].numpy()[:, None], table.votes, table.votes[:, ::-1])
         other = replace(embedded, triplets=replace(table, votes=votes))
-        first, second = (fit_fusions(SplineFusion, one, train, settings=SMALL) for one in (embedded, other))
+        first, second = (
+            fit_fusions(FusionModel("", SplineFusion, settings=SMALL), one, train) for one in (embedded, other)
+        )
         assert torch.equal(first.preference, second.preference)
         assert int(first.stopped_at) == int(second.stopped_at)
 
@@ -348,9 +350,9 @@ class TestFusions:
         train = masks(splits_of(embedded))
         for wrong in (train.T, train.double()):
             with pytest.raises(ConfigError, match=r"Expected train parts \(split, 80\) of bool"):
-                fit_fusions(SplineFusion, embedded, wrong)
+                fit_fusions(FusionModel("", SplineFusion), embedded, wrong)
         with pytest.raises(SplitError, match="fewer"):
-            fit_fusions(SplineFusion, embedded, torch.zeros_like(train))
+            fit_fusions(FusionModel("", SplineFusion), embedded, torch.zeros_like(train))
         with pytest.raises(ConfigError, match="learning rate above 0"):
             FitSettings(learning_rate=0.0)
         with pytest.raises(ConfigError, match="0 folds or at least 2"):
@@ -476,7 +478,9 @@ class TestPretraining:
     def test_its_weights_are_those_of_the_linear_fusion_and_other_triplets_are_refused(self):
         songs, rule = world(2, 200, same_song=True), FitSettings(steps=3, folds=0)
         everything = torch.ones(1, 200, dtype=torch.bool)
-        alone = fit_fusions(LinearFusion, songs, everything, settings=FitSettings(steps=0)).state["weight"][0]
+        alone = fit_fusions(FusionModel("", LinearFusion, settings=FitSettings(0)), songs, everything).state["weight"][
+            0
+        ]
         torch.testing.assert_close(pretrain(SplineFusion, songs, settings=rule).weights, alone)
         with pytest.raises(TripletError, match="same-song triplets"):
             pretrain(LinearFusion, world(4, 60))
@@ -485,7 +489,7 @@ class TestPretraining:
         state = pretrain(SplineFusion, world(2, 200, same_song=True), settings=FitSettings(steps=5, folds=0)).state
         votes, train = world(3, 80), torch.rand(2, 80) < 0.7
         rule = FitSettings(steps=3, folds=0, learning_rate=1e-9)
-        fits = fit_fusions(SplineFusion, votes, train, settings=rule, start=state, alphas=[1e6])
+        fits = fit_fusions(FusionModel("", SplineFusion, [1e6], rule, start=state), votes, train)
         fusion, target = SplineFusion(LAYOUT), votes.target()
         fusion.load_state_dict(state)
         with torch.no_grad():

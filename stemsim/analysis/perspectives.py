@@ -61,10 +61,10 @@ class Perspectives:
         significant = differences[differences["adjusted_p"] < 1.0 - self.level]
         said = [self._about(question) for question in self.results]
         said += [
-            f"{row.stem} counts {'more' if row.less_overall > 0.0 else 'less'} for {row.question} than overall: "
-            f"{row.less_overall:+.2f}, {100 * self.level:g} % interval [{row.difference_lower:.2f}, "
-            f"{row.difference_upper:.2f}], Holm-adjusted p {format_p(row.adjusted_p)}."
-            for row in significant.itertuples()
+            f"{row['stem']} counts {'more' if row['less_overall'] > 0.0 else 'less'} for {row['question']} than "
+            f"overall: {row['less_overall']:+.2f}, {100 * self.level:g} % interval [{row['difference_lower']:.2f}, "
+            f"{row['difference_upper']:.2f}], Holm-adjusted p {format_p(row['adjusted_p'])}."
+            for row in significant.to_dict("records")
         ]
         if len(differences) and not len(significant):
             said.append("No stem counts significantly differently for a perspective than overall.")
@@ -73,8 +73,8 @@ class Perspectives:
     def _about(self, question: str) -> str:
         rows = self.table[(self.table["question"] == question)].sort_values("part", key=lambda part: -part.abs())
         parts = [
-            f"{row.stem} {row.part:.2f} [{row.lower:.2f}, {row.upper:.2f}]"
-            for row in rows[(rows["lower"] > 0.0) | (rows["upper"] < 0.0)].itertuples()
+            f"{row['stem']} {row['part']:.2f} [{row['lower']:.2f}, {row['upper']:.2f}]"
+            for row in rows[(rows["lower"] > 0.0) | (rows["upper"] < 0.0)].to_dict("records")
         ]
         result = self.results[question]
         ceiling = 100 * result.ceiling.mean

@@ -16,7 +16,7 @@ objectives share no parameter, so that Adam on their sum is Adam on each.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, cast
 
 import torch
@@ -103,8 +103,9 @@ class FusionModel:
         make: Makes the fusion from the stem layout.
         alphas: Ridge penalties of the weights to choose from.
         settings: Settings of the fit.
-        loss: Loss to minimise; None: the squared error.
-        start: State to start from, see `fit_fusions`; None: the best linear fusion.
+        loss: Loss to minimise.
+        start: State of a fusion to start from instead of the linear one, see `stemsim.fitting.pretraining`. The squared
+            distance from it then replaces the L2 term and the roughness.
         progress: Show a progress bar.
     """
 
@@ -112,75 +113,53 @@ class FusionModel:
     make: MakeFusion
     alphas: Sequence[float] = ALPHAS
     settings: FitSettings = FitSettings()
-    loss: Loss | None = None
+    loss: Loss = field(default_factory=SquaredError)
     start: Mapping[str, Tensor] | None = None
     progress: bool = False
 
     def fit(self, embedded: EmbeddedTriplets, splits: Splits) -> SplitFits:
         """Fit the fusion to the train part of every split; inner folds are grouped where the splits are."""
         groups = torch.from_numpy(embedded.triplets.track_ids[:, 0]) if splits.kind == "grouped" else None
-        least_squares = self.start is None and isinstance(self.loss or SquaredError(), SquaredError)
-        fits = fit_fusions(
-            self.make,
-            embedded,
-            torch.from_numpy(splits.train),
-            alphas=self.alphas,
-            settings=self.settings,
-            loss=self.loss,
-            groups=groups,
-            start=self.start,
-            linear=ridge_on_train(embedded, splits, tuple(self.alphas))[1:] if least_squares else None,
-            progress=self.progress,
-        )
+        known = self.start is None and isinstance(self.loss, SquaredError)
+        linear = ridge_on_train(embedded, splits, tuple(self.alphas))[1:] if known else None
+        fits = fit_fusions(self, embedded, torch.from_numpy(splits.train), groups=groups, linear=linear)
         return SplitFits(fits.preference.numpy(), alphas=fits.alphas.numpy())
 
 
 def fit_fusions(
-    make: MakeFusion,
+    model: FusionModel,
     embedded: EmbeddedTriplets,
     train: Tensor,
     *,
-    alphas: Sequence[float] = ALPHAS,
-    settings: FitSettings | None = None,
-    loss: Loss | None = None,
     groups: Tensor | None = None,
-    start: Mapping[str, Tensor] | None = None,
     linear: tuple[Tensor, Tensor] | None = None,
-    progress: bool = False,
 ) -> FusionFits:
     """Fit a fusion to the majorities on the train part of every split.
 
     Args:
-        make: Makes the fusion from the stem layout.
+        model: The fusion, with the settings of the fit.
         embedded: The triplets.
         train: `(split, triplet)` True where a triplet is trained on.
-        alphas: Ridge penalties of the weights to choose from.
-        settings: Settings of the fit.
-        loss: Loss to minimise; default: the squared error.
         groups: `(triplet,)` numbers; triplets with one number are in one inner fold. Default: all are separate.
-        start: State of a fusion to start from instead of the linear one, see `stemsim.fitting.pretraining`. The
-            squared distance from it then replaces the L2 term and the roughness.
         linear: Weights `(split, stem)` and penalty `(split,)` of the best linear fusion on every train part, if they
             are known already.
-        progress: Show a progress bar.
 
     Raises:
         ConfigError: If the train parts have a wrong shape, or the fusion cannot start from stem weights.
         SplitError: If a train part has too few triplets for the inner folds.
     """
-    rule = settings or FitSettings()
+    rule = model.settings
     _check(len(embedded), train, rule)
-    target = embedded.target()
-    examples = _Examples(*embedded.roles(), target, loss or SquaredError())
-    problem = _Problem(make(list(embedded.stems)), examples, embedded.deltas, start)
-    best, penalties = problem.best_linear(train.double(), alphas) if linear is None else linear
+    examples = _Examples(*embedded.roles(), embedded.target(), model.loss)
+    problem = _Problem(model.make(list(embedded.stems)), examples, embedded.deltas, model.start)
+    best, penalties = problem.best_linear(train.double(), model.alphas) if linear is None else linear
     inner = _inner_folds(train, rule, groups)
-    at_once = max(1, _ELEMENTS_AT_ONCE // (len(target) * max(1, rule.folds)))
+    at_once = max(1, _ELEMENTS_AT_ONCE // (len(embedded) * max(1, rule.folds)))
     # glibc keeps freed memory up to twice the size of the largest block freed so far. Without a large one, each step
     # would return its memory to the kernel and have it cleared again, which took a tenth of the time.
     torch.empty(_FREED_ELEMENTS, dtype=torch.float64)
     parts = []
-    with Progress(console=Console(stderr=True), disable=not progress) as bar:
+    with Progress(console=Console(stderr=True), disable=not model.progress) as bar:
         shown = bar.add_task("Fitting fusions", total=len(train))
         for rows in torch.split(torch.arange(len(train)), at_once):
             parts.append(problem.fit(train[rows].double(), inner[rows], rule, (best[rows], penalties[rows])))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stemsim.errors import TripletError
 from stemsim.evaluation import ALPHAS, SplitFits, Splits
-from stemsim.fitting.fusions import FitSettings, MakeFusion, fit_fusions, ridge_towards
+from stemsim.fitting.fusions import FitSettings, FusionModel, MakeFusion, fit_fusions, ridge_towards
 from stemsim.triplets import EmbeddedTriplets
 
 __all__ = ["PretrainedFusion", "PriorModel", "pretrain"]
@@ -82,7 +82,9 @@ def pretrain(
         raise TripletError(msg)
     everything = torch.ones(1, len(triplets), dtype=torch.bool)
     groups = torch.from_numpy(triplets.track_ids[:, 0])
-    fits = fit_fusions(make, songs, everything, alphas=alphas, settings=settings, groups=groups)
+    fits = fit_fusions(
+        FusionModel("pre-training", make, alphas, settings or FitSettings()), songs, everything, groups=groups
+    )
     return PretrainedFusion(
         state={name: values[0] for name, values in fits.state.items()},
         weights=fits.linear[0],

@@ -63,8 +63,8 @@ class StemTrainer(lightning.Trainer):
             The summary of the cross-validation.
         """
         embedded, penalties = datamodule.embedded, tuple(ALPHAS if alphas is None else alphas)
-        asked = [report] if isinstance(report, str) else report
-        analyses = [name for name in ANALYSES if name in asked or report == "full"]
+        names = [report] if isinstance(report, str) else report
+        analyses = [name for name in ANALYSES if name in names or report == "full"]
         drawn = Splits.draw(embedded.triplets, count=splits, train_fraction=train_fraction, kind=kind, seed=seed)
         settings = {"split": kind, "seed": seed, "splits": splits, "train_fraction": train_fraction}
         log_settings(self, model, datamodule, **settings, report=analyses)

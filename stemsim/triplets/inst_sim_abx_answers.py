@@ -131,8 +131,8 @@ class Answers:
     def pooled(self) -> Self:
         """Return the answers with questions that both runs asked as one triplet; no answer is lost."""
         groups = self.asked.groupby(["x", "a", "b", "instrument", "test_type"], sort=False)
-        question = groups.ngroup().to_numpy(np.int64)  # numbered by first occurrence
-        return replace(self, asked=groups.head(1), triplet=question[self.triplet])
+        question = groups.ngroup().to_numpy()  # numbered by first occurrence
+        return replace(self, asked=groups.head(1), triplet=question[self.triplet].astype(np.int64))
 
     def about(self, question: str) -> Self:
         """Return the answers to one of `QUESTIONS` as the overall answers, without the listeners who gave none.
@@ -197,7 +197,7 @@ def read_answers(root: str | Path) -> Answers:
         triplets.get_indexer(pd.Index(frame["ex_name"].str.cat(frame[["reference", *order]], sep=" ")))
         for order in (["sample_a", "sample_b"], ["sample_b", "sample_a"])
     )
-    row, swapped = np.maximum(there, back), there < 0  # -1: not found
+    row, swapped = np.maximum(there, back).astype(np.int64), there < 0  # -1: not found
     _require(row >= 0, frame, path, lambda answer: _mismatch(answer, known))
     repeated = frame.assign(row=row).duplicated(["subject_id", "row"]).to_numpy(bool)
     _require(~repeated, frame, path, lambda answer: f"{answer['subject_id']} answered this question before")
@@ -235,10 +235,12 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise TripletError(msg)
     frame = frame[list(_COLUMNS)].fillna("")
     for column in _ANSWERS:
-        allowed = [code for code, choice in _CHOICES.items() if choice or column != _ANSWERS[0]]
-        expected = f"`{column}` must be one of {', '.join(allowed)}; got "
-        good = frame[column].isin(allowed).to_numpy(bool)
-        _require(good, frame, path, lambda answer, column=column, text=expected: f"{text}{answer[column]!r}")
+        allowed = tuple(code for code, choice in _CHOICES.items() if choice or column != _ANSWERS[0])
+
+        def describe(answer: dict[str, Any], column: str = column, allowed: tuple[str, ...] = allowed) -> str:
+            return f"`{column}` must be one of {', '.join(allowed)}; got {answer[column]!r}"
+
+        _require(frame[column].isin(allowed).to_numpy(bool), frame, path, describe)
     return frame
 
 

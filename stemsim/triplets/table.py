@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +84,7 @@ class Triplets:
         """Verify shapes, indices and values, and that the tracks fit the test types."""
         n, segments = len(self.x), len(self.segments)
         sure = self.votes if self.sure_votes is None else self.sure_votes
+        shapes: dict[str, tuple[npt.NDArray[Any], tuple[int, ...]]]
         shapes = {name: (getattr(self, name), (n,)) for name in ("x", "a", "b", "test_type", "instrument")}
         shapes |= {"votes": (self.votes, (n, 2)), "sure_votes": (sure, (n, 2))}
         shapes |= {"perspective_votes": (self.perspective_votes, (n, len(PERSPECTIVES), 2))}

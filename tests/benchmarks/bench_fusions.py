@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stemsim.evaluation import Splits
-from stemsim.fitting import FitSettings, fit_fusions
+from stemsim.fitting import FitSettings, FusionModel, fit_fusions
 from stemsim.fusion import AttentionFusion, LowRankFusion, MonotoneFusion, SplineFusion, StemPairs
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -66,7 +66,7 @@ def main():
     train = torch.from_numpy(splits.train)
 
     def fit(steps, folds):
-        return fit_fusions(kind, embedded, train, settings=FitSettings(steps=steps, folds=folds))
+        return fit_fusions(FusionModel("", kind, settings=FitSettings(steps, folds=folds)), embedded, train)
 
     at_start = fit(0, 0)
     ours, our_time = timed(lambda: fit(given.steps, 0))
