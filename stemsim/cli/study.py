@@ -1,6 +1,5 @@
 """`stemsim study`: recovery of stem weights, coverage of intervals and gains of fusions where the truth is known."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,8 @@ from stemsim.cli.errors import readable_errors
 
 __all__ = ["study_command"]
 
+_List = str | None
+
 
 def study_command(
     output: Annotated[
@@ -20,22 +21,18 @@ def study_command(
         bool, typer.Option("--quick", help="Few experiments, which take seconds and give rough figures.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
-    triplets: Annotated[
-        str | None, typer.Option(help="Comma-separated numbers of triplets to try.", show_default="50 to 2000")
-    ] = None,
-    votes: Annotated[
-        str | None, typer.Option(help="Comma-separated odd numbers of votes per triplet.", show_default="1 to 15")
-    ] = None,
+    triplets: Annotated[_List, typer.Option(help="Numbers of triplets to try.", show_default="50 to 2000")] = None,
+    votes: Annotated[_List, typer.Option(help="Odd numbers of votes per triplet.", show_default="1 to 15")] = None,
     noises: Annotated[
-        str | None,
+        _List,
         typer.Option(
-            help="Comma-separated noises of the listeners: the uncertainty of an answer relative to the perceived "
-            "difference. Listeners with noise 0 never err; 0.25 gives the ceilings of Inst-Sim-ABX.",
+            help="Noises of the listeners, relative to the perceived difference: with 0 they never err; 0.25 gives the "
+            "ceilings of Inst-Sim-ABX.",
             show_default="0.1,0.25,0.6",
         ),
     ] = None,
     hold: Annotated[
-        str | None,
+        _List,
         typer.Option(
             metavar="TRIPLETS,VOTES,NOISE",
             help="Condition to hold while something else varies; the nearest values that are tried are used.",
@@ -49,8 +46,7 @@ def study_command(
         int | None, typer.Option(help="Simulated listening tests for each coverage.", show_default="600")
     ] = None,
     fusion_triplets: Annotated[
-        str | None,
-        typer.Option(help="Comma-separated numbers of triplets to fit fusions to.", show_default="100 to 3000"),
+        _List, typer.Option(help="Numbers of triplets to fit fusions to.", show_default="100 to 3000")
     ] = None,
     fusion_experiments: Annotated[
         int | None, typer.Option(help="Simulated listening tests for each of these.", show_default="20")
@@ -59,7 +55,7 @@ def study_command(
         bool,
         typer.Option(
             "--heads",
-            help="Also fit SplineFusion and AttentionFusion, not only fusions that ridge regression fits exactly. Takes "
+            help="Also fit SplineFusion and AttentionFusion, beside fusions that ridge regression fits exactly. Takes "
             "far longer: combine with fewer --fusion-experiments.",
         ),
     ] = False,
@@ -81,16 +77,16 @@ def study_command(
     1. the angle between fitted and true weights: with OLS, with ridge, and with
     ridge towards the paper's weights (prior-ridge) or towards wrong ones;
 
-    2. agreement with the majorities of held-out triplets of other songs, beside
-    that of one listener and that of the true weights;
+    2. agreement with the majorities of held-out triplets of other songs;
 
     3. the coverage of 95 % intervals of the weights, which should be 93 to 97 %;
 
-    4. the gain of nonlinear fusions over ridge where listeners are linear, are
-    saturating (a stem is alike or not), or weight a stem by its loudness, and
-    how often the paired test finds the gain.
+    4. the gain of nonlinear fusions over ridge, and how often the paired test
+    finds it, where listeners are linear, are saturating (a stem is alike or
+    not), or weight a stem by its loudness.
 
-    No audio is needed. The whole study takes minutes, `--quick` seconds.
+    No audio is needed. The whole study takes minutes, `--quick` seconds. Lists
+    of numbers are comma-separated.
     """
     with readable_errors():
         from stemsim.errors import ConfigError
@@ -99,45 +95,36 @@ def study_command(
         if output.exists() and not output.is_dir():
             msg = f"--output must be a folder, but {output} is a file. Choose another."
             raise ConfigError(msg)
-        chosen: dict[str, Any] = {
-            "triplets": _numbers("--triplets", triplets, int, "50,331"),
-            "votes": _numbers("--votes", votes, int, "1,5"),
-            "noises": _numbers("--noises", noises, float, "0.25,0.6"),
-            "reference": _numbers("--hold", hold, float, "331,5,0.25", size=3),
+        base = StudySettings.quick(seed=seed) if quick else StudySettings(seed=seed)
+        given = {
+            "triplets": _numbers("--triplets", triplets, int),
+            "votes": _numbers("--votes", votes, int),
+            "noises": _numbers("--noises", noises, float),
+            "reference": _numbers("--hold", hold, float),
             "experiments": experiments,
             "coverage_experiments": coverage_experiments,
-            "fusion_triplets": _numbers("--fusion-triplets", fusion_triplets, int, "100,331"),
+            "fusion_triplets": _numbers("--fusion-triplets", fusion_triplets, int),
             "fusion_experiments": fusion_experiments,
-            "unheard": unheard,
-            "collinearity": collinearity,
         }
-        base = StudySettings.quick(seed=seed) if quick else StudySettings(seed=seed)
-        settings = replace(base, **{name: value for name, value in chosen.items() if value is not None})
+        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        settings = replace(base, unheard=unheard, collinearity=collinearity, **chosen)
         findings = run_study(settings, heads=heads, progress=progress)
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from stemsim.study.report import bullets, tables, write_study
+    from stemsim.study.report import sentences, tables, write_study
 
-    Console().print(Markdown(f"{tables(findings)}\n{bullets(findings)}"))
+    Console().print(Markdown("\n- ".join([tables(findings), *sentences(findings)])))
     typer.echo("Wrote " + ", ".join(map(str, write_study(findings, output))))
 
 
-def _numbers(
-    option: str, text: str | None, kind: Callable[[str], float], example: str, *, size: int | None = None
-) -> tuple[float, ...] | None:
-    """Return the comma-separated numbers of an option, if it was given."""
+def _numbers(option: str, text: str | None, kind: type[int] | type[float]) -> tuple[float, ...] | None:
+    """Return the comma-separated numbers of an option, if it is given."""
     from stemsim.errors import ConfigError
 
-    if text is None:
-        return None
     try:
-        values = tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if not values or size not in {None, len(values)}:
-        what = "whole numbers" if kind is int else "numbers"
-        count = "" if size is None else f"{size} "
-        msg = f"{option} takes {count}comma-separated {what}, such as {example}; got {text!r}."
-        raise ConfigError(msg)
-    return values
+        return None if text is None else tuple(kind(part) for part in text.split(","))
+    except ValueError as error:
+        name, example = ("whole numbers", "1,3,5") if kind is int else ("numbers", "0.25,0.6")
+        msg = f"{option} takes comma-separated {name}, such as {example}; got {text!r}."
+        raise ConfigError(msg) from error

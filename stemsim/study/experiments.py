@@ -13,8 +13,8 @@ compared by the corrected resampled t-test.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,8 +47,6 @@ __all__ = ["CLOSE", "EXACT_FUSIONS", "FITTED", "HEADS", "PAPER_WEIGHTS", "Findin
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-Advance = Callable[[int], None]
-"""Called with the amount of work done, for progress bars."""
 
 PAPER_WEIGHTS: Final = np.array([0.32, 0.83, 0.61, 0.27, 0.33, 1.27, 1.64])
 """Weights of MuQ-MuLan with 6 stems, in the order of `STEMS` (arXiv:2601.19109, Table 4)."""
@@ -65,7 +63,6 @@ _REPLICATES: Final = 400  # of the bootstrap over experiments
 _LEVEL: Final = 0.95  # of all intervals
 _SECONDS: Final = 5.0  # of a segment
 _AT_ONCE: Final = 50_000  # triplets drawn together where each is used once
-_WORKERS: Final = 2  # threads: NumPy and torch release the interpreter while they compute
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,39 +89,30 @@ def run_study(settings: StudySettings, *, heads: bool = False, progress: bool = 
         progress: Show progress bars on standard error.
     """
     fusions = (*EXACT_FUSIONS, *HEADS) if heads else EXACT_FUSIONS
+    drawn = simulation.draw_triplets(settings, -(-settings.population // 1000), 1000, settings.generator("scale"))
+    scales = {truth: ImpressionScale.of(impressions(drawn, truth)) for truth in TRUTHS}
+    linear = scales["linear"]
+    population = population_weights(settings, linear)
     with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bars:
-
-        def counter(name: str, total: int) -> Advance:
-            task = bars.add_task(name, total=total)
-            return lambda count: bars.advance(task, count)
-
-        rng = settings.generator("scale")
-        drawn = simulation.draw_triplets(settings, -(-settings.population // 1000), 1000, rng)
-        scales = {truth: ImpressionScale.of(impressions(drawn, truth)) for truth in TRUTHS}
-        linear = scales["linear"]
-        population = population_weights(settings, linear)
-        weights, needed = recover_weights(settings, linear, counter("Weights", sum(settings.triplets)))
-        total = (len(settings.coverage_triplets) + 1) * settings.coverage_experiments
-        coverage = measure_coverage(settings, linear, population, counter("Coverage", total))
-        total = len(TRUTHS) * settings.fusion_experiments * sum(settings.fusion_triplets)
-        fusion = measure_gains(settings, scales, fusions, counter("Fusions", total))
+        weights, needed = recover_weights(settings, linear, bars)
+        coverage = measure_coverage(settings, linear, population, bars)
+        fusion = measure_gains(settings, scales, fusions, bars)
     frames = {"weights": weights, "needed": needed, "coverage": coverage, "fusion": fusion}
     return Findings(settings, float(angles(population, PAPER_WEIGHTS)), frames)
 
 
 def recover_weights(
-    settings: StudySettings, scale: ImpressionScale, advance: Advance
+    settings: StudySettings, scale: ImpressionScale, bars: Progress
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Fit weights in every condition, and test them on triplets of other songs.
 
     Returns:
-        One row for each condition and model: quartiles of the angle to the true weights (degrees), mean and standard
-        deviation of held-out agreement with the majority, and the median penalty; NaN where a model has none. And one
+        One row for each condition and model: mean and standard deviation of held-out agreement with the majority, the
+        median penalty, and quartiles of the angle to the true weights (degrees); NaN where a model has none. And one
         row for each method, number of votes and noise: the triplets needed, see `needed_triplets`.
     """
     factors = settings.generator("truths").standard_normal((settings.experiments, len(STEMS)))
     truth = PAPER_WEIGHTS * np.exp(_SPREAD * factors)
-    conditions = [(noise, votes) for noise in settings.noises for votes in settings.votes]
 
     def simulate(part: str, count: int) -> tuple[FloatArray, simulation.Decisions]:
         rng = settings.generator(part, count)
@@ -133,71 +121,64 @@ def recover_weights(
         return drawn.deltas, simulation.decide(settings, heard, truth, scale, max(settings.votes), rng)
 
     held_out, test = simulate("held-out", settings.held_out)
-
-    def recover(count: int) -> tuple[list[dict[str, Any]], FloatArray]:
+    scored = []
+    for count in bars.track(settings.triplets, description="Weights"):
         deltas, train = simulate("train", count)
-        rows, errors = [], []
-        for noise, votes in conditions:
+        for noise, votes in product(settings.noises, settings.votes):
             fitted = fit_all(torch.from_numpy(deltas), torch.from_numpy(train.majority(noise, votes)))
-            place = {"triplets": count, "votes": votes, "noise": noise}
-            rows += [place | row for row in _score(fitted, truth, held_out, test.votes(noise, votes))]
-            errors.append([angles(weights, truth) for weights, _ in fitted.values()])
-        advance(count)
-        return rows, np.array(errors)  # (condition, method, experiment)
-
-    with ThreadPoolExecutor(_WORKERS) as pool:  # the largest first, so that nothing waits for it
-        parts = list(pool.map(recover, reversed(settings.triplets)))[::-1]
-    error = np.stack([errors for _, errors in parts])  # (size, condition, method, experiment)
+            scores = _score(fitted, truth, held_out, test.votes(noise, votes))
+            scored.append(scores.assign(triplets=count, votes=votes, noise=noise))
+    scores = pd.concat(scored)
+    figures = scores.groupby(["triplets", "votes", "noise", "model"], sort=False).agg(
+        agreement=("agreement", "mean"),
+        agreement_std=("agreement", "std"),
+        alpha=("alpha", lambda values: values.quantile(0.5, interpolation="lower")),
+        angle=("angle", "median"),
+        angle_lower=("angle", lambda values: values.quantile(0.25)),
+        angle_upper=("angle", lambda values: values.quantile(0.75)),
+    )
+    groups = scores[scores["model"].isin(FITTED)].groupby(["noise", "votes", "model"], sort=False)["angle"]
     needed = [
         {"model": model, "votes": votes, "noise": noise}
-        | needed_triplets(settings.triplets, error[:, condition, method], seed=settings.seed)
-        for condition, (noise, votes) in enumerate(conditions)
-        for method, model in enumerate(FITTED)
+        | needed_triplets(settings.triplets, errors.to_numpy().reshape(-1, settings.experiments), seed=settings.seed)
+        for (noise, votes, model), errors in groups
     ]
-    return pd.DataFrame([row for rows, _ in parts for row in rows]), pd.DataFrame(needed)
+    return figures.reset_index(), pd.DataFrame(needed)
 
 
-def fit_all(deltas: Tensor, target: Tensor) -> dict[str, tuple[FloatArray, float]]:
-    """Fit weights by every method of `FITTED` to each experiment, with the penalty of least leave-one-out error.
-
-    Args:
-        deltas: `(experiment, triplet, stem)` stem features.
-        target: `(experiment, triplet)` majority choices.
+def fit_all(deltas: Tensor, target: Tensor) -> dict[str, tuple[FloatArray, FloatArray | float]]:
+    """Fit weights to features `(experiment, triplet, stem)` and majorities `(experiment, triplet)` by every method.
 
     Returns:
-        For each method, weights `(experiment, stem)` and the median penalty.
+        Weights `(experiment, stem)` and penalties `(experiment,)`, those of least leave-one-out error.
     """
     target, paper = target.double(), torch.from_numpy(PAPER_WEIGHTS)
-    fitted = {"OLS": (fit_ridge(deltas, target).weights[:, 0].numpy(), 0.0)}
+    fitted: dict[str, tuple[FloatArray, FloatArray | float]] = {}
     for name, prior in zip(FITTED[1:], (torch.zeros_like(paper), paper, paper.flip(0)), strict=True):
         along = deltas @ prior  # the prior is scaled to the votes by least squares
         size = (along * target).sum(dim=1, keepdim=True) / along.square().sum(dim=1, keepdim=True).clamp(min=1e-300)
-        weights, alphas = fit_ridge(deltas, target - size * along, ALPHAS).best()
-        fitted[name] = ((weights + size * prior).numpy(), float(alphas.median()))
+        fit = fit_ridge(deltas, target - size * along, (0.0, *ALPHAS))
+        weights, alphas = fit.best(first=1)
+        fitted.setdefault("OLS", (fit.weights[:, 0].numpy(), 0.0))  # of the first prior, which is 0
+        fitted[name] = (weights + size * prior).numpy(), alphas.numpy()
     return fitted
 
 
 def _score(
-    fitted: Mapping[str, tuple[FloatArray, float]], truth: FloatArray, deltas: FloatArray, votes: IntArray
-) -> list[dict[str, Any]]:
-    """Return a row for each model, the ceiling first, from held-out triplets."""
-
-    def row(model: str, agreement: FloatArray, angle: FloatArray, alpha: float = np.nan) -> dict[str, Any]:
-        spread = {"agreement": float(agreement.mean()), "agreement_std": float(agreement.std(ddof=1)), "alpha": alpha}
-        quartiles = zip(("angle", "angle_lower", "angle_upper"), np.quantile(angle, (0.5, 0.25, 0.75)), strict=True)
-        return {"model": model, **spread, **{name: float(value) for name, value in quartiles}}
-
-    majority = np.sign(votes[..., 0] - votes[..., 1])
+    fitted: Mapping[str, tuple[FloatArray, FloatArray | float]], truth: FloatArray, deltas: FloatArray, votes: IntArray
+) -> pd.DataFrame:
+    """Return a row for each model and experiment, the ceiling first, from held-out triplets."""
+    majority, size = np.sign(votes[..., 0] - votes[..., 1]), len(STEMS)
     credit, answers = (sums.reshape(majority.shape).sum(axis=1) for sums in ceiling_credit(votes.reshape(-1, 2)))
     ceiling = np.divide(credit, answers, out=np.full(len(answers), np.nan), where=answers > 0.0)  # one vote: no others
-    rows = [row("simulated ceiling", ceiling, np.full(len(truth), np.nan))]
-    size = len(STEMS)
     baselines = {"mix cosine": np.eye(size)[-1], "uniform weights": np.ones(size), "paper's weights": PAPER_WEIGHTS}
     models = {name: (weights, np.nan) for name, weights in baselines.items()}
+    rows = [pd.DataFrame({"model": "simulated ceiling", "agreement": ceiling, "alpha": np.nan, "angle": np.nan})]
     for name, (weights, alpha) in {**models, **fitted, "true weights": (truth, np.nan)}.items():
         preference = np.einsum("ens,es->en", deltas, np.broadcast_to(weights, truth.shape))
-        rows.append(row(name, agreement_credit(preference, majority).mean(axis=1), angles(weights, truth), alpha))
-    return rows
+        agreed, angle = agreement_credit(preference, majority).mean(axis=1), angles(weights, truth)
+        rows.append(pd.DataFrame({"model": name, "agreement": agreed, "alpha": alpha, "angle": angle}))
+    return pd.concat(rows)
 
 
 def angles(weights: FloatArray, truth: FloatArray) -> FloatArray:
@@ -209,15 +190,11 @@ def angles(weights: FloatArray, truth: FloatArray) -> FloatArray:
 
 
 def needed_triplets(counts: Sequence[int], errors: FloatArray, *, seed: int = 0) -> dict[str, Any]:
-    """Return the number of triplets from which on the median angle stays below `CLOSE`, with its 95 % interval.
-
-    Args:
-        counts: Numbers of triplets, ascending.
-        errors: `(size, experiment)` angles in degrees; an experiment has the same true weights at every size.
-        seed: Seed of the bootstrap over experiments.
+    """Return the number of triplets from which on the median of angles `(size, experiment)` stays below `CLOSE`.
 
     Returns:
-        `needed`, `lower` and `upper` (infinite where no number tried suffices), and all three as `text`.
+        `needed`, and by a bootstrap over experiments the ends of its 95 % interval, `lower` and `upper`; infinite where
+        no number tried suffices; all three as `text`.
     """
     drawn = np.random.default_rng(seed).integers(errors.shape[1], size=(_REPLICATES, errors.shape[1]))
     medians = np.stack([np.median(one[drawn], axis=1) for one in errors], axis=1)  # (replicate, size)
@@ -233,10 +210,8 @@ def needed_triplets(counts: Sequence[int], errors: FloatArray, *, seed: int = 0)
 def crossing(counts: Sequence[int], errors: FloatArray) -> float:
     """Return the count from which on angles `(size,)` stay below `CLOSE`, interpolated on a logarithmic scale."""
     far = np.flatnonzero(errors > CLOSE)
-    if not len(far):
-        return float(counts[0])
-    if far[-1] == len(counts) - 1:
-        return np.inf
+    if not len(far) or far[-1] == len(counts) - 1:
+        return np.inf if len(far) else float(counts[0])
     around = [far[-1] + 1, far[-1]]
     return float(np.exp(np.interp(CLOSE, errors[around], np.log(counts)[around])))
 
@@ -271,7 +246,7 @@ def population_weights(settings: StudySettings, scale: ImpressionScale) -> Float
 
 
 def measure_coverage(
-    settings: StudySettings, scale: ImpressionScale, population: FloatArray, advance: Advance
+    settings: StudySettings, scale: ImpressionScale, population: FloatArray, bars: Progress
 ) -> pd.DataFrame:
     """Measure how often cluster-robust 95 % intervals contain the population weights `(stem,)`.
 
@@ -281,14 +256,15 @@ def measure_coverage(
     """
     few = replace(settings, tracks_per_triplet=_FEW_SONGS)
     nearest = min(settings.coverage_triplets, key=lambda count: abs(count - settings.held.triplets))
+    cases = [*((settings, count) for count in settings.coverage_triplets), (few, nearest)]
     rows = []
-    for case, count in [*((settings, count) for count in settings.coverage_triplets), (few, nearest)]:
-        found, rng = [], settings.generator("coverage", count)
-        for drawn, targets in _majorities(case, scale, settings.coverage_experiments, count, rng):
-            for deltas, target, tracks in zip(drawn.deltas, targets, drawn.tracks, strict=True):
-                fit = fit_ridge(torch.from_numpy(deltas), torch.from_numpy(target))
-                found.append(weight_intervals(fit, tracks, STEMS, level=_LEVEL))
-                advance(1)
+    for case, count in bars.track(cases, description="Coverage"):
+        rng = settings.generator("coverage", count)
+        found = [
+            weight_intervals(fit_ridge(torch.from_numpy(deltas), torch.from_numpy(target)), tracks, STEMS, level=_LEVEL)
+            for drawn, targets in _majorities(case, scale, settings.coverage_experiments, count, rng)
+            for deltas, target, tracks in zip(drawn.deltas, targets, drawn.tracks, strict=True)
+        ]
         covered = np.array([one.covers(population) for one in found])  # (experiment, stem)
         width = np.array([one.upper - one.lower for one in found])
         for stem in ("all", *STEMS):
@@ -386,7 +362,7 @@ def draw_listening_test(
 
 
 def measure_gains(
-    settings: StudySettings, scales: Mapping[Truth, ImpressionScale], models: Sequence[SplitModel], advance: Advance
+    settings: StudySettings, scales: Mapping[Truth, ImpressionScale], models: Sequence[SplitModel], bars: Progress
 ) -> pd.DataFrame:
     """Compare fusions with ridge regression, for every kind of listeners and number of triplets.
 
@@ -395,9 +371,8 @@ def measure_gains(
         interval over the experiments, and the shares of experiments in which the paired test finds the fusion better,
         with its binomial interval, and worse.
     """
-
-    def compare_all(case: tuple[Truth, int]) -> list[dict[str, Any]]:
-        truth, count = case
+    rows = []
+    for truth, count in bars.track(list(product(TRUTHS, settings.fusion_triplets)), description="Fusions"):
         rng = settings.generator(f"fusion, {truth}", count)
         gains, verdicts = np.zeros((2, len(models), settings.fusion_experiments))
         for number in range(settings.fusion_experiments):
@@ -408,15 +383,9 @@ def measure_gains(
                 comparison = compare_models(result[model.name], result["ridge"], splits)
                 gains[index, number] = comparison.difference.mean
                 verdicts[index, number] = np.sign(comparison.difference.mean) * comparison.significant
-            advance(count)
-        return [
-            {"truth": truth, "triplets": count, "fusion": model.name} | _gain(*figures)
-            for model, *figures in zip(models, gains, verdicts, strict=True)
-        ]
-
-    cases = [(truth, count) for truth in TRUTHS for count in settings.fusion_triplets]
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        return pd.DataFrame([row for rows in pool.map(compare_all, cases) for row in rows])
+        for model, *figures in zip(models, gains, verdicts, strict=True):
+            rows.append({"truth": truth, "triplets": count, "fusion": model.name} | _gain(*figures))
+    return pd.DataFrame(rows)
 
 
 def _gain(gains: FloatArray, verdicts: FloatArray) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Reports of the study: tables and sentences as Markdown, a picture, and the figures as JSON and CSV."""
 
 import json
-from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,12 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["sentences", "tables", "write_study"]
 
-Row = pd.Series[Any] if TYPE_CHECKING else pd.Series
-
 _COVERED: Final = (0.93, 0.97)  # acceptable coverage of a nominal 95 % interval
 _ENOUGH: Final = 500  # experiments: the standard error of a coverage is one point then
 _MOSTLY: Final = 0.5
-_STYLES: Final = ("-", "--", ":", "-.")
 
 
 def write_study(findings: Findings, folder: Path) -> list[Path]:
@@ -47,59 +43,67 @@ def write_study(findings: Findings, folder: Path) -> list[Path]:
 
 def tables(findings: Findings) -> str:
     """Return the figures as Markdown tables."""
-    held, frames, weights = findings.settings.held, findings.frames, _held(findings.frames["weights"], findings)
-    given = f"by number of triplets; {_votes(held.votes)} per triplet, noise {held.noise:g}"
-    needed = frames["needed"][frames["needed"]["model"] == "ridge"]
-    cases = frames["coverage"].groupby(["triplets", "songs"], sort=False)
-    fusion = frames["fusion"].assign(listeners=frames["fusion"]["truth"] + ": " + frames["fusion"]["fusion"])
-    parts = [
-        f"## Angle to the true weights in degrees, median (quartiles), {given}\n\n",
+    settings, rows = findings.settings, _held(findings, "weights")
+    needed, coverage, fusion = (findings.frames[name] for name in ("needed", "coverage", "fusion"))
+    given = f"{_votes(settings.held.votes)} per triplet, noise {settings.held.noise:g}"
+    error, agreement = rows[rows["model"].isin(FITTED)], rows[rows["agreement"].notna()]
+    error = error.assign(
+        text=[f"{row['angle']:.1f} ({row['angle_lower']:.0f}-{row['angle_upper']:.0f})" for row in _records(error)]
+    )
+    agreement = agreement.assign(
+        text=[f"{100 * row['agreement']:.1f} ± {100 * row['agreement_std']:.1f}" for row in _records(agreement)]
+    )
+    gain = fusion.assign(
+        listeners=fusion["truth"] + ": " + fusion["fusion"],
+        text=[f"{_gain(row)}; {100 * row['better']:.0f} / {100 * row['worse']:.0f}" for row in _records(fusion)],
+    )
+    cases = {
+        f"{triplets} | {songs}": f"{_rate(_records(case)[0])} | {_least(case)}"
+        for (triplets, songs), case in coverage.groupby(["triplets", "songs"], sort=False)
+    }
+    covered = f"Coverage of 95 % intervals in %, {settings.coverage_experiments} experiments each"
+    gained = (
+        "Gain of a fusion over ridge in agreement: points [95 % interval]; % of "
+        f"{settings.fusion_experiments} experiments in which the paired test finds it better / worse"
+    )
+    parts = (
+        _pivot(f"Angle to the true weights in degrees, median (quartiles); {given}", error, "model", "triplets"),
+        _pivot(f"Held-out agreement in %, mean ± standard deviation; {given}", agreement, "model", "triplets"),
         _pivot(
-            weights[weights["model"].isin(FITTED)].rename(columns={"model": "method"}),
-            *("method", "triplets"),
-            lambda row: f"{row['angle']:.1f} ({row['angle_lower']:.0f}-{row['angle_upper']:.0f})",
+            f"Triplets until ridge is within {CLOSE:g} degrees of the true weights (median) [95 % interval]",
+            needed[needed["model"] == "ridge"],
+            "votes",
+            "noise",
         ),
-        f"\n## Agreement with held-out majorities in %, mean ± standard deviation, {given}\n\n",
-        _pivot(
-            weights[weights["agreement"].notna()],
-            *("model", "triplets"),
-            lambda row: f"{100 * row['agreement']:.1f} ± {100 * row['agreement_std']:.1f}",
-        ),
-        f"\n## Triplets until ridge is within {CLOSE:g} degrees of the true weights (median) [95 % interval]\n\n",
-        _pivot(needed, "votes", "noise", lambda row: str(row["text"])),
-        f"\n## Coverage of 95 % intervals, {findings.settings.coverage_experiments} experiments each\n\n",
-        _table(
-            ["triplets", "songs", "covered [binomial interval]", "least covered stem"],
-            [[*map(str, case), _rate(rows.iloc[0]), _least(rows)] for case, rows in cases],
-        ),
-        "\n## Gain of a fusion over ridge in agreement, by number of triplets: points [95 % interval]; % of "
-        f"{findings.settings.fusion_experiments} experiments in which the paired test finds it better / worse\n\n",
-        _pivot(
-            fusion,
-            *("listeners", "triplets"),
-            lambda row: f"{_gain(row)}; {100 * row['better']:.0f} / {100 * row['worse']:.0f}",
-        ),
-    ]
-    return "".join(parts)
+        _table(covered, "triplets | songs | all stems [binomial interval] | least covered stem", cases),
+        _pivot(gained, gain, "listeners", "triplets"),
+    )
+    return "\n".join(parts)
+
+
+def _pivot(title: str, rows: pd.DataFrame, row: str, column: str) -> str:
+    """Return the column `text` as a Markdown table, with one row and one column for each value of two others."""
+    frame = rows.pivot_table("text", index=row, columns=column, aggfunc="first", sort=False)
+    lines = zip(frame.index, frame.to_numpy().tolist(), strict=True)
+    header = " | ".join([f"{row} / {column}", *map(str, frame.columns)])
+    return _table(title, header, {name: " | ".join(cells) for name, cells in lines})
+
+
+def _table(title: str, header: str, rows: dict[Any, str]) -> str:
+    lines = [header, ":--" + " | --:" * header.count("|"), *(f"{name} | {cells}" for name, cells in rows.items())]
+    return f"## {title}\n\n" + "".join(f"| {line} |\n" for line in lines)
 
 
 def sentences(findings: Findings) -> list[str]:
     """Return the findings in plain sentences."""
-    weights, coverage, fusion = (findings.frames[name] for name in ("weights", "coverage", "fusion"))
-    return [*_on_weights(weights, findings), *_on_votes(findings), *_on_coverage(coverage), *_on_fusions(fusion)]
-
-
-def _on_weights(weights: pd.DataFrame, findings: Findings) -> list[str]:
-    held, few = findings.settings.held, findings.settings.triplets[0]
-    rows = _held(weights, findings)
+    held, few, rows = findings.settings.held, findings.settings.triplets[0], _held(findings, "weights")
     angle = rows.pivot_table("angle", index="model", columns="triplets").map(lambda value: f"{value:.1f}")
-    now, early = angle[held.triplets], angle[few]
-    needs = _held(findings.frames["needed"], findings).set_index("model")["text"]
+    now, early, needs = angle[held.triplets], angle[few], _held(findings, "needed").set_index("model")["text"]
     error = (
-        f"With {_votes(held.votes)} per triplet and noise {held.noise:g}, the median angle to the true weights is below "
-        f"{CLOSE:g} degrees from {needs['ridge']} triplets with ridge, {needs['OLS']} with OLS and "
-        f"{needs['prior-ridge']} with prior-ridge; with {held.triplets} triplets it is {now['ridge']}, {now['OLS']} and "
-        f"{now['prior-ridge']} degrees. With unlimited triplets {findings.limit:.1f} would remain: a majority says "
+        f"With {_votes(held.votes)} per triplet and noise {held.noise:g}, the median angle to the true weights is "
+        f"below {CLOSE:g} degrees from {needs['ridge']} triplets with ridge, {needs['OLS']} with OLS and "
+        f"{needs['prior-ridge']} with prior-ridge; with {held.triplets} triplets it is {now['ridge']}, {now['OLS']} "
+        f"and {now['prior-ridge']} degrees. With unlimited triplets {findings.limit:.1f} would remain: a majority says "
         "which candidate is closer, not by how much."
     )
     prior = (
@@ -108,55 +112,82 @@ def _on_weights(weights: pd.DataFrame, findings: Findings) -> list[str]:
     )
     if held.triplets > few:
         prior += f"; with {held.triplets} triplets, {now['prior-ridge']}, {now['OLS']} and {now['wrong prior']}"
-    share = rows[rows["triplets"] == held.triplets].set_index("model")["agreement"].map(lambda one: f"{100 * one:.1f}")
+    share = (
+        rows[rows["triplets"] == held.triplets].set_index("model")["agreement"].map(lambda one: f"{100 * one:.1f} %")
+    )
     agreement = (
-        f"Agreement on unseen songs after a fit to {held.triplets} triplets: ridge {share['ridge']} %, the true weights "
-        f"{share['true weights']} %, uniform weights {share['uniform weights']} %, the mix alone {share['mix cosine']} %"
+        f"Agreement on unseen songs after a fit to {held.triplets} triplets: ridge {share['ridge']}, true weights "
+        f"{share['true weights']}, uniform weights {share['uniform weights']}, the mix alone {share['mix cosine']}"
     )
     if held.votes > 1:
-        agreement += f"; one listener agrees with the majority of the others on {share['simulated ceiling']} %"
-    return [error, f"{prior}.", f"{agreement}."]
+        agreement += f"; one listener agrees with the majority of the others on {share['simulated ceiling']}"
+    coverage, fusion = findings.frames["coverage"], findings.frames["fusion"]
+    said = [error, f"{prior}.", *_on_votes(findings), f"{agreement}.", *_on_coverage(coverage)]
+    return said + [_on_fusion(rows) for _, rows in fusion.groupby(["truth", "fusion"], sort=False)]
 
 
 def _on_votes(findings: Findings) -> list[str]:
-    """Compare few and many votes per triplet, if several numbers were tried."""
+    """Compare the fewest and the most votes per triplet, if several numbers were tried."""
     settings, needed = findings.settings, findings.frames["needed"]
-    rows = needed[(needed["model"] == "ridge") & (needed["noise"] == settings.held.noise)].set_index("votes")
+    rows = needed[(needed["model"] == "ridge") & (needed["noise"] == settings.held.noise)]
     parts = []
-    for votes in dict.fromkeys((settings.votes[0], settings.votes[-1])):
-        number, text = rows["needed"][votes], rows["text"][votes]
-        answers = f" ({rounded(number * votes):.0f} answers)" if np.isfinite(number) else ""
-        parts.append(f"{text} triplets with {_votes(votes)} each{answers}")
+    for row in _records(rows[rows["votes"].isin((settings.votes[0], settings.votes[-1]))]):
+        answers = f" ({rounded(row['needed'] * row['votes']):.0f} answers)" if np.isfinite(row["needed"]) else ""
+        parts.append(f"{row['text']} triplets with {_votes(row['votes'])} each{answers}")
     return [f"Ridge needs {' and '.join(parts)}."] if len(parts) > 1 else []
 
 
 def _on_coverage(coverage: pd.DataFrame) -> list[str]:
-    every = coverage[coverage["stem"] == "all"].sort_values("covered")
-    outside = every[~every["covered"].between(*_COVERED)]
-    band = f"{100 * _COVERED[0]:.0f}-{100 * _COVERED[1]:.0f} %"
-    verdict = (
-        f"outside {band} with {_join(map(_case, _rows(outside)))}" if len(outside) else f"within {band} everywhere"
+    cases = _records(coverage[coverage["stem"] == "all"])
+    rates = ", ".join(f"{_rate(row)} % with {row['triplets']} triplets of {row['songs']} songs" for row in cases)
+    good = all(_COVERED[0] <= row["covered"] <= _COVERED[1] for row in cases)
+    experiments = cases[0]["experiments"]
+    said = (
+        f"Cluster-robust 95 % intervals contain the weights in {rates}: {'' if good else 'not '}always within "
+        f"{100 * _COVERED[0]:.0f}-{100 * _COVERED[1]:.0f} %. Least covered stem: {_least(coverage)} %."
     )
-    low, high = (f"{_rate(row)} ({_case(row)})" for row in _rows(every.iloc[[0, -1]]))
-    said = f"Cluster-robust 95 % intervals cover {low} to {high}, {verdict}. Least covered stem: {_least(coverage)}."
-    experiments = int(every["experiments"].min())
     few = f"{experiments} experiments are too few to judge coverage; run at least {_ENOUGH}."
     return [said, few] if experiments < _ENOUGH else [said]
 
 
-def _on_fusions(fusion: pd.DataFrame) -> list[str]:
-    said = []
-    for (truth, name), rows in fusion.groupby(["truth", "fusion"], sort=False):
-        last, counts = rows.iloc[-1], rows["triplets"]
-        better, worse = (_join(f"{100 * share:.0f}" for share in rows[side]) for side in ("better", "worse"))
-        enough = counts[(rows["better"] > _MOSTLY)[::-1].cummin()[::-1]]  # and so with all larger numbers
-        wins = f" It wins more often than not from {enough.min()} triplets." if len(enough) else ""
-        said.append(
-            f"{str(truth).capitalize()} listeners, {name}: {_gain(last)} points over ridge with {last['triplets']} "
-            f"triplets. With {_join(map(str, counts))} triplets, the paired test finds it better in {better} % of "
-            f"{last['experiments']} experiments and worse in {worse} %.{wins}"
-        )
-    return said
+def _on_fusion(rows: pd.DataFrame) -> str:
+    last, counts = _records(rows)[-1], rows["triplets"]
+    better, worse = (", ".join(f"{100 * share:.0f}" for share in rows[side]) for side in ("better", "worse"))
+    enough = counts[(rows["better"] > _MOSTLY)[::-1].cummin()[::-1]]  # from where on the test mostly finds the gain
+    wins = f" It wins more often than not from {enough.min()} triplets." if len(enough) else ""
+    return (
+        f"{last['truth'].capitalize()} listeners, {last['fusion']}: {_gain(last)} points over ridge with "
+        f"{last['triplets']} triplets. With {', '.join(map(str, counts))} triplets, the paired test finds it better in "
+        f"{better} % of {last['experiments']} experiments and worse in {worse} %.{wins}"
+    )
+
+
+def _held(findings: Findings, name: str) -> pd.DataFrame:
+    """Return the figures with the votes and noise that are held."""
+    rows, held = findings.frames[name], findings.settings.held
+    return rows[(rows["votes"] == held.votes) & (rows["noise"] == held.noise)]
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _gain(row: dict[str, Any]) -> str:
+    return f"{100 * row['gain']:+.1f} [{100 * row['lower']:+.1f}, {100 * row['upper']:+.1f}]"
+
+
+def _rate(row: dict[str, Any]) -> str:
+    return f"{100 * row['covered']:.1f} [{100 * row['lower']:.1f}, {100 * row['upper']:.1f}]"
+
+
+def _least(coverage: pd.DataFrame) -> str:
+    """Return the stem that is covered least, and its coverage in percent."""
+    row = coverage[coverage["stem"] != "all"].sort_values("covered").iloc[0]
+    return f"{row['stem']} {100 * row['covered']:.1f}"
+
+
+def _votes(count: int) -> str:
+    return "1 vote" if count == 1 else f"{count} votes"
 
 
 def _plot(findings: Findings, path: Path) -> None:
@@ -164,11 +195,9 @@ def _plot(findings: Findings, path: Path) -> None:
     from matplotlib import rc_context
 
     with rc_context({"font.size": 8.5, "axes.titlesize": "medium", "legend.frameon": False, "lines.linewidth": 1.6}):
-        figure, ((error, agreement), (coverage, fusion)) = new_figure(9.0, 7.4, columns=2, rows=2)
-        _draw_error(error, findings)
-        _draw_agreement(agreement, findings)
-        _draw_coverage(coverage, findings.frames["coverage"])
-        _draw_fusions(fusion, findings)
+        figure, panels = new_figure(9.0, 7.4, columns=2, rows=2)
+        for draw, axes in zip((_draw_error, _draw_agreement, _draw_coverage, _draw_fusions), panels.flat, strict=True):
+            draw(axes, findings)
         save_figure(figure, path)
 
 
@@ -180,17 +209,15 @@ def _draw_error(axes: "Axes", findings: Findings) -> None:
         axes.plot(one["triplets"], one["angle"], "--" if model == "wrong prior" else "-", color=color, label=model)
         if model != "wrong prior":
             axes.fill_between(one["triplets"], one["angle_lower"], one["angle_upper"], color=color, alpha=0.13, lw=0)
-    others = sorted({settings.votes[0], settings.votes[-1]} - {held.votes})
-    for votes, style in zip(others, (":", "-."), strict=False):
-        one = rows[(rows["votes"] == votes) & (rows["model"] == "ridge")]
+    for votes in sorted({settings.votes[0], settings.votes[-1]} - {held.votes}):
+        one, style = rows[(rows["votes"] == votes) & (rows["model"] == "ridge")], ":" if votes < held.votes else "-."
         axes.plot(one["triplets"], one["angle"], style, color=SERIES_COLORS[1], label=f"ridge, {_votes(votes)}")
     axes.axhline(CLOSE, color="black", lw=0.8, ls=(0, (4, 3)))
     axes.axhline(findings.limit, color=GREY, lw=0.8)
     axes.annotate("unlimited triplets", (settings.triplets[0], findings.limit), color=GREY, va="bottom")
     _triplet_axis(axes, settings.triplets)
-    axes.set_ylim(0.0, None)
+    axes.set(title=f"Weights: median and quartiles, {_votes(held.votes)} per triplet", ylim=(0.0, None))
     axes.set_ylabel("angle to the true weights, degrees")
-    axes.set_title(f"Weights: median and quartiles, {_votes(held.votes)} per triplet")
     axes.legend()
 
 
@@ -207,31 +234,30 @@ def _draw_agreement(axes: "Axes", findings: Findings) -> None:
     for style, label in (("-", "ridge ± standard error"), ("--", "true weights"), (":", "one listener (ceiling)")):
         axes.plot([], [], style, color="black", label=label)
     _triplet_axis(axes, settings.triplets)
+    axes.set(title=f"Agreement on unseen songs, {_votes(settings.held.votes)} per triplet")
     axes.set_ylabel("agreement with held-out majorities, %")
-    axes.set_title(f"Agreement on unseen songs, {_votes(settings.held.votes)} per triplet")
     _legend_below(axes)
 
 
-def _draw_coverage(axes: "Axes", coverage: pd.DataFrame) -> None:
+def _draw_coverage(axes: "Axes", findings: Findings) -> None:
+    rows = findings.frames["coverage"]
+    every, stems = rows[rows["stem"] == "all"], 100 * rows.loc[rows["stem"] != "all", "covered"]
+    rate, places = 100 * every["covered"], range(len(every))
+    reach = [rate - 100 * every["lower"], 100 * every["upper"] - rate]
     axes.axvspan(100 * _COVERED[0], 100 * _COVERED[1], color=SERIES_COLORS[0], alpha=0.12, lw=0)
     axes.axvline(95.0, color="black", lw=0.8)
-    stems, every = coverage[coverage["stem"] != "all"], coverage[coverage["stem"] == "all"]
-    labels = [f"{row['triplets']} triplets\n{row['songs']} songs" for row in _rows(every)]
-    rate, ends, places = 100 * every["covered"], 100 * every[["lower", "upper"]], range(len(every))
-    reach = [rate - ends["lower"], ends["upper"] - rate]
-    axes.scatter(100 * stems["covered"], np.repeat(places, len(stems) // len(every)), s=9, color=GREY, label="one stem")
+    axes.scatter(stems, np.repeat(places, len(stems) // len(every)), s=9, color=GREY, label="one stem")
     axes.errorbar(rate, places, xerr=reach, fmt="o", ms=4.5, capsize=2.5, color=SERIES_COLORS[0], label="all stems")
-    axes.set_yticks(places, labels)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.set_xlabel("experiments whose interval contains the weight, %")
-    axes.set_title(f"Coverage of 95 % intervals, {coverage['experiments'].min()} experiments each")
-    axes.legend(loc="lower left")
+    axes.set_yticks(places, [f"{row['triplets']} triplets\n{row['songs']} songs" for row in _records(every)])
+    title = f"Coverage of 95 % intervals, {findings.settings.coverage_experiments} experiments each"
+    axes.set(title=title, ylim=(len(every) + 0.1, -0.6), xlabel="experiments whose interval contains the weight, %")
+    axes.legend(ncols=2, loc="lower left")
 
 
 def _draw_fusions(axes: "Axes", findings: Findings) -> None:
     rows = findings.frames["fusion"]
     colors = dict(zip(dict.fromkeys(rows["truth"]), (GREY, *SERIES_COLORS), strict=False))
-    styles = dict(zip(dict.fromkeys(rows["fusion"]), _STYLES, strict=False))
+    styles = dict(zip(dict.fromkeys(rows["fusion"]), ("-", "--", ":", "-."), strict=False))
     lines = rows.groupby(["truth", "fusion"], sort=False)
     for number, ((truth, name), one) in enumerate(lines):
         color, place = colors[truth], one["triplets"] * 1.045 ** (number - (len(lines) - 1) / 2)
@@ -246,8 +272,7 @@ def _draw_fusions(axes: "Axes", findings: Findings) -> None:
     axes.plot([], [], "o", ms=5, color="black", label="found in most experiments")
     axes.axhline(0.0, color="black", lw=0.8)
     _triplet_axis(axes, findings.settings.fusion_triplets)
-    axes.set_ylabel("gain over ridge in agreement, points")
-    axes.set_title("Nonlinear fusions: mean and 95 % interval")
+    axes.set(title="Nonlinear fusions: mean and 95 % interval", ylabel="gain over ridge in agreement, points")
     _legend_below(axes)
 
 
@@ -259,58 +284,6 @@ def _legend_below(axes: "Axes") -> None:
 
 
 def _triplet_axis(axes: "Axes", triplets: tuple[int, ...]) -> None:
-    axes.set_xscale("log")
+    axes.set(xscale="log", xlabel="triplets")
     axes.set_xticks(triplets, map(str, triplets))
     axes.set_xticks([], minor=True)
-    axes.set_xlabel("triplets")
-
-
-def _held(rows: pd.DataFrame, findings: Findings) -> pd.DataFrame:
-    """Return the figures with the votes and noise that are held."""
-    held = findings.settings.held
-    return rows[(rows["votes"] == held.votes) & (rows["noise"] == held.noise)]
-
-
-def _pivot(rows: pd.DataFrame, row: str, column: str, text: Callable[[Row], str]) -> str:
-    """Return a Markdown table of texts, with one row and one column for each value of two columns."""
-    frame = rows.assign(text=rows.apply(text, axis=1))
-    frame = frame.pivot_table("text", index=row, columns=column, aggfunc="first", sort=False)
-    lines = [[str(name), *cells] for name, cells in zip(frame.index, frame.to_numpy().tolist(), strict=True)]
-    return _table([row, *(f"{value} {column}" for value in frame.columns)], lines)
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _rows(frame: pd.DataFrame) -> Iterable[Row]:
-    return (row for _, row in frame.iterrows())
-
-
-def _gain(row: Row) -> str:
-    return f"{100 * row['gain']:+.1f} [{100 * row['lower']:+.1f}, {100 * row['upper']:+.1f}]"
-
-
-def _rate(row: Row) -> str:
-    return f"{100 * row['covered']:.1f} % [{100 * row['lower']:.1f}, {100 * row['upper']:.1f}]"
-
-
-def _least(coverage: pd.DataFrame) -> str:
-    """Return the stem that is covered least, and its coverage."""
-    row = coverage[coverage["stem"] != "all"].sort_values("covered").iloc[0]
-    return f"{row['stem']}, {100 * row['covered']:.1f} %"
-
-
-def _case(row: Row) -> str:
-    return f"{row['triplets']} triplets of {row['songs']} songs"
-
-
-def _votes(count: int) -> str:
-    return "1 vote" if count == 1 else f"{count} votes"
-
-
-def _join(words: Iterable[str]) -> str:
-    """Join words by commas, or return one where all are the same."""
-    every = list(words)
-    return every[0] if len(set(every)) == 1 else ", ".join(every)

@@ -40,13 +40,9 @@ class StudySettings:
         unheard: Root mean square of what listeners hear and no stem embedding shows, relative to what the stems show.
         collinearity: Share of what is particular to a song or segment that all its stems have in common.
         tracks_per_triplet: Number of tracks divided by the number of triplets.
-        experiments: Experiments for each number of triplets.
+        experiments: Experiments for each number of triplets; likewise for the coverage of intervals and for fusions.
         held_out: Triplets of other songs to test on, in each experiment.
-        coverage_triplets: Numbers of triplets for which the coverage of intervals is measured.
-        coverage_experiments: Experiments for each of these.
-        fusion_triplets: Numbers of triplets for which fusions are compared with ridge regression.
-        fusion_experiments: Experiments for each of these.
-        fusion_splits: Splits of each of these experiments.
+        fusion_splits: Splits of each experiment in which fusions are compared with ridge regression.
         population: Number of triplets that stands for an unlimited one.
         seed: Seed of everything that is drawn.
     """
@@ -79,6 +75,9 @@ class StudySettings:
                 shown = ", ".join(f"{value:g}" for value in values) or "nothing"
                 msg = f"`{name}` must lie in [{lowest:g}, {highest:g}]{order}; got {shown}. Choose other numbers."
                 raise ConfigError(msg)
+        if len(self.reference) != len(Condition._fields):
+            msg = f"The condition to hold is triplets, votes and noise, such as 331,5,0.25; got {self.reference}."
+            raise ConfigError(msg)
         if even := [count for count in self.votes if count % 2 == 0]:
             msg = f"`votes` must be odd, so that every triplet has a majority; got {even}. Use {even[0] + 1} instead."
             raise ConfigError(msg)

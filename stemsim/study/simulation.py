@@ -4,20 +4,15 @@
 scaled to unit norm. Part of what is particular to a song or segment is common to all its stems, which makes the stems
 collinear. The mix is the sum of the audible stems, each with its amplitude, and a component of its own. A hidden vector
 beside the stems stands for what listeners hear and no stem embedding shows. The constants give cosines like those of
-the true stems of the seven songs of "Everything is Free" with the encoder `Spectral` (5 s windows):
-
-| mean ± standard deviation of cosines | drums, vocals, residuals | simulated | mix | simulated |
-|---|---|---|---|---|
-| within a song | 0.71 to 0.76 ± 0.21 to 0.22 | 0.75 ± 0.18 | 0.80 ± 0.13 | 0.83 ± 0.11 |
-| between songs | 0.46 to 0.53 ± 0.14 to 0.21 | 0.50 ± 0.17 | 0.59 ± 0.14 | 0.66 ± 0.12 |
-
-Separated stems are more alike than true ones. The number of tracks, the share of XAB triplets, and the references that
-an XAB and an XYC triplet have in common are those of the mix triplets of Inst-Sim-ABX (arXiv:2502.02138).
+the true stems of the seven songs of "Everything is Free" with the encoder `Spectral`: 0.75 ± 0.18 within a song (drums,
+vocals and residuals: 0.71 to 0.76 ± 0.21), 0.50 ± 0.17 between songs (0.46 to 0.53 ± 0.14 to 0.21). Separated stems are
+more alike. The number of tracks, the share of XAB triplets, and the references that an XAB and an XYC triplet have in
+common are those of the mix triplets of Inst-Sim-ABX (arXiv:2502.02138).
 
 **Listeners.** A listener answers "A" with probability sigmoid(s / noise), where s is the weighted sum of the stem
 impressions plus the hidden part, divided by the root mean square of that total. The hidden part is uncorrelated with
-the stem features (its regression on them is removed), so that the common weights are the best linear account of s. Since
-it depends on the songs, triplets that share tracks are not independent. With noise 0.25 and five votes per triplet:
+the stem features (its regression on them is removed), so that the common weights are the best linear account of s; as
+it depends on the songs, triplets that share tracks are dependent. With noise 0.25 and five votes per triplet:
 
 | mix triplets | Inst-Sim-ABX | simulated |
 |---|---|---|
@@ -219,7 +214,7 @@ class ImpressionScale:
     Attributes:
         moments: `(stem, stem)` second moments of the stem impressions.
         slopes: `(stem,)` regression of the hidden part on them.
-        beside: Root mean square of the remaining hidden part.
+        beside: Root mean square of the rest of the hidden part.
     """
 
     moments: FloatArray
@@ -254,7 +249,8 @@ class Decisions(NamedTuple):
 
     def majority(self, noise: float, count: int) -> IntArray:
         """Return the majority choices `(experiment, triplet)` of these listeners, +1 = A and -1 = B."""
-        return np.sign(2 * self.votes(noise, count)[..., 0] - count)
+        majority: IntArray = np.sign(2 * self.votes(noise, count)[..., 0] - count)
+        return majority
 
 
 def decide(
@@ -265,15 +261,10 @@ def decide(
     votes: int,
     rng: np.random.Generator,
 ) -> Decisions:
-    """Let listeners judge triplets. Each listener has individual weights, and none judges a triplet twice.
+    """Let as many listeners as `votes` judge each triplet, from its impressions `(experiment, triplet, stem + 1)`.
 
-    Args:
-        settings: How much the listeners hear that no stem embedding shows.
-        impressions: `(experiment, triplet, stem + 1)`.
-        weights: `(experiment, stem)` common weights, the mean of the listeners'.
-        scale: Scale of the impressions.
-        votes: Number of listeners per triplet.
-        rng: Source of randomness.
+    Each listener has individual weights, whose mean are the common weights `(experiment, stem)`; none judges a triplet
+    twice.
     """
     experiments, triplets, _ = impressions.shape
     number = max(votes, -(-triplets * votes // _ANSWERS))
