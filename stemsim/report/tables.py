@@ -86,7 +86,7 @@ def _part_table(results: PartResults) -> TextTable:
         rows.append((label.replace("human", "simulated") if results.simulated else label, text, *of_ceiling))
     headings = (f"{results.part}: {size} triplets", "agreement, %", "of ceiling, %")
     title = f"{results.source}\n{results.split} split, {results.tracks} tracks in this part"
-    return TextTable(title, headings[: len(rows[0])], tuple(rows), strong="fitted weights")
+    return TextTable(title, headings[: len(rows[0])], tuple(rows), strong=list(_PART_ROWS).index("fitted weights"))
 
 
 def _score_table(results: CrossvalResults) -> TextTable:

@@ -19,14 +19,14 @@ class TextTable:
         headings: One for each column; the first column is aligned left, the others right.
         rows: Cells of each row, which may have several lines.
         notes: Lines below the table.
-        strong: First cell of the row to emphasise.
+        strong: Index of the row to emphasise, if any.
     """
 
     title: str
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
-    strong: str = ""
+    strong: int | None = None
 
     def print(self, console: "Console", *, compact: bool = False) -> None:
         """Print the table with title and notes.
@@ -47,8 +47,9 @@ class TextTable:
         table.show_lines = compact and any("\n" in cell for row in self.rows for cell in row)
         for place, heading in enumerate(self.headings):
             table.add_column(heading, justify="right" if place else "left", no_wrap=compact or place > 0)
-        for row in self.rows:
-            table.add_row(*map(Text, row), style="bold" if row[0] == self.strong else None)
+        for place, row in enumerate(self.rows):
+            style, below = "bold" if place == self.strong else None, compact and place + 1 == self.strong
+            table.add_row(*map(Text, row), style=style, end_section=below)
         console.print(table)
         for note in self.notes:
             console.print(note, highlight=False, markup=False, style="italic", soft_wrap=True)
