@@ -26,10 +26,11 @@ from stemsim.cli import app
 from stemsim.errors import ConfigError, DataNotFoundError, ResultsError
 from stemsim.evaluation import Splits, cross_validate
 from stemsim.report.page import comparison_rows, render_report
-from stemsim.report.plots import figures, plot_run_weights, save_figure, svg_text
+from stemsim.report.plots import figures, plot_run_weights, svg_text
 from stemsim.report.results import CrossvalResults, FitResults, PartResults
-from stemsim.report.run_files import frames, read_run, read_runs
-from stemsim.report.terminal import show
+from stemsim.report.run_files import read_run, read_runs
+from stemsim.report.style import save_figure
+from stemsim.report.tables import frames, show
 from stemsim.stems import LAYOUTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -397,7 +398,7 @@ def test_numbers_that_are_not_there_are_dashes(runs, tmp_path):
     (run / "crossval.json").write_text(json.dumps(document), encoding="utf-8")
     html = render_report([read_run(run)]).html
     assert "nan" not in Elements(html).text
-    assert '<td class="n" data-value="–">–</td>' in html  # noqa: RUF001
+    assert '<td class="n" data-value="-">-</td>' in html
     assert "crossval_intervals" not in figures(read_run(run).crossval)
 
 

@@ -254,9 +254,9 @@ def _table_2_3(results: Mapping[tuple[str, str, str], CrossValidation | None], m
     ceiling = _percent(human_ceiling(mix.votes))
     for (name, layout, separation), result in results.items():
         figures = published()["table2_3"].get(name, {})
+        by_fit = {"mix cosine": figures.get("mix cosine"), **figures.get(layout, {}).get(separation, {})}
         for fit in ("mix cosine", "OLS", "ridge"):
-            reported = figures.get(fit) if fit == "mix cosine" else figures.get(layout, {}).get(separation, {}).get(fit)
-            mean, spread = reported or (None, None)
+            mean, spread = by_fit.get(fit) or (None, None)
             model = None if result is None else result[fit]
             yield Cell(
                 "2-3",
@@ -275,18 +275,20 @@ def _table_4(results: Mapping[tuple[str, str, str], CrossValidation | None]) -> 
     """Yield the mean weights of both fits over the splits."""
     for (name, layout, separation), result in results.items():
         figures = published()["table4"].get(name, {}).get(layout, {})
-        for fit, stem in product(("OLS", "ridge"), LAYOUTS[layout]):
+        for fit in ("OLS", "ridge"):
             weights = None if result is None else result[fit].weights
-            column = None if weights is None or result is None else weights[:, result.stems.index(stem)]
-            yield Cell(
-                "4",
-                f"{name}, {layout}, {separation} stems, {fit}",
-                stem,
-                ours=None if column is None else float(column.mean()),
-                spread=None if column is None else float(column.std()),
-                published=figures.get(stem),
-                triplets=None if result is None else len(result.embedded),
-            )
+            columns = {} if weights is None or result is None else dict(zip(result.stems, weights.T, strict=True))
+            for stem in LAYOUTS[layout]:
+                column = columns.get(stem)
+                yield Cell(
+                    "4",
+                    f"{name}, {layout}, {separation} stems, {fit}",
+                    stem,
+                    ours=None if column is None else float(column.mean()),
+                    spread=None if column is None else float(column.std()),
+                    published=figures.get(stem),
+                    triplets=None if result is None else len(result.embedded),
+                )
 
 
 def _percent(share: float | None) -> float | None:

@@ -14,9 +14,10 @@ from stemsim.audio import Segment
 from stemsim.errors import AudioError, ConfigError, DataNotFoundError
 from stemsim.report.audio import encode_ogg
 from stemsim.report.plots import svg_text
-from stemsim.report.results import CrossvalResults, ModelResult, Score
+from stemsim.report.results import CrossvalResults, ModelResult
 from stemsim.report.run_files import Run
-from stemsim.report.terminal import stem_table
+from stemsim.report.tables import stem_table
+from stemsim.report.text import fixed, percent
 
 __all__ = ["ComparisonRow", "Report", "comparison_rows", "render_report"]
 
@@ -139,7 +140,7 @@ def render_report(runs: Sequence[Run], *, worst: int = 8, audio: bool = True, co
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "score": _score, "choice": _choice, "yaml": _yaml, "data_uri": _data_uri}
+    environment.filters |= {"fixed": fixed, "percent": percent, "choice": _choice, "yaml": _yaml, "data_uri": _data_uri}
     clips, plot = _Clips(audio), svg_text(runs)
     compared = [run.crossval for run in runs if run.crossval is not None]
     html = environment.get_template("report.html.j2").render(
@@ -229,13 +230,3 @@ def _data_uri(content: str | bytes, kind: str) -> str:
 def _choice(lead: float) -> str:
     """Return the candidate that a preference, or a lead in votes, speaks for."""
     return "A" if lead > 0 else "B" if lead < 0 else "neither"
-
-
-def _number(value: float, digits: int = 2) -> str:
-    """Return a number as text; a dash where there is none."""
-    return "–" if math.isnan(value) else f"{value:.{digits}f}"  # noqa: RUF001 - a dash, as in printed tables
-
-
-def _score(score: Score) -> str:
-    """Return mean ± standard deviation in percent."""
-    return _number(100 * score.mean, 1) + ("" if math.isnan(score.mean) else f" ± {100 * score.std:.1f}")
