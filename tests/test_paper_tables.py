@@ -71,7 +71,6 @@ def study(few, tmp_path_factory):
         separators={layout: (lambda layout=layout: Slices(layout)) for layout in ("4-stem", "6-stem")},
         store=tmp_path_factory.mktemp("tables") / "store",
         instruments=HEARD,
-        thresholds=(0.75, 0.8),
         splits=5,
         progress=False,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Final
 
+import numpy as np
 import yaml
 
 from stemsim.audio import Segment
@@ -89,7 +90,7 @@ def comparison_rows(runs: Sequence[Run]) -> tuple[ComparisonRow, ...]:
     for _, results, key in tested:
         rivals.setdefault(key, []).extend(model for model in results.models if model.kind != "ceiling")
     highest = {
-        (key, column): max((model.agreement[column].mean for model in models), key=_known)
+        (key, column): np.nanmax([-math.inf, *(model.agreement[column].mean for model in models)])
         for key, models in rivals.items()
         for column in _COLUMNS
     }
@@ -100,10 +101,6 @@ def comparison_rows(runs: Sequence[Run]) -> tuple[ComparisonRow, ...]:
             best = frozenset(column for column, mean in means.items() if mean == highest[key, column])
             rows.append(ComparisonRow(name, model, best))
     return tuple(rows)
-
-
-def _known(value: float) -> float:
-    return -math.inf if math.isnan(value) else value
 
 
 def _comparable(results: CrossvalResults) -> tuple[str, ...]:
