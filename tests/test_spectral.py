@@ -125,6 +125,20 @@ def test_two_instances_give_the_same_bytes(encoder, batch):
     assert other(batch).numpy().tobytes() == encoder(batch).numpy().tobytes()
 
 
+def test_the_numbers_are_those_that_the_identity_promises(encoder):
+    loop = np.tile(tone(duration=0.25, attack=0.004, decay=0.1), 4)
+    values = encoder.describe(torch.from_numpy(np.stack([loop, tone(noise=0.2, fundamental=110.0)])))
+    seen = torch.stack([value.sum(dim=1) for value in values.values()], dim=1)
+    pinned = (
+        "-62.2877 9.9116 -1.4069 271.5697 -1.183 80.4876 -4.1225 -0.6776 -2.2257 "
+        "-2.7688 1.9805 0.5554 3.7516 0 -0.7019 0.2646 0.3613 0.7279 "
+        "130.1408 5.5966 3.4357 118.7546 -3.2341 73.0189 -3.4265 -1.5662 -3.0955 "
+        "8.0586 0.0584 4.011 1.6543 0 -0.2275 0.8115 0.0945 0.0471"
+    )
+    assert (encoder.identity, encoder.dim) == ("spectral-1-1afb02b953cc", 296)
+    assert seen.flatten().tolist() == pytest.approx([float(text) for text in pinned.split()], rel=1e-3, abs=1e-3)
+
+
 def test_level_does_not_matter(encoder, batch):
     for gain in (0.01, 0.3, 3.0):
         torch.testing.assert_close(encoder(batch * gain), encoder(batch), atol=1e-4, rtol=0)

@@ -47,7 +47,6 @@ def small_demo(tmp_path_factory):
     songs = f"{READER}.songs.init_args"
     return [
         *(f"{songs}.root", str(folder / "songs"), f"{songs}.count", "8", f"{songs}.seconds", "15"),
-        *(f"{songs}.sample_rate", "16000"),
         *(f"{READER}.triplets", "400", f"{READER}.min_agreement", "0", "--data.store", str(folder / "store")),
     ]
 

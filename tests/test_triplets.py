@@ -236,7 +236,7 @@ class TestSimulatedListeners:
         np.testing.assert_array_equal(found["overall"].triplets.votes, reader.embed(embedder).triplets.votes)
 
     def test_refusals(self, songs):
-        with pytest.raises(TripletError, match=r"weigh piano.*gives bass, drums, mix"):
+        with pytest.raises(TripletError, match=r"weights for piano.*provides bass, drums, mix"):
             SimulatedListeners(songs, {"piano": 1.0}, 10, duration=3.0).embed(RandomEmbedder())
         for wrong in ({"listeners": 0}, {"noise": -1.0}, {"xab_fraction": 1.5}):
             with pytest.raises(TripletError, match="at least one triplet"):

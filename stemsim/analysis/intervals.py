@@ -56,19 +56,16 @@ class WeightIntervals:
         return pd.DataFrame({"stem": self.stems, **{name: getattr(self, name) for name in columns}})
 
 
-def weight_intervals(
-    fit: RidgeFit, tracks: IntArray, stems: StemLayout, *, penalty: int = 0, level: float = 0.95
-) -> WeightIntervals:
-    """Return cluster-robust intervals of the weights of a fit to all triplets.
+def weight_intervals(fit: RidgeFit, tracks: IntArray, stems: StemLayout, *, level: float = 0.95) -> WeightIntervals:
+    """Return cluster-robust intervals of the least-squares weights of all triplets.
 
     Residuals are divided by 1 - leverage (HC3; MacKinnon and White, Journal of Econometrics 29, 1985), the variance is
     multiplied by T / (T - 1) with T tracks, and quantiles are those of Student's t with T - 1 degrees of freedom.
 
     Args:
-        fit: One subset, without a subset axis.
+        fit: A fit to all triplets, without a subset axis, whose first penalty is 0.
         tracks: `(triplet, 3)` tracks of X, A and B (`Triplets.track_ids`).
         stems: Stem layout.
-        penalty: Index of the penalty in `fit.alphas`; the first is ordinary least squares in a cross-validation.
         level: Nominal coverage.
 
     Returns:
@@ -78,15 +75,15 @@ def weight_intervals(
         ConfigError: If the level does not lie between 0 and 1.
         TripletError: If there are too few triplets or tracks.
     """
-    scores = influence(fit, tracks, penalty=penalty)
+    scores = influence(fit, tracks)
     error = np.where(fit.undetermined.numpy(), np.inf, np.sqrt(cluster_robust_variance(scores, tracks)))
     reach = interval_reach(level, len(np.unique(tracks))) * error
-    weights = fit.weights[penalty].numpy()
+    weights = fit.weights[0].numpy()
     return WeightIntervals(tuple(stems), weights, error, weights - reach, weights + reach, level)
 
 
-def influence(fit: RidgeFit, tracks: IntArray, *, penalty: int = 0) -> FloatArray:
-    """Return the contribution of each triplet to the error of the weights, `(triplet, stem)` (HC3).
+def influence(fit: RidgeFit, tracks: IntArray) -> FloatArray:
+    """Return the contribution of each triplet to the error of the least-squares weights, `(triplet, stem)` (HC3).
 
     Raises:
         TripletError: If there are too few triplets or tracks.
@@ -99,8 +96,6 @@ def influence(fit: RidgeFit, tracks: IntArray, *, penalty: int = 0) -> FloatArra
             f"got {triplets} triplets of {heard} tracks."
         )
         raise TripletError(msg)
-    weights, alpha = fit.weights[penalty], fit.alphas[penalty]
-    residual = fit.residual[penalty] / (1.0 - fit.leverage[penalty]).clamp(min=1e-6)
-    scores = fit.deltas * residual.unsqueeze(1) - alpha * weights / triplets
-    influences: FloatArray = (scores @ fit.inverse[penalty]).numpy()
+    residual = fit.residual[0] / (1.0 - fit.leverage[0]).clamp(min=1e-6)
+    influences: FloatArray = ((fit.deltas * residual.unsqueeze(1)) @ fit.inverse[0]).numpy()
     return influences

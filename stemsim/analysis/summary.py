@@ -1,8 +1,8 @@
 """Summary of a cross-validation: certainty of the weights, verdicts, and further analyses on request."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from stemsim.evaluation.ceiling import CeilingShare, share_of_ceiling
 
 __all__ = ["ANALYSES", "Analysis", "Summary", "summarise"]
 
+_T = TypeVar("_T")
 Analysis = Literal["votes", "importance", "penalty", "leakage", "perspectives"]
 ANALYSES: Final[tuple[Analysis, ...]] = get_args(Analysis)
 """Analyses on request. `votes` and `perspectives` need more than a cross-validation and are left to the caller."""
@@ -90,36 +91,31 @@ def summarise(result: CrossValidation, analyses: Collection[Analysis] = (), *, l
         level: Nominal coverage of all intervals.
     """
     notes: list[str] = []
+
+    def attempt(analysis: Callable[[], _T], failure: str) -> _T | None:
+        """Return an analysis, or None with a note."""
+        try:
+            return analysis()
+        except (SplitError, TripletError) as error:
+            notes.append(f"{failure}: {error}")
+            return None
+
     several = len(result.stems) > 1 and len(result.splits) > 1
-    intervals: WeightIntervals | None = None
-    nested: NestedCrossValidation | None = None
-    leak: Leakage | None = None
-    try:
-        tracks = result.embedded.triplets.track_ids
-        intervals = weight_intervals(result.on_all, tracks, result.stems, level=level)
-    except TripletError as error:
-        notes.append(f"No intervals of the weights: {error}")
-    if "penalty" in analyses:
-        try:
-            nested = nested_cross_validation(result)
-        except SplitError as error:
-            notes.append(f"No nested cross-validation: {error}")
-    if "leakage" in analyses:
-        try:
-            leak = leakage(result)
-        except SplitError as error:
-            notes.append(f"No splits by track: {error}")
+    penalty = "penalty" in analyses
+    tracks = result.embedded.triplets.track_ids
     return Summary(
         result=result,
         comparisons=_comparisons(result, level) if several else (),
         share=share_of_ceiling(result, result["ridge"], level=level),
-        intervals=intervals,
+        intervals=attempt(
+            lambda: weight_intervals(result.on_all, tracks, result.stems, level=level), "No intervals of the weights"
+        ),
         collinearity=collinearity(result.embedded.deltas, result.stems),
         importance=leave_one_stem_out(result, level=level) if several and "importance" in analyses else None,
-        path=weight_path(result) if "penalty" in analyses else None,
-        nested=nested,
-        leakage=leak,
-        notes=tuple(notes),
+        path=weight_path(result) if penalty else None,
+        nested=attempt(lambda: nested_cross_validation(result), "No nested cross-validation") if penalty else None,
+        leakage=attempt(lambda: leakage(result), "No splits by track") if "leakage" in analyses else None,
+        notes=tuple(notes),  # of all the above
     )
 
 

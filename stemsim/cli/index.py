@@ -150,7 +150,7 @@ def stats_command(library: LibraryOption, as_json: JsonOption = False) -> None:
         opened = open_library(library)
         stats, card = opened.stats(), opened.card
     if as_json:
-        print_json({"library": opened.root, **stats.to_dict(), "made_with": card.to_dict()})
+        print_json({"library": opened.root, **asdict(stats), "made_with": card.to_dict()})
         return
     fusion = f"; {card.fusion} ranks the best again" if card.fusion else ""
     lines = {

@@ -74,12 +74,12 @@ class AudioTextEncoder(Encoder):
         state = {name.removeprefix(self._prefix): tensor for name, tensor in read_checkpoint(self._path).state.items()}
         return {name: tensor for name, tensor in state.items() if name.partition(".")[0] in parts}
 
-    def _load_half(self, **parts: nn.Module) -> nn.ModuleDict:
-        """Fill parts of the model with the tensors in the checkpoint that bear their names, and freeze them."""
+    def _filled(self, state: dict[str, Tensor], **parts: nn.Module) -> nn.ModuleDict:
+        """Fill parts of the model with the tensors that bear their names, and freeze them."""
         half = nn.ModuleDict(parts)
         # `position_ids` is a buffer of old versions of transformers that only holds 0, 1, 2, ...
-        state = {name: t for name, t in self._state(*parts).items() if not name.endswith(".position_ids")}
-        load_strictly(half, state, str(self._path))
+        kept = {name: tensor for name, tensor in state.items() if not name.endswith(".position_ids")}
+        load_strictly(half, kept, str(self._path))
         return half.requires_grad_(requires_grad=False).eval()
 
     @abstractmethod

@@ -54,7 +54,7 @@ class LaionClap(AudioTextEncoder):
         state = self._state("audio_branch", "audio_projection")
         architecture = self._architecture(state)
         branch, width = _audio_branch(architecture)
-        self._audio = self._load_half(audio_branch=branch, audio_projection=_projection(width))
+        self._audio = self._filled(state, audio_branch=branch, audio_projection=_projection(width))
         self.identity = f"laion-clap-v1(HTSAT-{architecture}:{state_hash(state)}{precision_suffix(self.precision)})"
         branch.spectrogram_extractor = Float32(branch.spectrogram_extractor)
         branch.logmel_extractor = Float32(branch.logmel_extractor)
@@ -83,7 +83,7 @@ class LaionClap(AudioTextEncoder):
         config = RobertaConfig.from_pretrained(folder, local_files_only=True)
         tokenizer = RobertaTokenizer.from_pretrained(folder, local_files_only=True)
         branch, projection = RobertaModel(config), _projection(config.hidden_size)
-        self._load_half(text_branch=branch, text_projection=projection)
+        self._filled(self._state("text_branch", "text_projection"), text_branch=branch, text_projection=projection)
 
         def embed_text(texts: list[str]) -> Tensor:
             tokens = tokenizer(texts, padding="max_length", truncation=True, max_length=_TOKENS, return_tensors="pt")

@@ -51,9 +51,9 @@ class MuQMuLan(AudioTextEncoder):
         self._window = self.sample_rate * int(mulan["clip_secs"])
         audio_config = _audio_model_folder(folder, self._config["audio_model"]["name"])
         audio = _audio_half(self._config, _read_config(audio_config))
-        self._audio = self._load_half(audio=audio, audio_to_latents=nn.Linear(audio.dim, self.dim))
-        digest = state_hash(self._state("audio", "audio_to_latents"))
-        self.identity = f"muq-mulan-v1({digest}{precision_suffix(self.precision)})"
+        state = self._state("audio", "audio_to_latents")
+        self._audio = self._filled(state, audio=audio, audio_to_latents=nn.Linear(audio.dim, self.dim))
+        self.identity = f"muq-mulan-v1({state_hash(state)}{precision_suffix(self.precision)})"
         # MuQ's mel spectrogram is not a module: it has to be moved to the device explicitly.
         model, mel = audio.model.model, audio.model.model.preprocessor_melspec_2048
         model.preprocessor_melspec_2048 = Float32(lambda waveforms: mel.to(waveforms.device)(waveforms))
@@ -94,7 +94,7 @@ class MuQMuLan(AudioTextEncoder):
         )
         text._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)  # noqa: SLF001 - upstream downloads one here
         projection = nn.Linear(text.dim, self.dim)
-        self._load_half(text=text, text_to_latents=projection)
+        self._filled(self._state("text", "text_to_latents"), text=text, text_to_latents=projection)
         return lambda texts: projection(text(raw_texts=texts))
 
 

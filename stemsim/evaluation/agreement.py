@@ -1,4 +1,4 @@
-"""Agreement with listeners, and how far it can go: the human ceiling."""
+"""Agreement with listeners, and the human ceiling."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,14 +8,14 @@ from stemsim.errors import TripletError
 __all__ = ["TIE", "agreement", "agreement_credit", "ceiling_credit", "human_ceiling"]
 
 TIE = 0.5
-"""What a tie counts, wherever agreement is computed."""
+"""Credit of a tie, wherever agreement is computed."""
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 
 def agreement_credit(preference: FloatArray, majority: IntArray) -> FloatArray:
-    """Say for each triplet whether a model picks the listeners' majority choice.
+    """Score each triplet by agreement of a model with the listeners' majority choice.
 
     Args:
         preference: `(..., triplet)` predicted preference; its sign is the choice, 0 is a tie.
@@ -33,7 +33,7 @@ def agreement(preference: FloatArray, majority: IntArray, weight: FloatArray | N
     Args:
         preference: `(triplet,)` predicted preference; its sign is the choice, and a tie counts `TIE`.
         majority: `(triplet,)` the majority choice, +1 = A or -1 = B.
-        weight: `(triplet,)` what each triplet counts, e.g. its number of votes; default: all the same.
+        weight: `(triplet,)` weight of each triplet, e.g. its number of votes; default: equal weights.
 
     Returns:
         Agreement in [0, 1].
@@ -43,7 +43,7 @@ def agreement(preference: FloatArray, majority: IntArray, weight: FloatArray | N
     """
     if len(majority) == 0 or (majority == 0).any():
         msg = (
-            f"Agreement needs triplets that have a majority; got {len(majority)}, {int((majority == 0).sum())} of them "
+            f"Agreement needs triplets with a majority; got {len(majority)}, {int((majority == 0).sum())} of them "
             "tied. Filter the table first (Triplets.filter)."
         )
         raise TripletError(msg)
@@ -67,9 +67,9 @@ def ceiling_credit(votes: IntArray) -> tuple[FloatArray, FloatArray]:
 
 
 def human_ceiling(votes: IntArray) -> float:
-    """Return how often one listener's answer agrees with the majority of the other listeners.
+    """Return the share of answers that agree with the majority of the other listeners.
 
-    This is the agreement that a listener reaches, and what a model can be measured against.
+    This is the agreement that a listener reaches, a reference for that of a model.
 
     Args:
         votes: `(triplet, 2)` votes for A and for B.

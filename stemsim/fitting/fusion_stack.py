@@ -110,7 +110,7 @@ class FusionStack:
             roughness = torch.zeros_like(penalty)
         return preference, mean + self.l2 * penalty + roughness
 
-    def descend(self, steps: int, learning_rate: float) -> Iterator[tuple[int, Tensor, Tensor]]:
+    def descend(self, steps: int, learning_rate: float) -> Iterator[tuple[int, Tensor]]:
         """Minimise by Adam on the full batch.
 
         Args:
@@ -118,15 +118,14 @@ class FusionStack:
             learning_rate: Of Adam.
 
         Yields:
-            Step, preferences `(fit, triplet)` and objectives `(fit,)` before the step is taken; the last ones are those
-            of the final parameters.
+            Step, and preferences `(fit, triplet)` before it is taken; the last ones are those of the final parameters.
         """
         optimizer = torch.optim.Adam(
             [values for values in self.parameters.values() if values.requires_grad], lr=learning_rate
         )
         for step in range(steps + 1):
             preference, objective = self.evaluate()
-            yield step, preference.detach(), objective.detach()
+            yield step, preference.detach()
             if step < steps:
                 optimizer.zero_grad()
                 objective.sum().backward()  # type: ignore[no-untyped-call]

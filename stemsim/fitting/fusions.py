@@ -23,7 +23,6 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
-from torch.nn.functional import pad
 
 from stemsim.errors import ConfigError, SplitError
 from stemsim.evaluation import ALPHAS, SplitFits, Splits
@@ -42,6 +41,7 @@ MakeFusion = Callable[[list[str]], Fusion]
 
 _PREFIX: Final = "fusion."
 _ELEMENTS_AT_ONCE: Final = 50_000  # of (model, triplet): the memory needed is a few dozen times that
+_FREED_ELEMENTS: Final = 2**22 - 2**12  # just below 32 MB, which is glibc's limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class FitSettings:
         counts = self.steps >= 0 and self.folds >= 0 and self.folds != 1
         if not counts or not self.learning_rate > 0.0 or not self.standard_errors >= 0.0:
             msg = (
-                "A fit takes 0 steps or more, 0 folds or at least 2, a learning rate above 0 and at least 0 standard "
+                "A fit needs at least 0 steps, 0 folds or at least 2, a learning rate above 0, and at least 0 standard "
                 f"errors; got {self}."
             )
             raise ConfigError(msg)
@@ -81,10 +81,6 @@ class FusionFits:
     Attributes:
         preference: `(split, triplet)` prediction of each split's fusion for every triplet.
         state: Stacked parameters and buffers by name, `(split, ...)`.
-        loss: `(split, step + 1)` objective on the whole train part, up to the last step that any split takes; step 0 is
-            the start.
-        held_out: `(split, step + 1)` mean loss on the inner folds, each predicted by the others; without columns if
-            there are no folds.
         stopped_at: `(split,)` the step that was kept.
         linear: `(split, stem)` weights of the linear fusion that each fit starts from.
         alphas: `(split,)` ridge penalties of these weights.
@@ -93,8 +89,6 @@ class FusionFits:
 
     preference: Tensor
     state: dict[str, Tensor]
-    loss: Tensor
-    held_out: Tensor
     stopped_at: Tensor
     linear: Tensor
     alphas: Tensor
@@ -116,7 +110,7 @@ class FusionModel:
         make: Makes the fusion from the stem layout.
         alphas: Ridge penalties of the weights to choose from.
         settings: Settings of the fit.
-        loss: Loss to minimise.
+        loss: Loss to minimise; None: the squared error.
         start: State to start from, see `fit_fusions`; None: the best linear fusion.
         progress: Show a progress bar.
     """
@@ -170,8 +164,7 @@ def fit_fusions(
         alphas: Ridge penalties of the weights to choose from.
         settings: Settings of the fit.
         loss: Loss to minimise; default: the squared error.
-        groups: `(triplet,)` numbers; triplets of one number are in the same inner fold, such as those whose reference
-            is of one track where splits are grouped. Default: every triplet is a group of its own.
+        groups: `(triplet,)` numbers; triplets with one number are in one inner fold. Default: all are separate.
         start: State of a fusion to start from instead of the linear one, see `stemsim.fitting.pretraining`. The
             squared distance from it then replaces the L2 term and the roughness.
         linear: Weights `(split, stem)` and penalty `(split,)` of the best linear fusion on every train part, if they
@@ -179,7 +172,7 @@ def fit_fusions(
         progress: Show a progress bar.
 
     Returns:
-        Predictions, parameters and the course of the fit.
+        Predictions and parameters.
 
     Raises:
         ConfigError: If the train parts have a wrong shape, or the fusion cannot start from stem weights.
@@ -193,6 +186,9 @@ def fit_fusions(
     best, penalties = problem.best_linear(train.double(), alphas) if linear is None else linear
     inner = _inner_folds(train, rule, groups)
     at_once = max(1, _ELEMENTS_AT_ONCE // (len(target) * max(1, rule.folds)))
+    # glibc keeps freed memory up to twice the size of the largest block freed so far. Without a large one, each step
+    # would return its memory to the kernel and have it cleared again, which took a tenth of the time.
+    torch.empty(_FREED_ELEMENTS, dtype=torch.float64)
     parts = []
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
         shown = bar.add_task("Fitting fusions", total=len(train))
@@ -207,7 +203,7 @@ def ridge_towards(
 ) -> tuple[Tensor, Tensor]:
     """Fit stem weights that shrink towards prior weights, up to their scale, to every subset of the triplets.
 
-    The prior p says how the stems compare, and not by how much. The weights minimise
+    The prior p gives the ratios of the weights, and not their scale. The weights minimise
 
         |D w - y|^2 + alpha min_s |w - s p|^2  =  |D w - y|^2 + alpha w^T R w,      R = I - p p^T / |p|^2
 
@@ -228,7 +224,7 @@ def ridge_towards(
     """
     stems = deltas.shape[1]
     if prior.shape != (stems,) or not bool(torch.isfinite(prior).all()) or not bool(prior.any()):
-        msg = f"A prior is one finite weight for each of {stems} stems, not all 0; got {prior.tolist()}."
+        msg = f"A prior needs one finite weight for each of {stems} stems, not all 0; got {prior.tolist()}."
         raise ConfigError(msg)
     direction = prior.double() / prior.double().norm()
     across = torch.eye(stems, dtype=torch.float64) - torch.outer(direction, direction)
@@ -262,24 +258,22 @@ class _Problem:
         """Fit some splits: counts and inner folds `(split, triplet)`, linear weights and penalties of `best_linear`."""
         best, alphas = linear
         observers = [self._observer(split) for split in counts]
-        held_out = counts.new_zeros(len(counts), 0)
         stop = torch.full((len(counts),), rule.steps)
         if rule.folds and rule.steps:
             held = inner.unsqueeze(1) == torch.arange(rule.folds).unsqueeze(1)  # (split, fold, triplet)
             inside = counts.unsqueeze(1) * ~held
             stack = self._stack(observers, inside, alphas, self._linear(inside.flatten(0, 1), alphas, rule.folds))
-            held_out, stop = _choose_stop(stack, counts, held, rule)
+            stop = _choose_stop(stack, counts, held, rule)
         stack = self._stack(observers, counts.unsqueeze(1), alphas, best)
         kept = {name: values.detach().clone() for name, values in stack.parameters.items()}
-        predicted, course = torch.zeros_like(counts), []
-        for step, preference, objective in stack.descend(int(stop.max()), rule.learning_rate):
-            course.append(objective)
+        predicted = torch.zeros_like(counts)
+        for step, preference in stack.descend(int(stop.max()), rule.learning_rate):
             here = stop == step
             predicted[here] = preference[here]
             for name, values in stack.parameters.items():
                 kept[name][here] = values.detach()[here]
         state = {name.removeprefix(_PREFIX): values for name, values in (kept | stack.buffers).items()}
-        return FusionFits(predicted, state, torch.stack(course, dim=1), held_out, stop, best, alphas, self.fusion)
+        return FusionFits(predicted, state, stop, best, alphas, self.fusion)
 
     def best_linear(self, counts: Tensor, alphas: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Return the weights `(split, stem)` and penalty `(split,)` that leave-one-out chooses on each train part."""
@@ -327,23 +321,22 @@ class _Problem:
         return weights
 
 
-def _choose_stop(stack: FusionStack, counts: Tensor, held: Tensor, rule: FitSettings) -> tuple[Tensor, Tensor]:
-    """Return held-out losses `(split, step + 1)`, and the step `(split,)` that each split's inner folds choose."""
+def _choose_stop(stack: FusionStack, counts: Tensor, held: Tensor, rule: FitSettings) -> Tensor:
+    """Return the step `(split,)` that each split's inner folds choose."""
     loss, target = stack.examples.loss, stack.examples.target
     values = torch.stack(
         [
             (loss.terms(preference, target).value.reshape(held.shape) * held).sum(dim=1)
-            for _, preference, _ in stack.descend(rule.steps, rule.learning_rate)
+            for _, preference in stack.descend(rule.steps, rule.learning_rate)
         ],
         dim=1,
     )  # (split, step + 1, triplet); each triplet of the train part is held out of one fold
     share = (counts / counts.sum(dim=1, keepdim=True)).unsqueeze(1)
-    mean = (share * values).sum(dim=2)
-    best = mean.argmin(dim=1)
+    best = (share * values).sum(dim=2).argmin(dim=1)
     worse = values - values[torch.arange(len(best)), best].unsqueeze(1)
     excess = (share * worse).sum(dim=2)  # (split, step + 1)
     error = (share.square() * (worse - excess.unsqueeze(2)).square()).sum(dim=2).sqrt()
-    return mean, (excess <= rule.standard_errors * error).double().argmax(dim=1)  # the first
+    return (excess <= rule.standard_errors * error).double().argmax(dim=1)  # the first
 
 
 def _inner_folds(train: Tensor, rule: FitSettings, groups: Tensor | None = None) -> Tensor:
@@ -359,7 +352,7 @@ def _inner_folds(train: Tensor, rule: FitSettings, groups: Tensor | None = None)
     inner = torch.where(train, rank[:, group] % max(1, rule.folds), -1)
     if rule.folds and int(within.sum(dim=1).min()) < rule.folds:
         msg = (
-            f"{rule.folds} inner folds need as many groups of triplets in every train part; the smallest has "
+            f"{rule.folds} inner folds need as many groups of triplets in every train part; the fewest are "
             f"{int(within.sum(dim=1).min())}. Use more songs, or fewer folds (FitSettings.folds)."
         )
         raise SplitError(msg)
@@ -368,12 +361,9 @@ def _inner_folds(train: Tensor, rule: FitSettings, groups: Tensor | None = None)
 
 def _joined(parts: Sequence[FusionFits]) -> FusionFits:
     """Join the fits of some splits to those of all."""
-    steps = max(part.loss.shape[1] for part in parts)
     return FusionFits(
         preference=torch.cat([part.preference for part in parts]),
         state={name: torch.cat([part.state[name] for part in parts]) for name in parts[0].state},
-        loss=torch.cat([pad(part.loss, (0, steps - part.loss.shape[1]), value=torch.nan) for part in parts]),
-        held_out=torch.cat([part.held_out for part in parts]),
         stopped_at=torch.cat([part.stopped_at for part in parts]),
         linear=torch.cat([part.linear for part in parts]),
         alphas=torch.cat([part.alphas for part in parts]),

@@ -197,7 +197,7 @@ class _Computation:
             triplets = self.votes.filter(instrument=instrument, min_agreement=min(_THRESHOLDS))
             preference = self._cosine_preference(instrument, encoder)
             for test_type, threshold in product(TEST_TYPES, _THRESHOLDS):
-                chosen = (triplets.test_type == test_type) & (triplets.majority_share >= threshold - 1e-9)
+                chosen = (triplets.test_type == test_type) & triplets.retained(min_agreement=threshold)
                 ours = None
                 if preference is not None and chosen.any():
                     ours = agreement(preference[chosen], triplets.preference[chosen])

@@ -45,13 +45,16 @@ LEGEND: Final[MappingProxyType[str, Any]] = MappingProxyType({"frameon": False, 
 """Arguments of every legend."""
 
 
-def new_figure(width: float, height: float, columns: int = 1, *, title: str = "", **grid: Any) -> "tuple[Figure, Any]":
+def new_figure(
+    width: float, height: float, columns: int = 1, rows: int = 1, *, title: str = "", **grid: Any
+) -> "tuple[Figure, Any]":
     """Return a figure outside pyplot, which needs no display and keeps no global state, and its axes.
 
     Args:
         width: Width in inches.
         height: Height in inches.
         columns: Number of axes side by side.
+        rows: Number of rows of axes.
         title: Title above all axes.
         grid: Further arguments of `Figure.subplots`.
 
@@ -63,7 +66,7 @@ def new_figure(width: float, height: float, columns: int = 1, *, title: str = ""
     figure = Figure(figsize=(width, height), layout="constrained")
     if title:
         figure.suptitle(title, fontsize=10, wrap=True)
-    axes = figure.subplots(1, columns, **grid)
+    axes = figure.subplots(rows, columns, **grid)
     for panel in np.atleast_1d(axes).flat:
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(alpha=0.2)

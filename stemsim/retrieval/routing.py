@@ -1,7 +1,7 @@
 """Routing: which stem of the query is compared with which stem of the library, and with which weight."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
@@ -101,7 +101,11 @@ class Routing:
         weights: dict[tuple[str, str], float] = {}
         for number, entry in enumerate(entries):
             if entry in {"learned", "equal"} and number == 0:
-                weights = _preset(entry, stems, learned)
+                preset = learned if entry == "learned" else dict.fromkeys(stems, 1.0)
+                if not preset:
+                    msg = "No weights were learned for this library. Make it with a model (--model), or name weights."
+                    raise ConfigError(msg)
+                weights = {(stem, stem): float(weight) for stem, weight in preset.items()}
                 continue
             names, _, value = entry.partition("=")
             query, colon, library = (part.strip() for part in names.partition(":"))
@@ -151,15 +155,6 @@ class Routing:
         rows, columns = self.matrix.nonzero().unbind(1)
         cosines = torch.einsum("pd,npd->np", query.double()[rows], items.double()[:, columns])
         return self.matrix[rows, columns] * cosines
-
-
-def _preset(name: str, stems: Sequence[str], learned: Mapping[str, float] | None) -> dict[tuple[str, str], float]:
-    if name == "equal":
-        return {(stem, stem): 1.0 for stem in stems}
-    if not learned:
-        msg = "No weights were learned for this library. Make it with a model (--model), or name weights of your own."
-        raise ConfigError(msg)
-    return {(stem, stem): float(weight) for stem, weight in learned.items()}
 
 
 def _number(value: str, entry: str) -> float:

@@ -1,4 +1,4 @@
-"""Inst-Sim-ABX: what listeners said about segments of Slakh2100."""
+"""Reader of the listening test Inst-Sim-ABX, with audio cut from Slakh2100."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from stemsim.audio import is_audio_path
 from stemsim.errors import ConfigError, DataNotFoundError, TripletError
 from stemsim.triplets.inst_sim_abx_answers import INSTRUMENTS, Answers, read_answers
 from stemsim.triplets.reader import TripletReader
-from stemsim.triplets.table import QUESTIONS, TEST_TYPES, TestType, Triplets
+from stemsim.triplets.table import QUESTIONS, TEST_TYPES, TestType, Triplets, question_index
 
 __all__ = ["InstSimABX"]
 
@@ -26,23 +26,23 @@ _log = logging.getLogger(__name__)
 class InstSimABX(TripletReader):
     """The listening test Inst-Sim-ABX (Hashizume and Toda, arXiv:2502.02138), with audio cut from Slakh2100.
 
-    The answers are published without audio. The segments, of about 5 s, are stretches of 133 tracks of Slakh2100 (its
-    original numbering, Track01876 to Track02096), a copy of which you supply.
+    The answers are published without audio. The segments, of about 5 s, come from 133 tracks of Slakh2100 (original
+    numbering, Track01876 to Track02096); you need a copy of it.
 
     Args:
-        root: The folder of the repository zume06/Inst-Sim-ABX-Dataset, with `csvs` and `sample_configs`.
+        root: Folder of the repository zume06/Inst-Sim-ABX-Dataset, with `csvs` and `sample_configs`.
         slakh: A folder of Slakh2100 (https://doi.org/10.5281/zenodo.4599666) with `Track01876/mix.flac` and so on, in
             it or in its subfolders (`train`, `validation`, `test`, `omitted`).
-        instrument: What the listeners heard: `mix`, or single stems, `bass`, `drums`, `guitar`, `piano` or `residuals`;
-            null: all. The segments are those of the mix in any case.
-        test_type: `XAB`, three tracks, or `XYC`, Y being of X's track; null: both.
-        min_agreement: Least share of votes that the majority must have, in [0, 1] (the paper: 0.75 and 0.8).
-        min_votes: Least number of votes.
+        instrument: Instrument that was heard: `mix`, or a single stem, `bass`, `drums`, `guitar`, `piano` or
+            `residuals`; null: all. The audio is that of the mix in any case.
+        test_type: `XAB`, three different tracks, or `XYC`, Y being from X's track; null: both.
+        min_agreement: Minimum share of votes of the majority, in [0, 1] (paper: 0.75 and 0.8).
+        min_votes: Minimum number of votes.
         screen: Leave out all answers of listeners who failed a check, in which one candidate is the reference itself.
-        pool: Add up the votes of the two runs of the test where they asked the same; the paper does not, and otherwise
-            the same question may be both trained on and tested. Mixes were asked about in one run only.
-        question: `overall`, or `timbre`, `rhythm` or `melody`: what the answers are about. Votes, grades and cut-offs
-            are those of the listeners who were asked.
+        pool: Add up the votes of the two runs of the test on the same question. The paper does not; then the same
+            question may be both trained on and tested. Mixes were presented in one run only.
+        question: Question that the answers are about: `overall`, `timbre`, `rhythm` or `melody`. Votes, grades and
+            thresholds are those of its answers.
     """
 
     def __init__(
@@ -60,12 +60,10 @@ class InstSimABX(TripletReader):
         if instrument not in (None, *INSTRUMENTS) or test_type not in (None, *TEST_TYPES):
             msg = (
                 f"Inst-Sim-ABX has the instruments {', '.join(INSTRUMENTS)} and the test types "
-                f"{', '.join(TEST_TYPES)}; got {instrument!r} and {test_type!r}. Choose from these, or null for all."
+                f"{', '.join(TEST_TYPES)}; got {instrument!r} and {test_type!r}. Choose one of these, or null for all."
             )
             raise ConfigError(msg)
-        if question not in QUESTIONS:
-            msg = f"The listeners of Inst-Sim-ABX were asked about {', '.join(QUESTIONS)}; got {question!r}."
-            raise ConfigError(msg)
+        question_index(question)
         self.root = Path(root)
         self.slakh = None if slakh is None else Path(slakh)
         self.instrument = instrument
@@ -83,20 +81,20 @@ class InstSimABX(TripletReader):
             msg = (
                 f"None of the {asked} triplets has `instrument` {self.instrument}, `test_type` "
                 f"{self.test_type}, `min_agreement` {self.min_agreement} and `min_votes` {self.min_votes}"
-                f"{'' if self.question == 'overall' else f' on {self.question}'}. Ask for less."
+                f"{'' if self.question == 'overall' else f' on {self.question}'}. Relax these conditions."
             )
             raise TripletError(msg)
         return _with_audio(kept, _find_mixes(self.slakh, kept.tracks))
 
     def read_questions(self) -> dict[str, Triplets]:
-        """Return the triplets that meet the conditions on each question by itself, whatever `question` says."""
+        """Return the triplets that meet the conditions on each question, whatever `question` is."""
         answers = self._answers()
         tables = {question: self._kept(answers, question)[0] for question in QUESTIONS}
         mixes = _find_mixes(self.slakh, [track for table in tables.values() for track in table.tracks])
         return {question: _with_audio(table, mixes) for question, table in tables.items() if len(table)}
 
     def _answers(self) -> Answers:
-        """Read the answers, screened and pooled if that is asked for."""
+        """Read the answers, screened and pooled if requested."""
         answers = read_answers(self.root)
         for check in answers.wrong_dummies:
             fate = "all answers of this listener are left out" if self.screen else "`screen` leaves them out"
@@ -105,7 +103,7 @@ class InstSimABX(TripletReader):
         return answers.pooled() if self.pool else answers
 
     def _kept(self, answers: Answers, question: str) -> tuple[Triplets, int]:
-        """Return the triplets that meet all cut-offs by the votes on one question, and the number asked."""
+        """Return the triplets that meet all conditions by the votes on one question, and the number asked."""
         counted = answers.about(question).count()
         if question != "overall":
             counted = replace(counted, source=f"{counted.source}, {question}")
@@ -149,10 +147,10 @@ def _find_mixes(slakh: Path | None, tracks: Iterable[str]) -> dict[str, Path]:
 
 
 def _splits(slakh: Path) -> list[Path]:
-    """Return the subfolders that may hold tracks and are none themselves."""
+    """Return the subfolders that may hold tracks and are not tracks themselves."""
     return [path for path in sorted(slakh.iterdir()) if path.is_dir() and not path.name.startswith(("Track", "."))]
 
 
 def _mix_in(folder: Path) -> Path | None:
-    """Return the mix in a track's folder: `mix.flac`, or what it was converted to."""
+    """Return the mix in a track's folder: `mix.flac`, or the same in another audio format."""
     return next((path for path in sorted(folder.glob("mix.*")) if is_audio_path(path)), None)

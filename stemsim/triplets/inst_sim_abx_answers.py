@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from stemsim.errors import ConfigError, DataNotFoundError, TripletError
-from stemsim.triplets.table import PERSPECTIVES, QUESTIONS, TestType, Triplets
+from stemsim.errors import DataNotFoundError, TripletError
+from stemsim.triplets.table import PERSPECTIVES, QUESTIONS, TestType, Triplets, question_index
 
 __all__ = ["ANSWERS_FILE", "INSTRUMENTS", "Answers", "DummyCheck", "read_answers"]
 
@@ -167,10 +167,7 @@ class Answers:
         Raises:
             ConfigError: If there is no such question.
         """
-        if question not in QUESTIONS:
-            msg = f"Listeners were asked about {', '.join(QUESTIONS)}; got {question!r}. Choose one of these."
-            raise ConfigError(msg)
-        column = QUESTIONS.index(question)
+        column = question_index(question)
         columns = [column, *range(1, len(QUESTIONS))]
         kept = self._select(self.choices[:, column] != 0)
         return replace(kept, choices=kept.choices[:, columns], sure=kept.sure[:, columns])

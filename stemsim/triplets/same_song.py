@@ -14,7 +14,7 @@ __all__ = ["SameSong"]
 class SameSong(TripletReader):
     """XYC triplets on the assumption that two segments of one song are closer than segments of two songs.
 
-    This assumption, known as S4, stands in for listeners where there are none; each triplet counts as one vote for A.
+    This assumption, known as S4, replaces listeners where there are none; each triplet counts as one vote for A.
 
     Args:
         songs: The songs.

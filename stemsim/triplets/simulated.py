@@ -22,13 +22,13 @@ IntArray = npt.NDArray[np.int64]
 
 
 class SimulatedListeners(TripletReader):
-    """Draws triplets from songs, and votes from listeners who weigh the stems in a known way.
+    """Triplets drawn from songs, with votes of simulated listeners whose stem weights are known.
 
     A listener finds A closer with probability `sigmoid(s / (noise * std(s)))`, where s = sum_i w_i delta_i is computed
-    with the separator and encoder in use. What is fitted to such votes can be compared with the truth, up to scale:
-    votes say which candidate is closer, not by how much. That is what a listener does whose impression is s / (noise *
-    std(s)) plus a logistic random number, and who chooses by its sign; who is asked to grade the answer is sure of it
-    where the impression is at least `sure_from` away from 0.
+    with the separator and encoder in use: the impression is s / (noise * std(s)) plus a logistic random number, and its
+    sign is the choice. The listener is sure of the answer if the impression is at least `sure_from` away from 0.
+    Weights fitted to such votes can be compared with the true ones up to scale, since votes tell which candidate is
+    closer, not by how much.
 
     Args:
         songs: The songs.
@@ -36,14 +36,15 @@ class SimulatedListeners(TripletReader):
         triplets: Number of triplets to draw.
         xab_fraction: Share of them that are XAB; the others are XYC.
         listeners: Votes for each triplet; an odd number avoids ties.
-        noise: How unsure listeners are, relative to the spread of s over the triplets; 0 makes them infallible.
-        min_agreement: Keep only triplets on which at least this share of the listeners agree (the paper: 0.8).
+        noise: Uncertainty of the listeners, relative to the spread of s over the triplets; 0: they never err.
+        min_agreement: Keep only triplets on which at least this share of the listeners agree (paper: 0.8).
         duration: Length of a segment in seconds.
         hop: From one segment's start to the next, in seconds; null: no overlap.
         seed: Seed of the draw and of the votes.
-        perspectives: True weights of each stem by perspective (timbre, rhythm, melody) for listeners who are asked
-            about these too; null: they are not.
-        sure_from: See above; 2.5 makes about a third of the answers sure, as are those of Inst-Sim-ABX on mixes.
+        perspectives: True weights of each stem by perspective (timbre, rhythm, melody), if listeners are asked about
+            these too; null: they are not.
+        sure_from: Impression from which an answer is sure; 2.5 makes about a third of the answers sure, as in
+            Inst-Sim-ABX on mixes.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class SimulatedListeners(TripletReader):
         if not set(asked) <= set(PERSPECTIVES) or not all(map(any, map(dict.values, asked.values()))) or sure_from < 0:
             msg = (
                 f"Simulated listeners can be asked about {', '.join(PERSPECTIVES)}, each with a weight other than 0, "
-                f"and `sure_from` is not negative; got {asked} and {sure_from}."
+                f"and `sure_from` must not be negative; got {asked} and {sure_from}."
             )
             raise TripletError(msg)
         self.songs = songs
@@ -90,7 +91,7 @@ class SimulatedListeners(TripletReader):
         self.seed = seed
 
     def read(self) -> Triplets:
-        """Draw the triplets. Nobody has voted yet: listeners vote by what they hear, in `embed`."""
+        """Draw the triplets, without votes: listeners vote on the embedded segments, in `embed`."""
         return self._drawn(np.random.default_rng(self.seed))
 
     def embed(self, embedder: StemEmbedder, check: Callable[[Triplets], None] | None = None) -> EmbeddedTriplets:
@@ -155,14 +156,14 @@ class SimulatedListeners(TripletReader):
         unknown = sorted(set(weights) - set(stems))
         if unknown:
             msg = (
-                f"Simulated listeners weigh {', '.join(unknown)}, but the separator gives {', '.join(stems)}. "
-                "Take them out of `weights` or `perspectives`, or choose a separator that has them."
+                f"Simulated listeners have weights for {', '.join(unknown)}, but the separator provides "
+                f"{', '.join(stems)}. Remove them from `weights` or `perspectives`, or choose another separator."
             )
             raise TripletError(msg)
         return {stem: float(weights.get(stem, 0.0)) for stem in stems}
 
     def _impression(self, score: FloatArray) -> FloatArray:
-        """Return how much closer A seems `(triplet,)`, in units of the listeners' noise; endless without noise."""
+        """Return the impression `(triplet,)` before chance, positive for A; infinite without noise."""
         scale = self.noise * score.std()
         return score / scale if scale else np.where(score == 0.0, 0.0, np.copysign(np.inf, score))
 

@@ -22,6 +22,7 @@ __all__ = [
     "TestType",
     "Triplets",
     "majority_of",
+    "question_index",
     "retained_votes",
 ]
 
@@ -141,12 +142,6 @@ class Triplets:
         """`(triplet,)` the majority choice: +1 = A, -1 = B, 0 = as many votes for A as for B."""
         return majority_of(self.votes)
 
-    @property
-    def majority_share(self) -> FloatArray:
-        """`(triplet,)` share of the votes that the majority has, in [0.5, 1]; 0 where nobody voted."""
-        total = self.votes.sum(axis=1)
-        return np.divide(self.votes.max(axis=1, initial=0), total, out=np.zeros(len(self)), where=total > 0)
-
     def target(self, kind: TargetKind = "majority") -> FloatArray:
         """Return the targets of a fit, in [-1, 1]; swapping A and B flips every sign exactly.
 
@@ -207,12 +202,10 @@ class Triplets:
         Raises:
             ConfigError: If there is no such question.
         """
-        if question not in QUESTIONS:
-            msg = f"Listeners were asked about {', '.join(QUESTIONS)}; got {question!r}. Choose one of these."
-            raise ConfigError(msg)
-        if question == "overall":
+        index = question_index(question)
+        if index == 0:
             return self
-        votes = self.perspective_votes[:, PERSPECTIVES.index(question)]
+        votes = self.perspective_votes[:, index - 1]
         return replace(self, votes=votes, sure_votes=None, source=f"{self.source}, {question}")
 
     @property
@@ -273,6 +266,18 @@ class Triplets:
     def retained(self, *, min_agreement: float = 0.0, min_votes: int = 1) -> BoolArray:
         """Return the mask `(triplet,)` of `retained_votes`."""
         return retained_votes(self.votes, min_agreement=min_agreement, min_votes=min_votes)
+
+
+def question_index(question: str) -> int:
+    """Return the index in `QUESTIONS`.
+
+    Raises:
+        ConfigError: If there is no such question.
+    """
+    if question not in QUESTIONS:
+        msg = f"Listeners were asked about {', '.join(QUESTIONS)}; got {question!r}. Choose one of these."
+        raise ConfigError(msg)
+    return QUESTIONS.index(question)
 
 
 def majority_of(votes: IntArray) -> IntArray:

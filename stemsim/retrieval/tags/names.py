@@ -5,7 +5,7 @@ from pathlib import PurePath
 from typing import Final
 
 from stemsim.errors import ConfigError
-from stemsim.retrieval.tags.categories import TONAL, is_loop, words_of
+from stemsim.retrieval.tags.categories import DRUM_HITS, TONAL, is_loop, words_of
 
 __all__ = ["KEYS", "NOTES", "keys_named", "named_bpm", "named_key"]
 
@@ -37,6 +37,7 @@ _KEY: Final = re.compile(
 _COUNTED: Final = re.compile(
     r"loops?|take|part|version|ver|v|section|variation|var|type|mix|side|pattern|verse|chorus|set|kit"
 )
+_BRACKETS: Final = frozenset({"()", "[]"})
 _SEMITONE: Final = {"#": 1, "♯": 1, "sharp": 1, "b": -1, "♭": -1, "flat": -1}
 
 
@@ -82,8 +83,9 @@ def named_key(path: PurePath, category: str | None) -> str | None:
     """Return the key that a file's name states, as one of `KEYS` or `NOTES`; None if it states none.
 
     A key is a note with its mode (`F_major`, `C#min`, `Am`, `em9`), a note with an accidental (`Bb`, `F#3`), or, for
-    pitched sounds, a bare capital note that neither begins the name nor is all of it (`Bass_C`). A lone letter
-    elsewhere (`A.wav`, `Take B`, `beat_a`) numbers things more often than it names a key.
+    pitched sounds or in brackets, a bare capital note that neither begins the name nor is all of it (`Bass_C`,
+    `Loop 3 (F)`). A lone letter elsewhere (`A.wav`, `Take B`, `beat_a`) numbers things more often than it names a key.
+    A flat is a small `b`: `EB` and `GB` abbreviate something else. Drum hits have no key, whatever their names hold.
 
     Args:
         path: The file.
@@ -93,9 +95,12 @@ def named_key(path: PurePath, category: str | None) -> str | None:
         >>> named_key(PurePath("Rhodes_Bbm_90.wav"), "keys"), named_key(PurePath("A.wav"), "bass")
         ('A# minor', None)
     """
+    if category in DRUM_HITS:
+        return None
     found: list[tuple[int, int, str]] = []
     for match in _KEY.finditer(path.stem):
-        rank = _rank(match, words_of(path.stem[: match.start()]), tonal=category in TONAL)
+        bracketed = path.stem[: match.start()][-1:] + path.stem[match.end() :][:1] in _BRACKETS
+        rank = _rank(match, words_of(path.stem[: match.start()]), bare=category in TONAL or bracketed)
         if rank is not None:
             found.append((rank, match.start(), _spelt(match)))
     return min(found)[2] if found else None
@@ -123,11 +128,12 @@ def keys_named(text: str) -> tuple[str, ...]:
     return (key, note) if mode else (note, f"{note} major", f"{note} minor")
 
 
-def _rank(match: re.Match[str], before: list[str], *, tonal: bool) -> int | None:
+def _rank(match: re.Match[str], before: list[str], *, bare: bool) -> int | None:
     """Return how clearly a match after some words states a key, 0 being the clearest; None if it does not."""
     capital = match["note"].isupper()
-    # A lower-case letter with a lower-case b is rather a word, such as `ab` and `bb`.
+    # `ab` and `bb` are rather words, and `EB` and `CB` abbreviations: only `Eb` is a note.
     altered = match["accidental"] is not None and (capital or match["accidental"].lower() != "b")
+    altered = altered and match["accidental"] != "B"
     if match["mode"] is not None:
         return 0
     if match["accidental"] is not None and not altered:
@@ -136,7 +142,7 @@ def _rank(match: re.Match[str], before: list[str], *, tonal: bool) -> int | None
         return 1 if match["m"] == "m" and (capital or altered or match["chord"] is not None) else None
     if altered:
         return 2
-    bare = capital and tonal and match["octave"] is None
+    bare = bare and capital and match["octave"] is None
     return 3 if bare and before and not _COUNTED.fullmatch(before[-1]) else None
 
 
