@@ -141,7 +141,7 @@ def _write(tables: "PaperTables", folder: Path) -> list[Path]:
         parts += ["## Skipped", "\n".join(f"- {reason}" for reason in tables.skipped)]
     records = tables.records()
     written[0].write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    pd.DataFrame(records).to_csv(written[1], index=False)
+    pd.DataFrame(records).astype({"triplets": "Int64"}).to_csv(written[1], index=False)
     document = {"settings": dict(tables.settings), "cells": records, "skipped": list(tables.skipped)}
     written[2].write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return written

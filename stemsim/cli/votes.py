@@ -90,11 +90,13 @@ def _print(test: "ListeningTest") -> None:
 
     about = "" if test.perspective == "overall" else f", {test.perspective}"
     title = f"Votes in Inst-Sim-ABX{about}{', both runs pooled' if test.pooled else ''}"
-    headings = ("instrument", "test", "triplets", f"retained\nat {test.min_agreement:g}", "answers", "votes,\nmedian")
-    headings = (*headings, "chose\nfirst,\n%", "sure,\n%", "human\nceiling,\n%", "95 %\ninterval")
+    retained = f"retained\nat {test.min_agreement:g}"
+    headings = ("instrument", "test", "triplets", retained, "answers", "votes,\nmedian")
+    shares = ("chose\nfirst,\n%", "sure,\n%", "human\nceiling,\n%", "95 %\ninterval")
     counts = [*test.counts, test.chosen] if len(test.counts) > 1 else test.counts
+    table = TextTable(title, headings + shares, tuple(map(cells, counts)), strong=len(test.counts))
     console = Console()
-    TextTable(title, headings, tuple(map(cells, counts)), strong=len(test.counts)).print(console, compact=True)
+    table.print(console, compact=True)
     total, wrong = test.total, test.wrong_dummies
     console.print(
         f"In all: {total.triplets} triplets ({total.distinct} distinct"

@@ -4,10 +4,12 @@ import base64
 import math
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Final
 
+import numpy as np
 import yaml
 
 from stemsim.audio import Segment
@@ -55,25 +57,6 @@ class Report:
     gone: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class _Clips:
-    """Encoder of segments: each once; files that cannot be read are remembered."""
-
-    wanted: bool
-    addresses: dict[Segment, str] = field(default_factory=dict)
-    gone: dict[str, str] = field(default_factory=dict)
-
-    def address(self, segment: Segment) -> str:
-        """Return the `data:` address of a segment; empty if there is no audio."""
-        if self.wanted and segment not in self.addresses:
-            try:
-                self.addresses[segment] = _data_uri(encode_ogg(segment), "audio/ogg")
-            except (AudioError, DataNotFoundError) as error:
-                self.addresses[segment] = ""
-                self.gone.setdefault(str(segment.path), str(error))
-        return self.addresses.get(segment, "")
-
-
 def comparison_rows(runs: Sequence[Run]) -> tuple[ComparisonRow, ...]:
     """Compare all models of all runs that were cross-validated.
 
@@ -85,25 +68,19 @@ def comparison_rows(runs: Sequence[Run]) -> tuple[ComparisonRow, ...]:
         splits only.
     """
     tested = [(run.name, run.crossval, _comparable(run.crossval)) for run in runs if run.crossval is not None]
-    rivals: dict[tuple[str, ...], list[ModelResult]] = {}
-    for _, results, key in tested:
-        rivals.setdefault(key, []).extend(model for model in results.models if model.kind != "ceiling")
-    highest = {
-        (key, column): max((model.agreement[column].mean for model in models), key=_known)
-        for key, models in rivals.items()
-        for column in _COLUMNS
-    }
     rows = []
     for name, results, key in tested:
+        rivals = [
+            model for _, other, its_key in tested if its_key == key for model in other.models if model.kind != "ceiling"
+        ]
+        highest = {
+            column: np.nanmax([-math.inf, *(model.agreement[column].mean for model in rivals)]) for column in _COLUMNS
+        }
         for model in results.models:
             means = {column: model.agreement[column].mean for column in _COLUMNS if model.kind != "ceiling"}
-            best = frozenset(column for column, mean in means.items() if mean == highest[key, column])
+            best = frozenset(column for column, mean in means.items() if mean == highest[column])
             rows.append(ComparisonRow(name, model, best))
     return tuple(rows)
-
-
-def _known(value: float) -> float:
-    return -math.inf if math.isnan(value) else value
 
 
 def _comparable(results: CrossvalResults) -> tuple[str, ...]:
@@ -141,7 +118,18 @@ def render_report(runs: Sequence[Run], *, worst: int = 8, audio: bool = True, co
         lstrip_blocks=True,
     )
     environment.filters |= {"fixed": fixed, "percent": percent, "choice": _choice, "yaml": _yaml, "data_uri": _data_uri}
-    clips, plot = _Clips(audio), svg_text(runs)
+    gone: dict[str, str] = {}
+
+    @cache
+    def address(segment: Segment) -> str:
+        """Return the `data:` address of a segment; empty if there is no audio."""
+        try:
+            return _data_uri(encode_ogg(segment), "audio/ogg") if audio else ""
+        except (AudioError, DataNotFoundError) as error:
+            gone.setdefault(str(segment.path), str(error))
+            return ""
+
+    plot = svg_text(runs)
     compared = [run.crossval for run in runs if run.crossval is not None]
     html = environment.get_template("report.html.j2").render(
         runs=runs,
@@ -157,10 +145,11 @@ def render_report(runs: Sequence[Run], *, worst: int = 8, audio: bool = True, co
         stem_tables=[(run.name, stem_table(run.crossval)) for run in runs if run.crossval is not None],
         scores=[score for run in runs for score in _scores(run)],
         worst=worst,
-        clips=clips,
+        address=address,
+        gone=gone,
         jobs=_JOBS,
     )
-    return Report(html, tuple(clips.gone.values()))
+    return Report(html, tuple(gone.values()))
 
 
 def _settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:

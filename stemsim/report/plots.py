@@ -256,9 +256,9 @@ def svg_text(runs: Sequence[Run]) -> str | None:
     """Return `plot_run_weights` as an `<svg>` element in the text colour of the page around it."""
     from matplotlib import rc_context
 
-    ink = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK)
-    # Text stays text, and the ids are the same every time.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "stemsim", **ink}):
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": "stemsim", **dict.fromkeys(inked, _INK)}
+    with rc_context(style):  # text stays text, and the ids are the same every time
         figure, file = plot_run_weights(runs), io.StringIO()
         if figure is None:
             return None

@@ -148,8 +148,8 @@ def _leakage_table(found: Leakage) -> TextTable:
         f"tracks seen, unseen: same test triplets, of the splits by track; trained on {second} triplets",
         "that may share their tracks, or that share none; leak: the difference",
     )
-    same = {"OLS": ("", "", ""), "ridge": ("", "", "")}
-    for name, one in zip(same, found.same_test, strict=True):
+    same: dict[str, tuple[str, ...]] = {}
+    for name, one in zip(("OLS", "ridge"), found.same_test, strict=True):
         leak, reach = 100 * one.difference.mean, 100 * (one.difference.upper - one.difference.mean)
         same[name] = (*map(percent, one.agreement), f"{leak:+.1f} ± {reach:.1f}")
     rows = [
