@@ -20,7 +20,6 @@ from stemsim.retrieval.hits import FOLD, Hit, fold_hits, rerank
 from stemsim.retrieval.indexes import Index, milvus_address, new_collection, open_index
 from stemsim.retrieval.query import Query, audio_query, check_audible, require_negative_stems, text_query, with_text
 from stemsim.retrieval.routing import Routing
-from stemsim.retrieval.windows import Windowing
 from stemsim.stems import StemLayout, check_same_layout
 
 if TYPE_CHECKING:
@@ -103,7 +102,8 @@ class Library:
             model, fusion = (None, None) if model is None else _model_of(model)
             new = LibraryCard.of(
                 embedder,
-                windowing=Windowing(_WINDOW if window is None else window, hop),
+                window=_WINDOW if window is None else window,
+                hop=hop,
                 weights=dict(weights or {}),
                 model=model,
                 fusion=fusion,
@@ -196,7 +196,7 @@ class Library:
             DataNotFoundError: If one of `paths` does not exist.
         """
         from stemsim.retrieval.indexing.adding import Adding, AddReport, LocalEngine, progress_bar
-        from stemsim.retrieval.indexing.finding import find_files, stat_files
+        from stemsim.retrieval.indexing.files import find_files, stat_files
 
         begun = time.monotonic()
         listed = [paths] if isinstance(paths, str | Path) else paths

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -17,8 +18,7 @@ from stemsim.retrieval.card import LibraryCard
 from stemsim.retrieval.catalogue import Catalogue, FileRecord
 from stemsim.retrieval.indexes.base import Index
 from stemsim.retrieval.indexing.embedding import EmbeddedFile, embed_files
-from stemsim.retrieval.indexing.finding import Failure, FoundFile
-from stemsim.retrieval.indexing.preparing import Prepared, PreparedFile, prepare_files
+from stemsim.retrieval.indexing.files import Failure, FoundFile, Prepared, PreparedFile, prepare_files
 from stemsim.retrieval.items import Items, item_key
 from stemsim.retrieval.windows import Windowing
 from stemsim.stems import StemLayout
@@ -90,26 +90,22 @@ class AddReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries and lists."""
-        counts = {name: getattr(self, name) for name in self.__slots__ if name != "failures"}
         failures = [{"path": str(failure.path), "reason": failure.reason} for failure in self.failures]
-        return {**counts, "failures": failures}
+        return asdict(replace(self, failures=[])) | {"failures": failures}
 
 
 @contextmanager
 def progress_bar(files: Sequence[FoundFile], *, show: bool) -> Iterator[Callable[[int, AddReport], None]]:
     """Show progress in bytes, as durations are not known yet; yield the function that advances it by one file."""
     columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
-    begun = time.monotonic()
-    finished = 0
+    begun, numbers = time.monotonic(), count(1)
     with Progress("Adding files", *columns, console=Console(stderr=True), disable=not show) as bar:
         task = bar.add_task(f"0/{len(files)} files", total=max(1, sum(file.size for file in files)))
 
         def advance(size: int, report: AddReport) -> None:
-            nonlocal finished
-            finished += 1
             seconds = max(time.monotonic() - begun, 1e-9)
             rate = f"{report.items / seconds:.1f} items/s, {report.seconds_of_audio / seconds:.0f} x real time"
-            bar.update(task, advance=size, description=f"{finished}/{len(files)} files {rate}")
+            bar.update(task, advance=size, description=f"{next(numbers)}/{len(files)} files {rate}")
 
         yield advance
 
@@ -118,13 +114,7 @@ def progress_bar(files: Sequence[FoundFile], *, show: bool) -> Iterator[Callable
 class Adding:
     """One run of adding files to a library; complete files are committed every few seconds.
 
-    Attributes:
-        catalogue: The library's files.
-        index: The library's items.
-        extraction: Prepares and embeds files.
-        windowing: How files are cut.
-        advance: Called with the size of each file that is finished, and the counts so far.
-        report: The counts.
+    `advance` is called with the size of each file that is finished, and the counts so far.
     """
 
     catalogue: Catalogue
@@ -191,10 +181,8 @@ class Adding:
 
     def _take(self, prepared: PreparedFile, items: Items) -> None:
         """Count a complete file, and commit if there is enough to commit."""
-        if prepared.file.known is None:
-            self.report.added += 1
-        else:
-            self.report.changed += 1
+        self.report.added += prepared.file.known is None
+        self.report.changed += prepared.file.known is not None
         self.report.silent += len(items) == 0
         self.report.items += len(items)
         self._waiting.append((prepared, items))
@@ -273,13 +261,13 @@ def _copied(found: Items, prepared: PreparedFile) -> Items:
 
 def _columns_of(prepared: PreparedFile, windows: Sequence[Segment]) -> dict[str, Any]:
     """Return the columns that windows of a file have from its path, its content and its tags."""
-    path, content, tags, count = str(prepared.file.path), prepared.content, prepared.tags, len(windows)
+    path, content, tags, size = str(prepared.file.path), prepared.content, prepared.tags, len(windows)
     return {
         "key": tuple(item_key(path, content, window.start, window.duration) for window in windows),
-        "content": (content,) * count,
-        "path": (path,) * count,
-        "file_duration": np.full(count, tags.duration),
-        "category": (tags.category or "",) * count,
-        "bpm": np.full(count, np.nan if tags.bpm is None else tags.bpm),
-        "musical_key": (tags.musical_key or "",) * count,
+        "content": (content,) * size,
+        "path": (path,) * size,
+        "file_duration": np.full(size, tags.duration),
+        "category": (tags.category or "",) * size,
+        "bpm": np.full(size, np.nan if tags.bpm is None else tags.bpm),
+        "musical_key": (tags.musical_key or "",) * size,
     }

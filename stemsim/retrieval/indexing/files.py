@@ -1,15 +1,23 @@
-"""Audio files on the disk, and which of them may have changed."""
+"""Files of a library on their way to being embedded: found, compared with the catalogue, hashed, tagged and cut."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Final
 
-from stemsim.audio import is_audio_path
-from stemsim.errors import DataNotFoundError
+from stemsim.audio import Segment, is_audio_path
+from stemsim.errors import DataNotFoundError, StemsimError
 from stemsim.retrieval.catalogue import FileRecord, absolute
+from stemsim.retrieval.tags import Tags, describe_file
+from stemsim.retrieval.windows import Windowing
+from stemsim.separators import StemSource
 
-__all__ = ["Failure", "FoundFile", "find_files", "stat_files"]
+__all__ = ["Failure", "FoundFile", "Prepared", "PreparedFile", "find_files", "prepare_files", "stat_files"]
+
+_AHEAD: Final = 8  # files prepared ahead, for each thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,34 @@ class Failure:
     path: Path
     reason: str
     size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedFile:
+    """A file before it is embedded: with the hash of all bytes that its items depend on, its windows and its tags."""
+
+    file: FoundFile
+    content: str
+    windows: tuple[Segment, ...]
+    tags: Tags
+
+    def record(self, items: int) -> FileRecord:
+        """Return the catalogue's record of the file once all its items are in the index."""
+        return FileRecord(
+            path=str(self.file.path),
+            size=self.file.size,
+            mtime_ns=self.file.mtime_ns,
+            content=self.content,
+            items=items,
+            duration=self.tags.duration,
+            bpm_measured="bpm" in self.tags.measured,
+            key_measured="musical_key" in self.tags.measured,
+            done=True,
+        )
+
+
+Prepared = PreparedFile | FoundFile | Failure
+"""A prepared file, the found one if its content is unchanged, or why it cannot be read."""
 
 
 def find_files(paths: Sequence[str | Path], *, mixes_only: bool = False) -> tuple[list[Path], list[Failure]]:
@@ -106,3 +142,38 @@ def stat_files(
         else:
             unchanged += 1
     return found, unchanged, failures
+
+
+def prepare_files(
+    files: Sequence[FoundFile], source: StemSource, windowing: Windowing, *, listen: bool, workers: int
+) -> Iterator[Prepared]:
+    """Hash, tag and cut files in several threads, a little ahead of demand; yield them in order.
+
+    `source` is that of their stems; `listen`: measure tempo and key.
+    """
+    remaining = iter(files)
+    with ThreadPoolExecutor(workers, "stemsim-files") as pool:
+
+        def submit(file: FoundFile) -> Future[Prepared]:
+            return pool.submit(_prepare, file, source, windowing, listen)
+
+        ahead = [submit(file) for file in islice(remaining, _AHEAD * workers)]
+        try:
+            while ahead:
+                result = ahead.pop(0).result()
+                ahead += [submit(file) for file in islice(remaining, 1)]
+                yield result
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def _prepare(file: FoundFile, source: StemSource, windowing: Windowing, listen: bool) -> Prepared:
+    try:
+        windows = windowing.cut(file.path)
+        content = source.content_hash(windows[0])
+        if file.known is not None and file.known.content == content:
+            return file
+        return PreparedFile(file, content, tuple(windows), describe_file(file.path, listen=listen))
+    except (StemsimError, OSError) as error:
+        return Failure(file.path, str(error), file.size)
