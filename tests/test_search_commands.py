@@ -136,7 +136,7 @@ def test_wrong_searches_say_what_to_do(root, arguments, message):
 def test_searches_of_nothing(root, tmp_path):
     assert "nothing to search with" in run("search", "--library", root / "L", code=2)
     assert "There is no library" in run("search", root / "sounds/song.wav", "--library", tmp_path / "none", code=2)
-    assert "No audio file" in run("search", tmp_path / "none.wav", "--library", root / "L", code=2)
+    assert "No file at" in run("search", tmp_path / "none.wav", "--library", root / "L", code=2)
     assert "There is no library" in run("index", "stats", "--library", tmp_path / "none", code=2)
 
 
@@ -240,4 +240,4 @@ def test_wrong_comparisons_say_what_to_do(root, tmp_path, monkeypatch):
     assert "models download" in run("compare", *kicks, "--model", "clap-4stem", code=2)
     assert "Unknown encoder" in run("compare", *kicks, "--encoder", "mfcc", code=2)
     assert "cannot be written" in run("compare", *kicks, "--plot", tmp_path / "none/x.png", code=2)
-    assert "No audio file" in run("compare", kicks[0], tmp_path / "none.wav", code=2)
+    assert "No file at" in run("compare", kicks[0], tmp_path / "none.wav", code=2)

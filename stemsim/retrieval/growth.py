@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import torch
@@ -99,14 +99,13 @@ def needs(cost: CostPerItem, items: int) -> Needs:
     )
 
 
-def measure_cost(library: Library, *, items: int = 32, made: int = 20_000, seed: int = 0) -> CostPerItem:
+def measure_cost(library: Library, *, items: int = 32, made: int = 20_000) -> CostPerItem:
     """Measure the cost of one item: of adding some of a library's own files, and of keeping synthetic items.
 
     Args:
         library: The library, which is left unchanged.
         items: Number of its items, at least, whose files are indexed again.
         made: Number of synthetic items.
-        seed: Seed of the draw of files.
 
     Raises:
         ConfigError: If a number is too small.
@@ -120,16 +119,16 @@ def measure_cost(library: Library, *, items: int = 32, made: int = 20_000, seed:
     if not existing:
         msg = f"The library {library.root} has no audible file on this machine; add some first."
         raise DataNotFoundError(msg)
-    order = np.random.default_rng(seed).permutation(len(existing))
-    chosen: list[Path] = []
-    while len(chosen) < len(existing) and sum(counts[path] for path in chosen) < items:
-        chosen.append(existing[order[len(chosen)]])
+    order = np.random.default_rng(0).permutation(len(existing))
+    totals = np.cumsum([counts[existing[row]] for row in order])
+    chosen = [existing[row] for row in order[: np.searchsorted(totals, items) + 1]]
     with tempfile.TemporaryDirectory(prefix="stemsim-") as name:
         folder, spec = Path(name), library.card.spec
         added, seconds, cpu_seconds = _add_again(library, chosen, folder)
         first = int(_FIRST * made)
-        early, late = _keep(folder / "first", spec, first), _keep(folder / "made", spec, made)
-        slope = max(late.search - early.search, 0.0) / (made - first) or late.search / made
+        _, _, early_search = _keep(folder / "first", spec, first)
+        write, code, search = _keep(folder / "made", spec, made)
+        slope = max(search - early_search, 0.0) / (made - first) or search / made
         return CostPerItem(
             encoder=str(library.card.encoder),
             separator=str(library.card.separator),
@@ -141,18 +140,20 @@ def measure_cost(library: Library, *, items: int = 32, made: int = 20_000, seed:
             made=made,
             row_bytes=_largest((folder / "made").glob("*/data/*")) / made,
             code_bytes=_largest((folder / "made").glob("*/_indices/*")) / made,
-            write_seconds=late.write / made,
-            code_seconds=late.code / made,
+            write_seconds=write / made,
+            code_seconds=code / made,
             search_seconds=slope,
-            least_search_seconds=max(late.search - slope * made, 0.0),
+            least_search_seconds=max(search - slope * made, 0.0),
         )
 
 
 def _add_again(library: Library, files: list[Path], folder: Path) -> tuple[int, float, float]:
     """Add files to another library of the same kind; return the number of items, and wall and CPU seconds of one."""
-    window, hop = library.card.windowing.length, library.card.windowing.hop
-    Library(folder / "warm", library.embedder, window=window, hop=hop).add(files[:1])  # warms everything up
-    measured = Library(folder / "measured", library.embedder, window=window, hop=hop)
+    card = library.card
+    warm, measured = (
+        Library(folder / name, library.embedder, window=card.window, hop=card.hop) for name in ("warm", "measured")
+    )
+    warm.add(files[:1])  # loads and compiles everything
     wall, cpu = time.perf_counter(), time.process_time()
     added = measured.add(files).items
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -162,14 +163,8 @@ def _add_again(library: Library, files: list[Path], folder: Path) -> tuple[int, 
     return added, wall / added, cpu / added
 
 
-class _Seconds(NamedTuple):
-    write: float
-    code: float
-    search: float
-
-
-def _keep(folder: Path, spec: EmbeddingSpec, made: int) -> _Seconds:
-    """Write synthetic items, compute their codes, and search them; return the time of each step."""
+def _keep(folder: Path, spec: EmbeddingSpec, made: int) -> tuple[float, float, float]:
+    """Keep synthetic items; return the seconds of writing them, of computing their codes, and of a search."""
     index = LanceIndex(folder, spec)
     rng = np.random.default_rng(0)
     start = time.perf_counter()
@@ -180,12 +175,11 @@ def _keep(folder: Path, spec: EmbeddingSpec, made: int) -> _Seconds:
     index.build()
     built = time.perf_counter()
     times = []
-    for _ in range(_SEARCHES):
-        vector = torch.from_numpy(rng.standard_normal(spec.width))
+    for vector in torch.from_numpy(rng.standard_normal((_SEARCHES, spec.width))):
         begun = time.perf_counter()
         index.search(vector, 10)
         times.append(time.perf_counter() - begun)
-    return _Seconds(written - start, built - written, min(times))  # the difference of two medians is mostly noise
+    return written - start, built - written, min(times)  # the difference of two medians is mostly noise
 
 
 def _largest(paths: Iterable[Path]) -> int:

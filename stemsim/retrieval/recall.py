@@ -95,12 +95,10 @@ def _routings(stems: tuple[str, ...], rng: np.random.Generator) -> Iterator[tupl
     """Yield weights of every kind: random sliders, a single stem, some negative, and stems against other stems."""
     size = len(stems)
     positive = rng.uniform(0.05, 1.0, size)
-    yield "random", Routing(stems, torch.diag(torch.from_numpy(positive)))
-    one = np.zeros(size)
-    one[rng.integers(size)] = 1.0
-    yield "single stem", Routing(stems, torch.diag(torch.from_numpy(one)))
-    signs = np.where(np.arange(size) == rng.integers(size), -1.0, 1.0)
-    yield "negative", Routing(stems, torch.diag(torch.from_numpy(positive * signs)))
+    one, flipped = (np.arange(size) == rng.integers(size) for _ in range(2))
+    kinds = {"random": positive, "single stem": one, "negative": np.where(flipped, -positive, positive)}
+    for kind, weights in kinds.items():
+        yield kind, Routing(stems, torch.diag(torch.from_numpy(weights).double()))
     yield "cross-stem", Routing(stems, torch.from_numpy(rng.normal(size=(size, size))))
 
 

@@ -3,8 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,10 +40,6 @@ class LibraryStats:
     with_key: int
     stems: Mapping[str, int]
     index: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain dictionaries."""
-        return asdict(self)
 
 
 def stats_of(records: Sequence[FileRecord], index: Index) -> LibraryStats:
