@@ -28,39 +28,22 @@ _LEAST_MADE: Final = 4000  # LanceDB does not quantise a few hundred
 
 @dataclass(frozen=True, slots=True)
 class CostPerItem:
-    """Cost of one item, measured on this machine.
-
-    Attributes:
-        encoder: What embedded the items.
-        separator: What separated them.
-        device: Where both computed.
-        cores: Cores of this machine.
-        items: Number of the library's own items that were indexed again.
-        seconds: Time of adding one of them, starting from the file, on all cores.
-        cpu_seconds: Processor time of the same.
-        made: Number of synthetic items of the same shape, on which the rest was measured.
-        row_bytes: Size of its vectors and metadata on the disk.
-        code_bytes: Size of its codes, which every search reads.
-        write_seconds: Time of writing it.
-        code_seconds: Time of computing its codes.
-        search_seconds: Time that it adds to a search.
-        least_search_seconds: Time of a search in a tiny index.
-    """
+    """Cost of one item, measured on this machine: of adding it from its file, and of keeping it in an index."""
 
     encoder: str
     separator: str
-    device: str
+    device: str  # where both computed
     cores: int
-    items: int
-    seconds: float
-    cpu_seconds: float
-    made: int
-    row_bytes: float
-    code_bytes: float
+    items: int  # of the library's own, that were indexed again
+    seconds: float  # of adding one of them on all cores
+    cpu_seconds: float  # of the same
+    made: int  # synthetic items of the same shape, on which the rest was measured
+    row_bytes: float  # of vectors and metadata on the disk
+    code_bytes: float  # of the codes, which every search reads
     write_seconds: float
-    code_seconds: float
-    search_seconds: float
-    least_search_seconds: float
+    code_seconds: float  # of computing the codes
+    search_seconds: float  # that it adds to a search
+    least_search_seconds: float  # of a search in a tiny index
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +83,7 @@ def needs(cost: CostPerItem, items: int) -> Needs:
 
 
 def measure_cost(library: Library, *, items: int = 32, made: int = 20_000) -> CostPerItem:
-    """Measure the cost of one item: of adding some of a library's own files, and of keeping synthetic items.
-
-    Args:
-        library: The library, which is left unchanged.
-        items: Number of its items, at least, whose files are indexed again.
-        made: Number of synthetic items.
+    """Measure the cost of adding files of a library again (of at least `items` items), and of `made` synthetic items.
 
     Raises:
         ConfigError: If a number is too small.
@@ -197,15 +175,15 @@ def _synthetic_items(spec: EmbeddingSpec, rng: np.random.Generator, made: int) -
         vectors = torch.from_numpy(rng.standard_normal((count, len(spec.stems), spec.dim), dtype=np.float32))
         yield Items(
             stems=spec.stems,
-            key=tuple(f"{row:032x}" for row in range(start, start + count)),
-            content=tuple(f"{row // 6:032x}" for row in range(start, start + count)),
-            path=tuple(f"/library/pack {row // 600}/loop {row // 6}.wav" for row in range(start, start + count)),
+            key=np.array([f"{row:032x}" for row in range(start, start + count)]),
+            content=np.array([f"{row // 6:032x}" for row in range(start, start + count)]),
+            path=np.array([f"/library/pack {row // 600}/loop {row // 6}.wav" for row in range(start, start + count)]),
             start=np.zeros(count),
             duration=np.full(count, 5.0),
             file_duration=np.full(count, 30.0),
-            category=("",) * count,
+            category=np.full(count, ""),
             bpm=np.full(count, 120.0),
-            musical_key=("A minor",) * count,
+            musical_key=np.full(count, "A minor"),
             loudness=np.full(count, -14.0),
             present=np.ones((count, len(spec.stems)), bool),
             vectors=normalize(vectors, dim=2),

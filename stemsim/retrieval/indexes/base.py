@@ -40,7 +40,7 @@ class RankedItems:
     @classmethod
     def best(cls, items: Items, similarity: Tensor, k: int) -> Self:
         """Return the `k` most similar items; of equal similarities the smaller key comes first."""
-        order = np.lexsort((np.array(items.key, dtype=str), -similarity.numpy()))[:k]
+        order = np.lexsort((items.key.astype(str), -similarity.numpy()))[:k]
         return cls(items.take(order), similarity[torch.from_numpy(order)])
 
 

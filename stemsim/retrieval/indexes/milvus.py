@@ -46,8 +46,7 @@ class MilvusIndex(Index):
 
     Raises:
         StoreError: If the server cannot be reached, or pymilvus is not installed.
-        StemMismatchError: If it holds items of other stems.
-        ConfigError: If its items were made in another way.
+        StemMismatchError: If it holds items of other stems; `ConfigError` if they were made in another way.
     """
 
     def __init__(self, uri: str, spec: EmbeddingSpec, *, collection: str, token: str = "") -> None:

@@ -262,12 +262,13 @@ def _copied(found: Items, prepared: PreparedFile) -> Items:
 def _columns_of(prepared: PreparedFile, windows: Sequence[Segment]) -> dict[str, Any]:
     """Return the columns that windows of a file have from its path, its content and its tags."""
     path, content, tags, size = str(prepared.file.path), prepared.content, prepared.tags, len(windows)
-    return {
-        "key": tuple(item_key(path, content, window.start, window.duration) for window in windows),
-        "content": (content,) * size,
-        "path": (path,) * size,
-        "file_duration": np.full(size, tags.duration),
-        "category": (tags.category or "",) * size,
-        "bpm": np.full(size, np.nan if tags.bpm is None else tags.bpm),
-        "musical_key": (tags.musical_key or "",) * size,
+    keys = [item_key(path, content, window.start, window.duration) for window in windows]
+    shared = {
+        "content": content,
+        "path": path,
+        "file_duration": tags.duration,
+        "category": tags.category or "",
+        "bpm": np.nan if tags.bpm is None else tags.bpm,
+        "musical_key": tags.musical_key or "",
     }
+    return {"key": np.array(keys, object), **{name: np.full(size, value) for name, value in shared.items()}}

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from stemsim.audio import Segment, is_audio_path
+from stemsim.audio import Segment, audio_info, is_audio_path
 from stemsim.errors import DataNotFoundError, StemsimError
 from stemsim.retrieval.catalogue import FileRecord, absolute
 from stemsim.retrieval.tags import Tags, describe_file
@@ -22,14 +22,7 @@ _AHEAD: Final = 8  # files prepared ahead, for each thread
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A file to look into.
-
-    Attributes:
-        path: Its absolute path.
-        size: Bytes.
-        mtime_ns: Time of modification in ns.
-        known: The library's record of it; None if it is new.
-    """
+    """A file to look into, with its size in bytes and time of modification in ns; `known` is the library's record."""
 
     path: Path
     size: int
@@ -78,11 +71,7 @@ def find_files(paths: Sequence[str | Path], *, mixes_only: bool = False) -> tupl
     """Find the audio files in folders and their subfolders.
 
     Hidden files and folders are left out, and so are links to folders, which may form cycles. A file that is named
-    itself is taken whatever its extension.
-
-    Args:
-        paths: Files and folders.
-        mixes_only: Take only `mix.*`: the files beside it are its stems.
+    itself is taken whatever its extension. `mixes_only`: take only `mix.*`, as the files beside it are its stems.
 
     Returns:
         Absolute paths, sorted, each once; and folders that cannot be opened.
@@ -118,7 +107,7 @@ def stat_files(
     Args:
         paths: The files.
         known: The library's records by path.
-        always: Look into all of them.
+        always: Take all of them as changed.
 
     Returns:
         The files to look into, the number of unchanged ones, and those that cannot be accessed.
@@ -170,7 +159,7 @@ def prepare_files(
 
 def _prepare(file: FoundFile, source: StemSource, windowing: Windowing, listen: bool) -> Prepared:
     try:
-        windows = windowing.cut(file.path)
+        windows = [Segment(file.path, *span) for span in windowing.spans(audio_info(file.path).duration)]
         content = source.content_hash(windows[0])
         if file.known is not None and file.known.content == content:
             return file
