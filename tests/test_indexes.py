@@ -1,9 +1,5 @@
-"""All engines beside the definition of the similarity, and what they do when several processes write at once."""
+"""All engines beside the definition of the similarity."""
 
-import multiprocessing
-import os
-import signal
-import time
 from dataclasses import replace
 from functools import partial
 
@@ -239,59 +235,3 @@ def test_a_folder_that_is_a_file_is_an_error_of_ours(tmp_path):
         LanceIndex(tmp_path / "file", SPEC)
     with pytest.raises(StoreError, match="cannot be opened"):
         MilvusIndex("http://127.0.0.1:9", SPEC, collection="items")
-
-
-def upsert_some(folder, first, n, ready, done):
-    ready.wait()  # all is imported
-    index = LanceIndex(folder, SPEC)
-    for start in range(first, first + n, 10):
-        index.upsert(make_items(10, first=start))
-    done.value += 1
-
-
-def upsert_for_ever(folder, committed):
-    index = LanceIndex(folder, SPEC)
-    for start in range(0, 10_000, 10):
-        index.upsert(make_items(10, first=start))
-        committed.value = start + 10
-
-
-@pytest.fixture(scope="module")
-def spawn():
-    return multiprocessing.get_context("spawn")
-
-
-def test_two_processes_that_add_overlapping_items_lose_and_double_nothing_beside_a_reader(tmp_path, spawn):
-    ready, done = spawn.Barrier(3), spawn.Value("i", 0)
-    writers = [spawn.Process(target=upsert_some, args=(tmp_path, first, 60, ready, done)) for first in (0, 30)]
-    for writer in writers:
-        writer.start()
-    ready.wait(60.0)
-    index, seen = LanceIndex(tmp_path, SPEC), 0
-    vector = Routing.equal(STEMS).fold(make_items(1).vectors[0])
-    while any(writer.is_alive() for writer in writers):
-        count = index.count()
-        assert count >= seen  # nothing that was seen goes away
-        seen = count
-        index.search(vector, 5)
-    for writer in writers:
-        writer.join()
-    assert done.value == 2
-    keys = index.table(["key"])["key"].to_pylist()
-    assert sorted(keys) == sorted(f"k{number}" for number in range(90))
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
-def test_a_killed_writer_loses_nothing_that_was_committed(tmp_path, spawn):
-    committed = spawn.Value("i", 0)
-    writer = spawn.Process(target=upsert_for_ever, args=(tmp_path, committed))
-    writer.start()
-    while committed.value < 60:
-        time.sleep(0.02)
-    os.kill(writer.pid, signal.SIGKILL)
-    writer.join()
-    index = LanceIndex(tmp_path, SPEC)
-    assert index.count() >= 60
-    assert index.count() % 10 == 0  # whole commits
-    index.upsert(make_items(10))
-    assert len(index.search(Routing.equal(STEMS).fold(make_items(1).vectors[0]), 5)) == 5

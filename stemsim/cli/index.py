@@ -13,7 +13,6 @@ from stemsim.cli.libraries import DeviceOption, JsonOption, LibraryOption, open_
 from stemsim.cli.parts import ENCODER_HELP, SEPARATOR_HELP
 
 if TYPE_CHECKING:
-    from stemsim.model import Part
     from stemsim.retrieval.growth import CostPerItem, Needs
     from stemsim.retrieval.indexing.adding import AddReport
     from stemsim.retrieval.library import Library
@@ -160,7 +159,7 @@ def stats_command(library: LibraryOption, as_json: JsonOption = False) -> None:
         "weights": (", ".join(f"{stem}={weight:g}" for stem, weight in card.weights.items()) or "equal") + fusion,
         "search": stats.index,
     }
-    _show_lines({name: text for name, text in lines.items() if text}, 12)
+    _show_lines({name: text for name, text in lines.items() if text})
 
 
 @index_app.command("plan")
@@ -249,10 +248,12 @@ def _show_plan(cost: "CostPerItem", needed: "Needs") -> None:
         "indexing": f"{needed.index_hours:,.1f} hours of one process",
         "search": f"{needed.search_seconds:.2g} s by one process; Milvus shares it out among machines",
     }
-    _show_lines(lines, 16)
+    _show_lines(lines)
 
 
-def _show_lines(lines: dict[str, str], width: int) -> None:
+def _show_lines(lines: dict[str, str]) -> None:
+    """Print names and texts in two columns."""
+    width = max(map(len, lines)) + 2
     for name, text in lines.items():
         typer.echo(f"{name:<{width}}{text}".rstrip())
 
@@ -260,10 +261,8 @@ def _show_lines(lines: dict[str, str], width: int) -> None:
 def _show_dropped(dropped: list[Path], *, as_json: bool) -> None:
     if as_json:
         print_json({"dropped": [str(path) for path in dropped]})
-        return
-    for path in dropped:
-        typer.echo(f"  {path}")
-    typer.echo(f"{len(dropped)} files removed.")
+    else:
+        typer.echo("\n".join([*(f"  {path}" for path in dropped), f"{len(dropped)} files removed."]))
 
 
 def _open_or_make(
@@ -303,23 +302,16 @@ def _open_or_make(
         source, chosen = make_separator(separator or "bands"), make_encoder(encoder or "spectral")
         embedder = StemEmbedder(source, chosen, silence=_SILENCE, progress=False, **computing)
     elif encoder or separator:
-        _check_named("encoder", encoder, card.encoder, root)
-        _check_named("separator", separator, card.separator, root)
+        for part, text in ((card.encoder, encoder), (card.separator, separator)):
+            if text is not None and part.name not in {None, text.partition(":")[0]}:  # noticed before it is loaded
+                msg = (
+                    f"The library {root} was made with the {part.kind} {part}, and --{part.kind} says {text}: their "
+                    "vectors cannot be compared. Leave the option out, or make another library."
+                )
+                raise ConfigError(msg)
         embedder = card.build_embedder(
             separator=None if separator is None else make_separator(separator),
             encoder=None if encoder is None else make_encoder(encoder),
             **computing,
         )
     return Library(root, embedder, weights=weights, model=model, **settings, **computing), card is None
-
-
-def _check_named(kind: str, text: str | None, part: "Part", root: str) -> None:
-    """Raise if an option names another kind of part than the library was made with, before it is loaded."""
-    from stemsim.errors import ConfigError
-
-    if text is not None and part.name is not None and text.partition(":")[0] != part.name:
-        msg = (
-            f"The library {root} was made with the {kind} {part}, and --{kind} says {text}: their vectors cannot be "
-            "compared. Leave the option out, or make another library."
-        )
-        raise ConfigError(msg)

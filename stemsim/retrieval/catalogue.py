@@ -59,14 +59,9 @@ class Catalogue:
 
     def __init__(self, root: str | Path, *, storage_options: dict[str, str] | None = None) -> None:
         self.root = str(root)
-        self._table = LanceTable(
-            root,
-            "files",
-            key="id",
-            what=f"The library {root}",
-            remedy="Check the path, its permissions and the free space.",
-            storage_options=storage_options,
-        )
+        what, remedy = f"The library {root}", "Check the path, its permissions and the free space."
+        self._table = LanceTable(root, "files", key="id", what=what, remedy=remedy, storage_options=storage_options)
+        self.compact = self._table.compact
 
     def read_card(self) -> LibraryCard | None:
         """Return the card of the library, or None if there is no library yet."""
@@ -98,10 +93,6 @@ class Catalogue:
     def delete(self, records: Sequence[FileRecord]) -> None:
         """Remove versions of files from the list."""
         self._table.delete([record.id for record in records])
-
-    def compact(self) -> None:
-        """Merge the small files that commits left, and forget old versions."""
-        self._table.compact()
 
 
 _TYPES: Final[dict[Any, pa.DataType]] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -190,7 +191,7 @@ class Library:
         Raises:
             DataNotFoundError: If one of `paths` does not exist.
         """
-        from stemsim.retrieval.indexing.adding import Adding, AddReport, LocalEngine, progress_bar
+        from stemsim.retrieval.indexing.adding import Adding, AddReport, Extraction, progress_bar
         from stemsim.retrieval.indexing.files import find_files, stat_files
 
         begun, windowing = time.monotonic(), self.card.windowing
@@ -201,8 +202,12 @@ class Library:
         files, unchanged, unseen = stat_files(found, done, always=self.card.is_multitrack)
         report = AddReport()
         if files:
-            engine = LocalEngine(self.embedder) if engine is None else engine
-            with engine.started(self.card, listen=listen) as extraction, progress_bar(files, show=progress) as advance:
+            started: AbstractContextManager[Extraction]
+            if engine is None:
+                started = nullcontext(Extraction.local(self.embedder, windowing, listen=listen))
+            else:
+                started = engine.started(self.card, listen=listen)
+            with started as extraction, progress_bar(files, show=progress) as advance:
                 report = Adding(self._catalogue, self.index, extraction, windowing, advance).run(files, known)
         if report.added or report.changed:
             self._tidy()

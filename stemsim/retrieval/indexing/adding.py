@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from stemsim.retrieval.items import Items, item_key
 from stemsim.retrieval.windows import Windowing
 from stemsim.stems import StemLayout
 
-__all__ = ["AddReport", "Adding", "Engine", "Extraction", "LocalEngine", "progress_bar"]
+__all__ = ["AddReport", "Adding", "Engine", "Extraction", "progress_bar"]
 
 _ITEMS_PER_COMMIT: Final = 512
 _SECONDS_PER_COMMIT: Final = 5.0
@@ -37,29 +37,20 @@ class Extraction(NamedTuple):
     prepare: Callable[[Sequence[FoundFile]], Iterator[Prepared]]
     embed: Callable[[Iterable[PreparedFile]], Iterator[EmbeddedFile | Failure]]
 
+    @classmethod
+    def local(cls, embedder: StemEmbedder, windowing: Windowing, *, listen: bool) -> Self:
+        """Return one that works in this process; `listen`: measure tempo and key."""
+        return cls(
+            lambda files: prepare_files(files, embedder.source, windowing, listen=listen, workers=embedder.workers),
+            lambda files: embed_files(files, embedder, windowing),
+        )
+
 
 class Engine(Protocol):
-    """Starts extractions, in this process or elsewhere, such as on a cluster."""
+    """Starts extractions elsewhere, such as on a cluster."""
 
     def started(self, card: LibraryCard, *, listen: bool) -> AbstractContextManager[Extraction]:
         """Start an extraction for a library, and stop it in the end; `listen`: measure tempo and key."""
-
-
-class LocalEngine:
-    """Prepares and embeds files in this process, with an embedder."""
-
-    def __init__(self, embedder: StemEmbedder) -> None:
-        self._embedder = embedder
-
-    def started(self, card: LibraryCard, *, listen: bool) -> AbstractContextManager[Extraction]:
-        """Return the extraction for a library."""
-        embedder, windowing = self._embedder, card.windowing
-        return nullcontext(
-            Extraction(
-                lambda files: prepare_files(files, embedder.source, windowing, listen=listen, workers=embedder.workers),
-                lambda files: embed_files(files, embedder, windowing),
-            )
-        )
 
 
 @dataclass(slots=True)
