@@ -120,12 +120,9 @@ class LibraryCard:
     def build_embedder(
         self, *, encoder: Encoder | None = None, separator: StemSource | None = None, **options: Any
     ) -> StemEmbedder:
-        """Build the embedder that the library was made with.
+        """Build the embedder that the library was made with; parts that are not given are built from the card.
 
-        Args:
-            encoder: The encoder; None builds the one that the card names.
-            separator: The separator; None builds the one that the card names.
-            options: `device`, `batch_size` and `workers` of `StemEmbedder`.
+        `options` are `device`, `batch_size` and `workers` of `StemEmbedder`.
 
         Raises:
             ConfigError: If the card names one that stemsim does not ship, or the result is not what the library was
