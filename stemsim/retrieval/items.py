@@ -25,37 +25,21 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Items:
-    """Items of a library, one row each.
-
-    Attributes:
-        stems: Stem layout.
-        key: `(item,)` distinct names, see `item_key`.
-        content: `(item,)` hash of the audio that the item is a part of.
-        path: `(item,)` its file.
-        start: `(item,)` where it begins in the file, in seconds.
-        duration: `(item,)` its length in seconds.
-        file_duration: `(item,)` length of the file in seconds.
-        category: `(item,)` kind of sound according to its path; empty if unknown.
-        bpm: `(item,)` tempo; NaN if unknown.
-        musical_key: `(item,)` such as `A minor`; empty if unknown.
-        loudness: `(item,)` level of the mix in dBFS.
-        present: `(item, stem)` whether the stem sounds.
-        vectors: `(item, stem, dim)` float32 stem embeddings, unit norm; zeros where the stem is silent.
-    """
+    """Items of a library as columns, each of `(item,)` unless it says otherwise."""
 
     stems: StemLayout
-    key: TextArray
-    content: TextArray
-    path: TextArray
-    start: FloatArray
-    duration: FloatArray
-    file_duration: FloatArray
-    category: TextArray
-    bpm: FloatArray
-    musical_key: TextArray
-    loudness: FloatArray
-    present: BoolArray
-    vectors: Tensor
+    key: TextArray  # distinct names, see `item_key`
+    content: TextArray  # hash of the audio that the item is a part of
+    path: TextArray  # its file
+    start: FloatArray  # where it begins in the file, in seconds
+    duration: FloatArray  # its length in seconds
+    file_duration: FloatArray  # length of the file in seconds
+    category: TextArray  # kind of sound according to its path; empty if unknown
+    bpm: FloatArray  # tempo; NaN if unknown
+    musical_key: TextArray  # such as `A minor`; empty if unknown
+    loudness: FloatArray  # level of the mix in dBFS
+    present: BoolArray  # `(item, stem)` whether the stem sounds
+    vectors: Tensor  # `(item, stem, dim)` float32 stem embeddings, unit norm; zeros where the stem is silent
 
     def __post_init__(self) -> None:
         """Verify that all columns are equally long, and the vectors finite."""

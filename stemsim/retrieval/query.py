@@ -26,23 +26,14 @@ _SILENT: Final = 1e-6  # length of a mean vector without a direction
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """A query of one vector for each stem.
-
-    Attributes:
-        stems: Stem layout, in order.
-        vectors: `(stem, dim)`; zeros where the query is silent.
-        levels: `(stem,)` level of each stem in dBFS, on which a nonlinear fusion may depend; None for words.
-        content: Hash of the audio that it is a part of; None if it is not from a file.
-        start: Where in that audio it begins, in seconds.
-        end: Where it ends.
-    """
+    """A query of one vector for each stem."""
 
     stems: StemLayout
-    vectors: Tensor
-    levels: Tensor | None = None
-    content: str | None = None
-    start: float = 0.0
-    end: float = 0.0
+    vectors: Tensor  # `(stem, dim)`; zeros where the query is silent
+    levels: Tensor | None = None  # `(stem,)` in dBFS, for nonlinear fusions; None for words
+    content: str | None = None  # hash of the audio that it is a part of; None if it is not from a file
+    start: float = 0.0  # where in that audio it begins, in seconds
+    end: float = 0.0  # where it ends
 
     def __post_init__(self) -> None:
         """Verify the shape."""

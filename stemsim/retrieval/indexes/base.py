@@ -24,15 +24,10 @@ SPARE: Final = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RankedItems:
-    """The result of a search, best first.
-
-    Attributes:
-        items: The items.
-        similarity: `(item,)` float64; higher is closer.
-    """
+    """The result of a search, best first."""
 
     items: Items
-    similarity: Tensor
+    similarity: Tensor  # `(item,)` float64; higher is closer
 
     def __len__(self) -> int:
         return len(self.items)
