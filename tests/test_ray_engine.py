@@ -118,10 +118,10 @@ def test_rows_and_report_are_those_of_one_process(cluster, folder, in_process, t
 
 def test_an_error_on_a_node_is_the_error_here(cluster, folder, tmp_path, monkeypatch):
     library = made(tmp_path / "library")
-    monkeypatch.setattr(ray_engine, "_Embedding", _NoWeights)
+    monkeypatch.setattr(ray_engine, "_embedding", _NoWeights)
     with pytest.raises(DataNotFoundError, match="no weights on this node"):
         library.add(folder, listen=False, engine=RayEngine())
-    monkeypatch.setattr(ray_engine, "_Embedding", _Bug)
+    monkeypatch.setattr(ray_engine, "_embedding", _Bug)
     with pytest.raises(EmbeddingError, match=r"RuntimeError.*of no kind of ours.*run it again"):
         library.add(folder, listen=False, engine=RayEngine())
     with pytest.raises(ConfigError, match="has no GPU"):
