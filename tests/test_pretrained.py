@@ -144,7 +144,7 @@ def test_of_two_processes_one_waits_and_the_file_is_fetched_once(hub, folder):
 def test_other_bytes_than_the_hash_is_of_are_thrown_away(hub, folder, name, content):
     hub.corrupt = name
     expected, seen = (stated_hash(served, large=content is WEIGHTS) for served in (content, content[::-1]))
-    with pytest.raises(CheckpointError, match=f"not have the hashes .*{name}.* expected {expected}, got {seen}"):
+    with pytest.raises(CheckpointError, match=f"deleted: {name} expected {expected}, got {seen}"):
         fetch(hub)
     assert not (folder / "htdemucs" / name).exists()
     assert not (folder / "htdemucs" / RECORD).exists()
@@ -201,13 +201,8 @@ def test_offline_is_content_with_what_is_there_and_names_the_parts_that_are_not(
     assert "already in" in line
     assert "not compared with the hub" in line
     assert len(hub.requests) == asked
-    whole = folder / "MuQ-MuLan-large"
-    whole.mkdir()
-    for name in ("config.json", "model.safetensors"):
-        (whole / name).write_bytes(b"x")
-    with pytest.raises(
-        DataNotFoundError, match=rf"expected config\.json in {folder / 'MuQ-large-msd-iter'}\. To download"
-    ):
+    part = folder / "MuQ-large-msd-iter"
+    with pytest.raises(DataNotFoundError, match=rf"expected config\.json in {part}\. To download"):
         fetch(hub, "MuQ-MuLan-large", offline=True)
 
 

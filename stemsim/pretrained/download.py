@@ -159,8 +159,9 @@ def _fetch(hub: Any, info: Any, folder: Path, names: Iterable[str]) -> None:
         (folder / name).unlink()
     if unsound:
         msg = (
-            f"Files do not have the hashes that the hub states, so they were deleted: {unsound}. Try again; if it "
-            "happens again, something between you and the hub changes files."
+            "Files without the hash that the hub states were deleted: "
+            f"{'; '.join(f'{name} {reason}' for name, reason in unsound.items())}. Try again; if it happens again, "
+            "something between you and the hub changes files."
         )
         raise CheckpointError(msg)
 
