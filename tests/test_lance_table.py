@@ -7,6 +7,7 @@ from stemsim import lance_table
 from stemsim.errors import StoreError
 from stemsim.lance_table import LanceTable, key_field
 
+
 SCHEMA = pa.schema([key_field(), pa.field("value", pa.int64())])
 
 

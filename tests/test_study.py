@@ -12,6 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import BSpline
 from scipy.stats import binomtest
+from typer.testing import CliRunner
+
+from stemsim.cli import app as stemsim_app
+from stemsim.cli.study import study_command
+from stemsim.errors import ConfigError
+from stemsim.evaluation.ceiling import answer_credit
+from stemsim.evaluation.crossval import ALPHAS, SplitFits, cross_validate, leave_one_out_alpha
 from stemsim.evaluation.study import StudySettings, run_study
 from stemsim.evaluation.study.coverage import coverage, coverage_interval, population_weights
 from stemsim.evaluation.study.exact_fusions import exact_fusions, level_features, spline_features
@@ -22,13 +29,6 @@ from stemsim.evaluation.study.needed import crossing, needed_triplets
 from stemsim.evaluation.study.songs import SongModel, compare, draw, draw_members, draw_songs
 from stemsim.evaluation.study.verdicts import best_intervals, coverage_sentences, fusion_sentences
 from stemsim.evaluation.study.weights import RidgeBatch, angles, recover_weights, scaled_prior
-from typer.testing import CliRunner
-
-from stemsim.cli import app as stemsim_app
-from stemsim.cli.study import study_command
-from stemsim.errors import ConfigError
-from stemsim.evaluation.ceiling import answer_credit
-from stemsim.evaluation.crossval import ALPHAS, SplitFits, cross_validate, leave_one_out_alpha
 from stemsim.regression import ridge_weights
 from stemsim.stems import LAYOUTS, STEMS
 

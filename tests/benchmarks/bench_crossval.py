@@ -74,9 +74,7 @@ def main():
         return cross_validate(one, Splits.draw(one.triplets, count=given.splits, seed=given.seed)).path
 
     (best, weights), our_time = timed(path, repeats=5)
-    folds = [
-        (np.flatnonzero(train), np.flatnonzero(test)) for train, test in zip(splits.train, splits.test, strict=True)
-    ]
+    folds = [(np.flatnonzero(train), np.flatnonzero(test)) for train, test in zip(splits.train, splits.test, strict=True)]
     theirs, their_time = timed(
         lambda: RidgeCV(ALPHAS, cv=folds, fit_intercept=False).fit(deltas.numpy(), target.numpy())
     )

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch.utils.data import DataLoader
+
+from stemsim.evaluation import split_triplets
 from stemsim.evaluation.fusion_fit import FitSettings, fit_fusions
 from stemsim.evaluation.study.fusions import draw_listening_test
 from stemsim.evaluation.study.listeners import felt, scale_of
 from stemsim.evaluation.study.settings import StudySettings
 from stemsim.evaluation.study.songs import draw
-from torch.utils.data import DataLoader
-
-from stemsim.evaluation import split_triplets
 from stemsim.fusion import AttentionFusion, LowRankFusion, MonotoneFusion, SplineFusion
 from stemsim.training.data import TripletDataset
 from stemsim.training.module import StemSimilarityModule
