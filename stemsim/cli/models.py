@@ -63,8 +63,8 @@ def download_command(
 ) -> None:
     """Download pretrained models into the folder that `stemsim models` shows, and verify their hashes.
 
-    The license of the weights is printed first. Files that are there already are not downloaded again, and an
-    interrupted download is resumed. STEMSIM_PRETRAINED sets another folder; STEMSIM_OFFLINE=1 forbids the network.
+    The license of the weights is printed first. Files that are there already are not downloaded again; an
+    interrupted file starts again. STEMSIM_PRETRAINED sets another folder; STEMSIM_OFFLINE=1 forbids the network.
     """
     with readable_errors():
         from stemsim.pretrained.download import download
