@@ -4,9 +4,10 @@ Start with `stemsim.load("muq-6stem")`, see `stemsim.model`; or with `stemsim.Li
 audio, see `stemsim.retrieval`.
 """
 
-import importlib
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
+
+from stemsim.lazy import lazy_names
 
 if TYPE_CHECKING:
     from stemsim.model import StemSimilarity, available_models, load
@@ -17,19 +18,8 @@ __all__ = ["Library", "StemSimilarity", "__version__", "available_models", "load
 __version__ = version("stemsim")
 
 # Imported on first use, so that `import stemsim` and `stemsim --help` do not import torch.
-_LAZY: Final = {
-    "Library": "stemsim.retrieval",
-    "StemSimilarity": "stemsim.model",
-    "available_models": "stemsim.model",
-    "load": "stemsim.model",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    return getattr(importlib.import_module(_LAZY[name]), name)
+_LAZY = {"Library": "retrieval", "StemSimilarity": "model", "available_models": "model", "load": "model"}
+__getattr__ = lazy_names(__name__, _LAZY, together=False)
 
 
 def __dir__() -> list[str]:

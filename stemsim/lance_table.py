@@ -60,12 +60,8 @@ class LanceTable:
         self._what = what
         self._remedy = remedy
         self._storage_options = storage_options
+        self._is_local = "://" not in self.root
         self._opened: Any = None
-
-    @property
-    def is_local(self) -> bool:
-        """True if the table is in a folder of this machine."""
-        return "://" not in self.root
 
     @cached_property
     def _database(self) -> Any:
@@ -77,7 +73,7 @@ class LanceTable:
 
     def exists(self) -> bool:
         """Open the table if it exists; return whether it does."""
-        if self._opened is None and not (self.is_local and not Path(self.root).exists()):
+        if self._opened is None and not (self._is_local and not Path(self.root).exists()):
             self._opened = self.do("opened", self._open)
         return self._opened is not None
 
@@ -92,27 +88,21 @@ class LanceTable:
     def create(self, schema: pa.Schema, card: str) -> None:
         """Create the table unless it exists; of two processes that try at once, one creates it and the other waits.
 
-        Args:
-            schema: Columns.
-            card: Description of its content, kept in the metadata of the schema.
+        The card, a description of the content, is kept in the metadata of the schema.
         """
         if not self.exists():
             self._opened = self.do("opened", partial(self._create, schema.with_metadata({_CARD: card})))
 
     def _create(self, schema: pa.Schema) -> Any:
-        if self.is_local:
+        if self._is_local:
             Path(self.root).mkdir(parents=True, exist_ok=True)
         with self.lock(".create.lock"):  # without it LanceDB may overwrite a table that another process just created
             found = self._open()
             return self._database.create_table(self.name, schema=schema, exist_ok=True) if found is None else found
 
     def lock(self, name: str) -> AbstractContextManager[object]:
-        """Return a lock between the processes of this machine; an object storage has none.
-
-        Args:
-            name: Name of the lock's file in the folder.
-        """
-        return FileLock(Path(self.root) / name) if self.is_local else nullcontext()
+        """Return a lock, by its file in the folder, between processes of this machine; an object storage has none."""
+        return FileLock(Path(self.root) / name) if self._is_local else nullcontext()
 
     @property
     def raw(self) -> Any:
@@ -132,12 +122,7 @@ class LanceTable:
         return int(self.do("read", lambda: self.raw.count_rows(where)))
 
     def select(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
-        """Return all rows, or those that meet a condition in SQL.
-
-        Args:
-            columns: Names of columns; None: all.
-            where: The condition.
-        """
+        """Return all or some columns of all rows, or of those that meet a condition in SQL."""
         query = self.raw.search()
         query = query.where(where) if where else query
         return self.do("read", (query.select(list(columns)) if columns else query).to_arrow)
@@ -150,22 +135,18 @@ class LanceTable:
             columns: Names of columns; None: all.
             by: Column that holds the keys; None: the key column.
         """
-        parts = [self.select(columns, f"{by or self._key} IN ({_listed(chunk)})") for chunk in chunks(keys)]
+        parts = [self.select(columns, _among(by or self._key, chunk)) for chunk in chunks(keys)]
         return pa.concat_tables(parts) if parts else self.select(columns, "false")
 
     def upsert(self, rows: pa.Table) -> None:
-        """Insert rows in one commit; rows with the same key are replaced.
-
-        Args:
-            rows: Rows of distinct keys, with all columns.
-        """
+        """Insert rows of distinct keys in one commit; rows with the same key are replaced."""
         merge = self.raw.merge_insert(self._key).when_matched_update_all().when_not_matched_insert_all()
         self.do("written", lambda: merge.execute(rows))
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete rows by key; keys without a row are ignored."""
         for chunk in chunks(keys):
-            self.do("written", partial(self.raw.delete, f"{self._key} IN ({_listed(chunk)})"))
+            self.do("written", partial(self.raw.delete, _among(self._key, chunk)))
 
     def compact(self) -> bool:
         """Merge the small files that commits left, update indices and forget old versions; readers are unaffected.
@@ -217,7 +198,7 @@ class LanceTable:
         Raises:
             StoreError: If LanceDB fails.
         """
-        attempt = 1
+        pause = _PAUSE
         while True:
             try:
                 return action()
@@ -225,12 +206,13 @@ class LanceTable:
                 panicked = type(error).__name__ == "RustPanic"  # its class cannot be imported
                 if not panicked and not isinstance(error, RuntimeError | OSError | ValueError):
                     raise
-                if not _is_conflict(error) or attempt == attempts:
+                attempts -= 1
+                if not _is_conflict(error) or not attempts:
                     reason = f"LanceDB panicked ({first_line(error)})." if panicked else first_line(error)
                     msg = f"{self._what} cannot be {verb}: {reason} {self._remedy}"
                     raise StoreError(msg) from error
-            time.sleep(_PAUSE * 2 ** (attempt - 1))
-            attempt += 1
+            time.sleep(pause)
+            pause *= 2.0
 
 
 def key_field(name: str = "key") -> pa.Field:
@@ -254,8 +236,8 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [repr(error)])[0][:300]
 
 
-def _listed(keys: Sequence[str]) -> str:
-    return ", ".join(map(sql_text, keys))
+def _among(column: str, keys: Sequence[str]) -> str:
+    return f"{column} IN ({', '.join(map(sql_text, keys))})"
 
 
 def _is_conflict(error: BaseException) -> bool:

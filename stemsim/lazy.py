@@ -7,21 +7,22 @@ from typing import Any
 __all__ = ["lazy_names"]
 
 
-def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package that imports all of its heavy modules once one of their names is used.
-
-    All at once, since jsonargparse offers the subclasses that it knows, and those are the imported ones.
+def lazy_names(package: str, modules: Mapping[str, str], *, together: bool = True) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a package that imports its heavy modules once one of their names is used.
 
     Args:
         package: Name of the package.
         modules: Module within the package, by the name that it defines.
+        together: Import all of them then, since jsonargparse offers the subclasses that it knows, and those are the
+            imported ones; otherwise only the one that is asked for.
     """
 
     def load(name: str) -> Any:
         if name not in modules:
             msg = f"module {package!r} has no attribute {name!r}"
             raise AttributeError(msg)
-        imported = {module: importlib.import_module(f"{package}.{module}") for module in modules.values()}
-        return getattr(imported[modules[name]], name)
+        for module in modules.values() if together else ():
+            importlib.import_module(f"{package}.{module}")
+        return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
 
     return load

@@ -21,16 +21,14 @@ class Hub:
         files: `(repo, name)` to content, and whether it is large.
         licenses: What the model card of a repository says.
         sizes: Whether it states sizes and hashes.
-        cut_after: Bytes of a body after which the connection breaks; None for never.
         stall_after: Bytes of a body after which nothing comes until `go_on` is set; None for never.
         stalled: Set while a body waits.
-        ranges: Whether it can send a part of a file.
         corrupt: Name of a file that comes with other bytes than its hash is of.
         status: Status of every answer, if not the right one.
         page: What every answer is, as where a hotel wants a login.
         delay: Seconds before every answer.
         requests: `(method, path, authorization)` of every request.
-        bodies: `(name, range)` of every large file sent.
+        bodies: Name of every large file sent.
         served: Bytes of bodies sent.
     """
 
@@ -38,11 +36,9 @@ class Hub:
         self.files = {}
         self.licenses = {}
         self.sizes = True
-        self.cut_after = None
         self.stall_after = None
         self.stalled = threading.Event()
         self.go_on = threading.Event()
-        self.ranges = True
         self.corrupt = None
         self.status = None
         self.page = None
@@ -55,6 +51,17 @@ class Hub:
 
     def add(self, repo, name, content, *, large=True):
         self.files[repo, name] = (content, large)
+
+    def tree(self, repo):
+        """Return the files of a repository with their hashes."""
+        listed = []
+        for (owner, name), (content, large) in self.files.items():
+            if owner == repo:
+                lfs = {"oid": stated_hash(content, large=True), "size": len(content), "pointerSize": 1}
+                oid = stated_hash(content, large=False)
+                listed.append({"type": "file", "path": name, "size": len(content), "oid": oid})
+                listed[-1] |= {"lfs": lfs} if large else {}
+        return listed
 
     def describe(self, repo):
         """Return what the hub says of a repository."""
@@ -90,6 +97,9 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def do_HEAD(self):
+        self.do_GET()
+
     def do_GET(self):
         hub = self.server.hub
         hub.requests.append((self.command, self.path, self.headers.get("Authorization")))
@@ -104,18 +114,26 @@ class Handler(BaseHTTPRequestHandler):
                 self.send(json.dumps(hub.describe(listed[1])).encode(), "application/json")
             else:
                 self.fail(404, "RepoNotFound")
+        elif listed := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/[0-9a-f]+", path):
+            self.send(json.dumps(hub.tree(listed[1])).encode(), "application/json")
         else:
             repo, place, name = re.fullmatch(r"/([^/]+/[^/]+)/(resolve/[0-9a-f]+|store)/(.+)", path).groups()
             content, large = hub.files[repo, name]
             if large and place != "store":
                 self.send_response(302)
+                self.state(content, large=True)
+                self.send_header("X-Linked-Size", str(len(content)))
                 self.send_header("Location", f"{hub.store}/{repo}/store/{name}")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-            if large:
-                hub.bodies.append((name, self.headers.get("Range")))
-            self.send_file(content)
+            if large and self.command == "GET":
+                hub.bodies.append(name)
+            self.send_file(content, large=large)
+
+    def state(self, content, *, large):
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{stated_hash(content, large=large)}"')
 
     def fail(self, status, code=""):
         self.send_response(status)
@@ -130,24 +148,17 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def send_file(self, content):
-        begin = 0
-        if self.server.hub.ranges and (wanted := self.headers.get("Range")):
-            begin = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
-        self.send_response(206 if begin else 200)
-        if begin:
-            self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(content) - begin))
+    def send_file(self, content, *, large):
+        self.send_response(200)
+        self.state(content, large=large)
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.send_body(self.server.hub, content[begin:])
+        if self.command == "GET":
+            self.send_body(self.server.hub, content)
 
     def send_body(self, hub, rest):
         if hub.corrupt is not None and self.path.endswith(hub.corrupt):
             rest = rest[::-1]
-        if hub.cut_after is not None and len(rest) > hub.cut_after:
-            rest = rest[: hub.cut_after]
-            self.close_connection = True
         hub.served += len(rest)
         if hub.stall_after is not None and len(rest) > hub.stall_after:
             self.wfile.write(rest[: hub.stall_after])
@@ -156,9 +167,6 @@ class Handler(BaseHTTPRequestHandler):
             rest = rest[hub.stall_after :]
         with suppress(ConnectionError):  # who was killed takes no more
             self.wfile.write(rest)
-        if self.close_connection:
-            self.wfile.flush()
-            self.connection.close()
 
 
 @contextmanager

@@ -1,9 +1,7 @@
 """The ready-made models against the paper's table, and model files: round trips and whatever can be wrong with them."""
 
-import dataclasses
 import inspect
 import json
-import logging
 import shutil
 
 import pytest
@@ -12,7 +10,6 @@ import yaml
 from fakes import CountingEncoder, write_songs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors import safe_open
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -100,35 +97,20 @@ def test_the_ready_made_models_are_those_of_the_paper_and_its_baselines():
 
 
 @pytest.mark.parametrize("name", READY_MADE)
-def test_a_ready_made_model_has_the_weights_of_the_table(name):
+def test_a_ready_made_model_has_weights_and_agreements_of_the_paper_and_no_more(name, tmp_path):
     card, fusion = read_model(_checkpoints() / name)
-    assert card.name == name
-    assert card.stems == LAYOUTS[layout_of(name)]
+    assert (card.name, card.stems, card.silence) == (name, LAYOUTS[layout_of(name)], None)
     assert card.fusion == Part("fusion", "linear")
     assert dict(zip(card.stems, fusion.weight.tolist(), strict=True)) == READY_MADE[name]
     assert yaml.safe_load((_checkpoints() / name / "card.yaml").read_text())["weights"] == READY_MADE[name]
-    assert fusion.weight.dtype == torch.float64
-    with safe_open(_checkpoints() / name / "weights.safetensors", "pt") as file:
-        assert tuple(json.loads(file.metadata()["stems"])) == card.stems
-        assert list(file.keys()) == ["weight"]
-
-
-@pytest.mark.parametrize("name", READY_MADE)
-def test_a_ready_made_card_tells_what_the_paper_reports_and_no_more(name):
-    card, _ = read_model(_checkpoints() / name)
     assert [(entry.percent, entry.spread) for entry in card.agreement] == REPORTED[name]
-    assert card.silence is None
     assert "2601.19109" in card.citation
     pretrained = [value for part in (card.encoder, card.separator) for value in part.options.values()]
     assert all(PRETRAINED[model].terms in card.license for model in pretrained)
     assert all(PRETRAINED[model].license_source in card.license for model in pretrained)
     assert ("Table 4 does not say" in card.fitted) == (not name.endswith("mix"))
     assert ("not available" in card.agreement[0].of) == ("4stem" in name)
-
-
-@pytest.mark.parametrize("name", READY_MADE)
-def test_a_ready_made_card_is_written_as_it_would_be_saved(name, tmp_path):
-    write_model(tmp_path, *read_model(_checkpoints() / name))
+    write_model(tmp_path, card, fusion)
     for file in ("card.yaml", "weights.safetensors"):
         assert (tmp_path / file).read_bytes() == (_checkpoints() / name / file).read_bytes()
 
@@ -205,18 +187,15 @@ def test_a_separator_must_have_the_stems_of_the_card():
         load("muq-4stem", separator=Multitrack(swapped), encoder=CountingEncoder())
 
 
-def test_another_encoder_is_warned_about(saved, caplog):
-    with caplog.at_level(logging.WARNING):
-        load(saved)
-        load(saved, encoder=Spectral())
-        assert not caplog.records
-        sim = load(saved, encoder=CountingEncoder())
+def test_another_encoder_and_another_version_of_it_are_warned_about(saved, caplog):
+    load(saved)
+    load(saved, encoder=Spectral())
+    assert not caplog.records
+    sim = load(saved, encoder=CountingEncoder())
     assert "were fitted with the encoder spectral" in caplog.text
     assert CountingEncoder().identity in caplog.text
     assert sim.card.encoder == Part("encoder", identity=CountingEncoder().identity)
-
-
-def test_another_version_of_the_same_encoder_is_warned_about(saved, caplog):
+    caplog.clear()
     text = (saved / "card.yaml").read_text().replace(Spectral().identity, "spectral-0")
     (saved / "card.yaml").write_text(text)
     load(saved)
@@ -245,16 +224,6 @@ def test_a_saved_model_loads_as_it_was(saved):
     tone = torch.sin(torch.arange(44_100) / 20), 44_100
     noise = torch.rand(44_100, generator=torch.Generator().manual_seed(0)) - 0.5, 44_100
     assert sim(tone, noise) == original(tone, noise)
-
-
-def test_a_ready_made_model_saved_and_loaded_is_the_same(songs, tmp_path):
-    parts = {"encoder": CountingEncoder(), "separator": Multitrack()}
-    sim = load("muq-6stem", **parts)
-    sim.save(tmp_path / "deep" / "copy")
-    again = load(tmp_path / "deep" / "copy", **parts)
-    assert again.card == sim.card
-    assert again(songs[0], songs[1]) == sim(songs[0], songs[1])
-    assert sorted(path.name for path in (tmp_path / "deep" / "copy").iterdir()) == ["card.yaml", "weights.safetensors"]
 
 
 def test_a_model_of_ones_own_parts_asks_for_them(songs, tmp_path, caplog):
@@ -396,9 +365,10 @@ def test_a_model_of_any_fusion_is_saved_loaded_and_used(name, songs, tmp_path, c
         assert f"{explanation.similarity:.3f}  similarity; higher is closer" in str(explanation)
     only = load_fusion(tmp_path, **given_class)
     assert all(torch.equal(one, other) for one, other in zip(only.parameters(), sim.fusion.parameters(), strict=True))
-    again.save(tmp_path / "copy")
+    again.save(tmp_path / "deep" / "copy")
+    assert {path.name for path in (tmp_path / "deep" / "copy").iterdir()} == {"card.yaml", "weights.safetensors"}
     for file in ("card.yaml", "weights.safetensors"):
-        assert (tmp_path / "copy" / file).read_bytes() == (tmp_path / file).read_bytes()
+        assert (tmp_path / "deep" / "copy" / file).read_bytes() == (tmp_path / file).read_bytes()
     assert not caplog.records
 
 
@@ -464,7 +434,9 @@ def test_a_nonlinear_card_says_so_and_names_its_options(songs, tmp_path):
     make_sim(songs, "spline").save(tmp_path)
     text = (tmp_path / "card.yaml").read_text()
     assert "a fusion of the similarities" in text.splitlines()[0]
-    assert yaml.safe_load(text)["fusion"] == {"name": "spline", "options": {"pieces": 4, "smoothing": 0.5}}
+    card = yaml.safe_load(text)
+    assert card["fusion"] == {"name": "spline", "options": {"pieces": 4, "smoothing": 0.5}}
+    assert "weights" in card
     make_sim(songs, "own").save(tmp_path)
     card = yaml.safe_load((tmp_path / "card.yaml").read_text())
     assert card["stems"] == list(LAYOUTS["4-stem"])
@@ -493,15 +465,12 @@ def test_a_fusion_is_copied_and_frozen(songs):
 # ---------------------------------------------------------------- what can be wrong with a model
 
 
+DROPPED = object()
+
+
 def edit(folder, **changes):
     card = yaml.safe_load((folder / "card.yaml").read_text())
-    card.update(changes)
-    (folder / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
-
-
-def drop(folder, key):
-    card = yaml.safe_load((folder / "card.yaml").read_text())
-    del card[key]
+    card = {key: value for key, value in {**card, **changes}.items() if value is not DROPPED}
     (folder / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
 
 
@@ -520,7 +489,6 @@ DAMAGE = {
     "no card": (lambda f: (f / "card.yaml").unlink(), "card.yaml is missing"),
     "no weights": (lambda f: (f / "weights.safetensors").unlink(), "weights.safetensors is missing"),
     "truncated weights": (lambda f: truncate(f / "weights.safetensors"), "damaged"),
-    "empty weights": (lambda f: (f / "weights.safetensors").write_bytes(b""), "damaged"),
     "broken YAML": (lambda f: (f / "card.yaml").write_text("name: [a"), "not the card of a model"),
     "no YAML": (lambda f: (f / "card.yaml").write_bytes(b"\xff\xfe\x00"), "not the card of a model"),
     "empty card": (lambda f: (f / "card.yaml").write_text(""), "got None"),
@@ -530,23 +498,18 @@ DAMAGE = {
         "could not determine a constructor",
     ),
     "unknown key": (lambda f: edit(f, colour="red"), "colour"),
-    "missing key": (lambda f: drop(f, "silence"), "silence: Field required"),
-    "name is no text": (lambda f: edit(f, name=3), "name: Input should be a valid string, got 3"),
-    "name is empty": (lambda f: edit(f, name=" "), "needs a `name`"),
-    "weights are a list": (lambda f: edit(f, weights=[1.0]), "valid dictionary, got \\[1.0\\]"),
+    "missing key": (lambda f: edit(f, silence=DROPPED), "silence: Field required"),
+    "name is empty": (lambda f: edit(f, name=" "), "name: String should match"),
     "weight NaN in the card": (
         lambda f: edit(f, weights={**STEM_WEIGHTS, "mix": float("nan")}),
         "mix: Input should be a finite number, got nan",
     ),
     "weight is a text": (lambda f: edit(f, weights={**STEM_WEIGHTS, "mix": "1"}), "valid number, got '1'"),
     "unknown stem": (lambda f: edit(f, weights={**STEM_WEIGHTS, "choir": 1.0}), "choir"),
-    "silence is a text": (lambda f: edit(f, silence="loud"), "silence: .*valid number, got 'loud'"),
-    "agreement is a number": (lambda f: edit(f, agreement=90), "agreement: .* got 90"),
     "agreement above 100": (
         lambda f: edit(f, agreement=[{"of": "x", "percent": 101}]),
         "agreement.0.percent: .* 100, got 101",
     ),
-    "agreement of nothing": (lambda f: edit(f, agreement=[{"percent": 50}]), "agreement.0.of: Field required"),
     "another weight in the card": (
         lambda f: edit(f, weights={**STEM_WEIGHTS, "mix": 0.5}),
         "does not hold the weights of the card",
@@ -556,8 +519,6 @@ DAMAGE = {
         lambda f: tensors(f, weight=WEIGHT[:3].clone()),
         "another shape .*\\(3,\\), expected \\(4,\\)",
     ),
-    "a matrix": (lambda f: tensors(f, weight=WEIGHT[None].clone()), "1 of another shape"),
-    "single precision": (lambda f: tensors(f, weight=WEIGHT.float()), "expected .*float64.*, got .*float32"),
     "another tensor": (lambda f: tensors(f, bias=WEIGHT), "missing \\['weight'\\], 1 left over \\['bias'\\]"),
     "no stems with the tensor": (
         lambda f: save_file({"weight": WEIGHT}, f / "weights.safetensors"),
@@ -575,10 +536,6 @@ DAMAGE = {
         lambda f: edit(f, encoder={"name": "os.system", "options": {"command": "exit"}}),
         "Unknown encoder 'os.system'.* No card or option can name",
     ),
-    "a class path of a separator": (
-        lambda f: edit(f, separator={"name": "stemsim.separators.Bands"}),
-        "No card or option can name",
-    ),
     "a class path of a fusion": (
         lambda f: edit(f, fusion={"name": "test_checkpoints.CubicFusion"}),
         "Unknown fusion .* No card or option can name",
@@ -592,8 +549,7 @@ DAMAGE = {
         "cannot be made",
     ),
     "stems beside weights": (lambda f: edit(f, stems=list(Bands.stems)), "A card has `weights`"),
-    "neither stems nor weights": (lambda f: drop(f, "weights"), "A card has `weights`"),
-    "a key for a class": (lambda f: edit(f, encoder={"class_path": "os.system"}), "class_path"),
+    "neither stems nor weights": (lambda f: edit(f, weights=DROPPED), "A card has `weights`"),
     "an encoder as separator": (lambda f: edit(f, separator={"name": "spectral"}), "bands, mix"),
     "an unknown option": (
         lambda f: edit(f, separator={"name": "bands", "options": {"trust_code": True}}),
@@ -603,15 +559,7 @@ DAMAGE = {
         lambda f: edit(f, separator={"name": "bands", "options": {"crossover": [1]}}),
         "to texts, numbers, booleans, lists of texts or null",
     ),
-    "options that are a list": (
-        lambda f: edit(f, separator={"name": "bands", "options": [1]}),
-        "separator.options: .* got \\[1\\]",
-    ),
     "a part without name and identity": (lambda f: edit(f, encoder={}), "its `identity` alone"),
-    "a name that is no text": (
-        lambda f: edit(f, encoder={"name": ["mix"]}),
-        "encoder.name: Input should be a valid string",
-    ),
 }
 KINDS = {
     "no folder": DataNotFoundError,
@@ -638,12 +586,6 @@ def test_an_impossible_option_is_an_error(saved, value):
     edit(saved, separator={"name": "bands", "options": {"crossover": value}})
     with pytest.raises(ConfigError):
         load(saved)
-
-
-def test_a_card_has_an_encoder_and_a_separator(saved):
-    card, _ = read_model(saved)
-    with pytest.raises(ConfigError, match="an encoder, a separator and a fusion; got separator"):
-        dataclasses.replace(card, encoder=card.separator)
 
 
 def test_a_card_of_other_stems_does_not_fit_the_embedder(saved):

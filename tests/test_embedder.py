@@ -316,7 +316,7 @@ def test_corrupt_row_is_computed_again(songs, tmp_path):
     first = embedder(tmp_path)
     segments = windows(songs)
     expected = first.embed(segments)
-    first.store._table.update(where=f"path = '{songs[2]}'", values={"checksum": 1})
+    first.store._table.raw.update(where=f"path = '{songs[2]}'", values={"checksum": 1})
     encoder = CountingEncoder()
     assert_equal(embedder(tmp_path, encoder=encoder).embed(segments), expected, 1e-6)
     assert encoder.clips == 3 * 6

@@ -39,7 +39,7 @@ from stemsim.evaluation.crossval import SplitFits, held_out_r2, ridge_on_train, 
 from stemsim.fitting import FitSettings, FusionModel
 from stemsim.fusion import SplineFusion
 from stemsim.report.results import CrossvalResults
-from stemsim.report.terminal import tables
+from stemsim.report.tables import tables
 
 ALPHAS = (0.01, 0.1, 1.0, 10.0, 100.0)
 SEEDS = st.integers(0, 100_000)

@@ -188,23 +188,17 @@ def test_a_linear_preference_is_that_of_a_loop_over_stems_and_components(seed, n
 
 
 @pytest.mark.parametrize("nonnegative", [False, True])
-def test_weights_set_are_weights_read(nonnegative):
-    weights = torch.tensor([0.0, 1e-9, 123.4], dtype=torch.float64)
+def test_weights_set_are_weights_read_and_not_tied_to_the_tensor_they_came_from(nonnegative):
+    weights = torch.tensor([0.0, 1e-9, 123.4] if nonnegative else [-1.0, 1e-9, 123.4], dtype=torch.float64)
     fusion = LinearFusion(LAYOUT, nonnegative=nonnegative)
     assert fusion.weight.tolist() == [float(nonnegative)] * 3, "the start: zeros, or ones where zeros are a trap"
     fusion.start_from(weights)
     torch.testing.assert_close(fusion.weight.detach(), weights, atol=0, rtol=1e-15)
+    weights[0] = 9.0
+    assert fusion.weight[0] <= 0.0
     copy = LinearFusion(LAYOUT, nonnegative=nonnegative)
     copy.load_state_dict(fusion.state_dict())
     assert torch.equal(copy.weight, fusion.weight)
-
-
-def test_free_weights_may_be_negative_and_are_not_tied_to_the_tensor_they_came_from():
-    weights = torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64)
-    fusion = LinearFusion(LAYOUT)
-    fusion.start_from(weights)
-    weights[0] = 9.0
-    assert fusion.weight.tolist() == [-1.0, 0.0, 2.0]
 
 
 @given(SEEDS)
@@ -215,19 +209,16 @@ def test_nonnegative_weights_stay_so_while_the_loss_pulls_them_below_zero(seed):
     fusion = LinearFusion(STEMS, nonnegative=True)
     target = stem_deltas(x, a, b) @ torch.linspace(-3, 3, 7, dtype=torch.float64)  # three weights below zero
     optimizer = torch.optim.Adam(fusion.parameters(), lr=0.3)
-    losses = []
     for _ in range(40):
         optimizer.zero_grad()
-        loss = (fusion.preference(x, a, b) - target).square().mean()
-        loss.backward()
+        (fusion.preference(x, a, b) - target).square().mean().backward()
         optimizer.step()
-        losses.append(loss.item())
         assert (fusion.weight >= 0).all()
-    assert losses[-1] < losses[0]
 
 
 @pytest.mark.parametrize("nonnegative", [False, True])
-def test_the_penalty_is_the_sum_of_squared_weights_and_so_is_its_gradient(nonnegative):
+def test_the_penalty_is_the_sum_of_squared_weights_or_else_parameters_and_so_is_its_gradient(nonnegative):
+    assert CubicFusion(LAYOUT).penalty().item() == pytest.approx(1 + 4 + 9 + 0.49)
     fusion = LinearFusion(LAYOUT, nonnegative=nonnegative)
     fusion.start_from(torch.tensor([1.0, 2.0, 0.5]))
     penalty = fusion.penalty()
@@ -237,10 +228,6 @@ def test_the_penalty_is_the_sum_of_squared_weights_and_so_is_its_gradient(nonneg
     # d/dw w^2 = 2 w; with w = v^2, d/dv v^4 = 4 v^3
     expected = [4.0, 4 * 2**1.5, 4 * 0.5**1.5] if nonnegative else [2.0, 4.0, 1.0]
     assert parameter.grad.tolist() == pytest.approx(expected)
-
-
-def test_the_penalty_of_a_fusion_without_weights_is_that_of_all_its_parameters():
-    assert CubicFusion(LAYOUT).penalty().item() == pytest.approx(1 + 4 + 9 + 0.49)
 
 
 @pytest.mark.parametrize("nonnegative", [False, True])

@@ -127,7 +127,7 @@ def test_files_go_in_once(library, folder):
 
 
 def test_an_unchanged_file_is_not_opened(library, folder, monkeypatch):
-    monkeypatch.setattr("stemsim.retrieval.indexing.preparing._prepare", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr("stemsim.retrieval.indexing.files._prepare", lambda *_: pytest.fail("opened"))
     assert library.add(folder, listen=False).unchanged == 4
 
 

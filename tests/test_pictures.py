@@ -25,9 +25,10 @@ SOURCES = [
 
 def drawn_texts(figure):
     """Return the visible texts of a figure with their boxes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
 
-    renderer = figure.canvas.get_renderer()
+    renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
     texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
     # Matplotlib keeps ticks that lie outside the axes and does not draw them.

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 from fake_hub import COMMIT, fake_hub, stated_hash
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from typer.testing import CliRunner
 
 from stemsim.cli import app
@@ -25,9 +27,9 @@ from stemsim.pretrained.folder import is_repository
 from stemsim.pretrained.loading import Checkpoint, import_checkpoint, read_checkpoint, state_hash, write_checkpoint
 
 WEIGHTS = np.random.default_rng(0).bytes(3_000_000)
-LARGE = np.random.default_rng(1).bytes(12_000_000)
 DEMUCS_SOURCE = "https://github.com/facebookresearch/demucs/issues/327"
-BAG = b"models: ['955717e8']\n"
+MUQ = ("MuQ-MuLan-large", "MuQ-large-msd-iter")
+BAG = b"models: ['955717e8']\n" + 99 * b"#"
 
 
 @pytest.fixture(autouse=True)
@@ -66,13 +68,6 @@ def start_fetching(hub, name="htdemucs", **environment):
     )
 
 
-def wait_until(condition, seconds=30.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
 # ---------------------------------------------------------------- downloads
 
 
@@ -104,45 +99,29 @@ def test_what_is_there_and_sound_is_not_fetched_again(hub, folder):
     _, (_, line) = fetch(hub)
     assert "already in" in line
     assert hub.served == served
-    damaged = bytearray(WEIGHTS)
-    damaged[1000] ^= 1
-    (folder / "htdemucs/955717e8.safetensors").write_bytes(damaged)
-    fetch(hub)
-    assert (folder / "htdemucs/955717e8.safetensors").read_bytes() == WEIGHTS
-    assert hub.served == served + len(WEIGHTS)
+    for name, content in (("htdemucs.yaml", BAG), ("955717e8.safetensors", WEIGHTS)):
+        (folder / "htdemucs" / name).write_bytes(content[:99] + b"!" + content[100:])
+        fetch(hub)
+        assert (folder / "htdemucs" / name).read_bytes() == content
+        served += len(content)
+        assert hub.served == served
 
 
-def test_a_cut_connection_is_taken_up_where_it_broke(hub, folder):
-    hub.add("adefossez/HTDemucs", "955717e8.safetensors", LARGE)
-    hub.cut_after = 11_000_000  # huggingface_hub writes 10 MiB at a time
-    fetch(hub)
-    assert (folder / "htdemucs/955717e8.safetensors").read_bytes() == LARGE
-    assert hub.bodies == [("955717e8.safetensors", None), ("955717e8.safetensors", f"bytes={10 * 2**20}-")]
-    assert hub.served < 1.2 * len(LARGE)
-
-
-def test_a_killed_download_goes_on_in_another_process_and_no_part_has_the_name_of_the_file(hub, folder):
-    hub.add("adefossez/HTDemucs", "955717e8.safetensors", LARGE)
-    hub.stall_after = 11_000_000
-    outdated = folder / "htdemucs/.955717e8.safetensors.0123456789abcdef.partial"
-    outdated.parent.mkdir(parents=True)
-    outdated.write_bytes(b"of an older version")
-    partial = outdated.with_name(f".955717e8.safetensors.{hashlib.sha256(LARGE).hexdigest()[:16]}.partial")
+def test_a_killed_download_keeps_what_is_finished_and_gives_no_part_the_name_of_the_file(hub, folder):
+    hub.stall_after = 1_000_000
     process = start_fetching(hub)
     assert hub.stalled.wait(30)
-    wait_until(lambda: partial.is_file() and partial.stat().st_size)
     process.kill()
     process.communicate()
-    kept = partial.stat().st_size  # it may die in the middle of a write
-    assert 0 < kept <= 10 * 2**20
+    assert (folder / "htdemucs/htdemucs.yaml").read_bytes() == BAG
     assert not (folder / "htdemucs/955717e8.safetensors").exists()
     with pytest.raises(DataNotFoundError):
         locate("htdemucs")
     hub.go_on.set()
+    served = hub.served
     fetch(hub)
-    assert (folder / "htdemucs/955717e8.safetensors").read_bytes() == LARGE
-    assert hub.bodies[1:] == [("955717e8.safetensors", f"bytes={kept}-")]
-    assert not list((folder / "htdemucs").glob(".*.partial"))
+    assert hub.served == served + len(WEIGHTS)
+    assert {path.name for path in (folder / "htdemucs").iterdir()} == {"htdemucs.yaml", "955717e8.safetensors", RECORD}
 
 
 def test_of_two_processes_one_waits_and_the_file_is_fetched_once(hub, folder):
@@ -161,32 +140,22 @@ def test_of_two_processes_one_waits_and_the_file_is_fetched_once(hub, folder):
     assert len(hub.bodies) == 1
 
 
-def test_a_hub_that_knows_no_ranges_sends_the_file_anew(hub, folder):
-    partial = folder / "htdemucs" / f".955717e8.safetensors.{hashlib.sha256(WEIGHTS).hexdigest()[:16]}.partial"
-    partial.parent.mkdir(parents=True)
-    partial.write_bytes(WEIGHTS[:1_000_000])
-    hub.ranges = False
-    fetch(hub)
-    assert (folder / "htdemucs/955717e8.safetensors").read_bytes() == WEIGHTS
-
-
 @pytest.mark.parametrize(("name", "content"), [("htdemucs.yaml", BAG), ("955717e8.safetensors", WEIGHTS)])
 def test_other_bytes_than_the_hash_is_of_are_thrown_away(hub, folder, name, content):
     hub.corrupt = name
     expected, seen = (stated_hash(served, large=content is WEIGHTS) for served in (content, content[::-1]))
-    message = f"{name} does not have the hash that the hub states.* expected {expected}, got {seen}"
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(CheckpointError, match=f"deleted: {name} expected {expected}, got {seen}"):
         fetch(hub)
-    assert not list((folder / "htdemucs").glob(f"*{name}*"))
+    assert not (folder / "htdemucs" / name).exists()
     assert not (folder / "htdemucs" / RECORD).exists()
     hub.corrupt = None
     fetch(hub)
     assert (folder / "htdemucs" / name).read_bytes() == content
 
 
-def test_a_disk_that_fills_up_in_mid_download_is_an_error_and_the_rest_comes_later(hub, folder):
+def test_a_disk_that_fills_up_in_mid_download_is_an_error(hub, folder):
     script = f"""
-        import resource, sys
+        import resource
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))  # writes beyond fail as on a full disk
         from stemsim.errors import CheckpointError
         from stemsim.pretrained.download import download
@@ -199,11 +168,7 @@ def test_a_disk_that_fills_up_in_mid_download_is_an_error_and_the_rest_comes_lat
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True, timeout=60
     )
     assert "error: No room left in" in result.stdout
-    assert "it resumes the download" in result.stdout
     assert not (folder / "htdemucs/955717e8.safetensors").exists()
-    fetch(hub)
-    assert (folder / "htdemucs/955717e8.safetensors").read_bytes() == WEIGHTS
-    assert hub.served < 1.7 * len(WEIGHTS)  # the first megabyte was kept
 
 
 def test_too_small_a_disk_is_said_before_anything_is_fetched(hub, folder, monkeypatch):
@@ -236,13 +201,8 @@ def test_offline_is_content_with_what_is_there_and_names_the_parts_that_are_not(
     assert "already in" in line
     assert "not compared with the hub" in line
     assert len(hub.requests) == asked
-    whole = folder / "MuQ-MuLan-large"
-    whole.mkdir()
-    for name in ("config.json", "model.safetensors"):
-        (whole / name).write_bytes(b"x")
-    with pytest.raises(
-        DataNotFoundError, match=rf"expected config\.json in {folder / 'MuQ-large-msd-iter'}\. To download"
-    ):
+    part = folder / "MuQ-large-msd-iter"
+    with pytest.raises(DataNotFoundError, match=rf"expected config\.json in {part}\. To download"):
         fetch(hub, "MuQ-MuLan-large", offline=True)
 
 
@@ -257,7 +217,7 @@ def test_a_hub_that_does_not_answer_is_given_up(hub, name):
 
 def test_what_is_not_a_hub_is_reported_before_anything_is_downloaded(hub):
     hub.sizes = False
-    with pytest.raises(DataNotFoundError, match="states no sizes and hashes"):
+    with pytest.raises(DataNotFoundError, match="states no sizes"):
         fetch(hub)
     hub.page = b"<html>Welcome to our hotel. Please log in.</html>"
     with pytest.raises(DataNotFoundError, match="could not be downloaded"):
@@ -295,7 +255,7 @@ def test_no_network_no_repository_and_a_broken_hub_are_errors_within_seconds(hub
         fetch(hub, "MuQ-MuLan-large")
     with pytest.raises(DataNotFoundError, match="no repository nobody/nothing for you"):
         fetch(hub, "nobody/nothing")
-    for status, advice in ((401, "hf auth login"), (403, "hf auth login"), (503, "resumes the download")):
+    for status, advice in ((401, "hf auth login"), (403, "hf auth login"), (503, "finished files are kept")):
         hub.status = status
         for name in ("htdemucs", "nobody/nothing"):
             with pytest.raises(DataNotFoundError, match=f"{status}.*{advice}"):
@@ -338,26 +298,18 @@ def test_any_repository_is_fetched_without_its_code_unless_told(hub, folder):
 # ---------------------------------------------------------------- where files are
 
 
-def test_every_model_states_its_licence_and_is_told_where_it_is_expected(folder):
+def test_every_model_states_the_license_of_its_publisher_and_where_it_is_expected(folder):
     for name, model in PRETRAINED.items():
         assert model.license
         assert model.license_source.startswith("https://") or model.license == "not stated"
         with pytest.raises(DataNotFoundError) as raised:
             locate(name)
-        assert str(folder / name) in str(raised.value)
-        assert f"stemsim models download {name}" in str(raised.value)
-        assert f"license: {model.terms}" in str(raised.value)
-
-
-def test_weights_are_under_the_terms_of_their_publisher_and_not_of_the_code():
-    for name in ("htdemucs", "htdemucs_6s"):
-        model = PRETRAINED[name]
-        assert "for scientific purposes only" in model.license
-        assert "not covered by the MIT license" in model.license
-        assert model.license_source == DEMUCS_SOURCE
-        assert model.noncommercial
-    for name in ("MuQ-MuLan-large", "MuQ-large-msd-iter"):
-        assert (PRETRAINED[name].license, PRETRAINED[name].noncommercial) == ("CC-BY-NC-4.0", True)
+        for part in (str(folder / name), f"stemsim models download {name}", f"license: {model.terms}"):
+            assert part in str(raised.value)
+        if "demucs" in name:
+            assert model.license == "not covered by the MIT license of the code; for scientific purposes only"
+            assert (model.license_source, model.noncommercial) == (DEMUCS_SOURCE, True)
+    assert all((PRETRAINED[n].license, PRETRAINED[n].noncommercial) == ("CC-BY-NC-4.0", True) for n in MUQ)
     assert PRETRAINED["630k-audioset-best"].license == "CC0-1.0"
 
 
@@ -368,37 +320,25 @@ def test_a_slip_of_the_pen_is_answered_by_the_nearest_name():
         download("htdemucs6s", announce=print)
 
 
-@pytest.mark.parametrize("name", ["data/my song.pt", "a/b..pt", "a/b--c", "-a/b", "a/b.git", "é/b", "a/" + 97 * "b"])
-def test_what_can_be_no_repository_is_no_path_and_no_model(name):
-    with pytest.raises(DataNotFoundError, match=r"No file or folder .* nor a model of that name"):
-        locate(name)
-    with pytest.raises(ConfigError, match="Unknown model"):
-        download(name, announce=print)
-
-
-def test_we_spell_repositories_as_huggingface_hub_does():
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    for name in (
-        "m-a-p/MERT-v1-95M",
-        "a_/b",
-        "a.b/c.d",
-        "a-/b",
-        "a/b-",
-        "_a/_b",
-        "a/b.gits",
-        "a/.b",
-        "a",
-        "a/b/c",
-        "a /b",
-    ):
-        try:
-            validate_repo_id(name)
-            right = name.count("/") == 1
-        except HFValidationError:
-            right = False
-        assert is_repository(name) == right, name
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("data/my song.pt", "a/b..pt", "a/b--c", "-a/b", "a/b.git", "é/b", "a/" + 97 * "b", "m-a-p/MERT-v1-95M"),
+        *("a_/b", "a.b/c.d", "a-/b", "a/b-", "_a/_b", "a/b.gits", "a/.b", "a", "a/b/c", "a /b"),
+    ],
+)
+def test_repositories_are_spelt_as_huggingface_hub_does_and_what_can_be_none_is_no_path_and_no_model(name):
+    try:
+        validate_repo_id(name)
+        right = name.count("/") == 1
+    except HFValidationError:
+        right = False
+    assert is_repository(name) == right
+    if not right:
+        with pytest.raises(DataNotFoundError, match=r"No file or folder .* nor a model of that name"):
+            locate(name)
+        with pytest.raises(ConfigError, match="Unknown model"):
+            download(name, announce=print)
 
 
 def test_paths_stand_for_themselves(tmp_path):
@@ -545,14 +485,10 @@ def test_code_in_a_pickle_runs_only_where_it_is_allowed(tmp_path):
     assert set(read_checkpoint(file.with_suffix(".safetensors")).state) == {"a"}
 
 
-@pytest.mark.parametrize("protocol", [3, 4, 5])
-def test_pickles_that_the_safe_reader_does_not_know_are_explained(tmp_path, protocol):
-    torch.save({"a": torch.zeros(2)}, tmp_path / "new.pt", pickle_protocol=protocol)
-    try:
-        assert set(read_checkpoint(tmp_path / "new.pt").state) == {"a"}
-    except CheckpointError as error:
-        assert "--allow-pickle" in str(error)  # noqa: PT017 - either is right
-    assert set(read_checkpoint(tmp_path / "new.pt", allow_pickle=True).state) == {"a"}
+def test_pickles_that_the_safe_reader_does_not_know_are_explained(tmp_path):
+    torch.save({"a": np.zeros(2)}, tmp_path / "new.pt", pickle_protocol=3)
+    with pytest.raises(CheckpointError, match="--allow-pickle"):
+        read_checkpoint(tmp_path / "new.pt")
 
 
 def test_files_that_are_no_checkpoints_are_named(tmp_path):

@@ -1,6 +1,7 @@
 """Adding files on a cluster: the rows that one process writes, whatever happens to a node."""
 
 import sys
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -118,10 +119,10 @@ def test_rows_and_report_are_those_of_one_process(cluster, folder, in_process, t
 
 def test_an_error_on_a_node_is_the_error_here(cluster, folder, tmp_path, monkeypatch):
     library = made(tmp_path / "library")
-    monkeypatch.setattr(ray_engine, "_Embedding", _NoWeights)
+    monkeypatch.setattr(ray_engine, "_embedding", _NoWeights)
     with pytest.raises(DataNotFoundError, match="no weights on this node"):
         library.add(folder, listen=False, engine=RayEngine())
-    monkeypatch.setattr(ray_engine, "_Embedding", _Bug)
+    monkeypatch.setattr(ray_engine, "_embedding", _Bug)
     with pytest.raises(EmbeddingError, match=r"RuntimeError.*of no kind of ours.*run it again"):
         library.add(folder, listen=False, engine=RayEngine())
     with pytest.raises(ConfigError, match="has no GPU"):
@@ -148,6 +149,9 @@ def test_a_node_killed_in_mid_job_loses_nothing(cluster, folder, in_process, tmp
     library = made(tmp_path / "library")
     # With two actors and one core in the head, one of them is on the other node.
     report = library.add(folder, listen=False, engine=KillsANode(cluster, RayEngine(actors=2)))
+    deadline = time.monotonic() + 60  # the head may hear of it later than the job's end
+    while sum(node["Alive"] for node in ray.nodes()) > 1 and time.monotonic() < deadline:
+        time.sleep(0.2)
     assert sum(node["Alive"] for node in ray.nodes()) == 1
     assert report.added == 14
     assert_same(rows(library), in_process[1])

@@ -29,12 +29,14 @@ class WeightIntervals:
         standard_error: `(stem,)` standard errors; infinite where the triplets do not determine a weight.
         lower: `(stem,)` lower ends.
         upper: `(stem,)` upper ends.
+        level: Nominal coverage of each interval by itself.
     """
 
     estimate: FloatArray
     standard_error: FloatArray
     lower: FloatArray
     upper: FloatArray
+    level: float
 
     def covers(self, weights: FloatArray) -> BoolArray:
         """Return True `(stem,)` where the interval contains the weight `(stem,)`."""
@@ -63,7 +65,7 @@ def weight_intervals(fit: RidgeFit, tracks: IntArray, *, level: float = 0.95) ->
     error = np.where(fit.undetermined.numpy(), np.inf, np.sqrt(cluster_robust_variance(scores, tracks)))
     reach = interval_reach(level, len(np.unique(tracks))) * error
     weights = fit.weights[0].numpy()
-    return WeightIntervals(weights, error, weights - reach, weights + reach)
+    return WeightIntervals(weights, error, weights - reach, weights + reach, level)
 
 
 def influence(fit: RidgeFit, tracks: IntArray) -> FloatArray:

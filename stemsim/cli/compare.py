@@ -1,6 +1,5 @@
 """`stemsim compare`: the similarity of two pieces, and the contribution of each stem."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stemsim.cli.errors import readable_errors
+from stemsim.cli.libraries import DeviceOption, JsonOption, print_json
 from stemsim.cli.parts import ENCODER_HELP, SEPARATOR_HELP
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from stemsim.model import Explanation, StemSimilarity
     from stemsim.stems import StemLayout
 
@@ -43,9 +41,9 @@ def compare_command(
         float | None,
         typer.Option("--to", help="End of the comparison in both files, in seconds.", show_default="end of the file"),
     ] = None,
-    device: Annotated[str, typer.Option(help="Device that runs the models: cpu, cuda:0, ...")] = "cpu",
+    device: DeviceOption = "cpu",
     plot: Annotated[Path | None, typer.Option(help="Save a plot of the contributions, for example to x.png.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare two pieces: their similarity as a sum over their stems, and the contribution of each stem.
 
@@ -61,12 +59,10 @@ def compare_command(
         card = similarity.card
         linear = card.fusion.name == "linear"
         if plot is not None:
-            _save(_figure(explanation, a, b, linear=linear), plot)
+            _plot(explanation, a, b, plot, linear=linear)
     if as_json:
         parts = {"encoder": card.encoder.identity, "separator": card.separator.identity, "fusion": str(card.fusion)}
-        typer.echo(
-            json.dumps({"a": str(a), "b": str(b), "model": card.name, **parts, **explanation.to_dict()}, indent=2)
-        )
+        print_json({"a": str(a), "b": str(b), "model": card.name, **parts, **explanation.to_dict()})
         return
     name = "" if card.name == "custom" else f"{card.name}: "
     fusion_used = "" if linear else f", fusion {card.fusion}"
@@ -129,7 +125,7 @@ def _weights(text: str, stems: "StemLayout", learned: "Mapping[str, float] | Non
     return weights
 
 
-def _figure(explanation: "Explanation", a: Path, b: Path, *, linear: bool) -> "Figure":
+def _plot(explanation: "Explanation", a: Path, b: Path, path: Path, *, linear: bool) -> None:
     """Draw the contributions as bars, and the similarity of each stem beside its name."""
     from importlib.util import find_spec
 
@@ -138,32 +134,25 @@ def _figure(explanation: "Explanation", a: Path, b: Path, *, linear: bool) -> "F
     if find_spec("matplotlib") is None:
         msg = "--plot needs the package matplotlib: pip install matplotlib."
         raise ConfigError(msg)
-    from matplotlib.figure import Figure
+    from stemsim.report.style import PUBLISHED_COLOR, SERIES_COLORS, new_figure
 
     stems = list(reversed(explanation.stems))
-    figure = Figure(figsize=(7.0, 1.2 + 0.38 * len(stems)), layout="constrained", dpi=120)
-    axes = figure.add_subplot()
+    colors = SERIES_COLORS[0], PUBLISHED_COLOR
+    figure, axes = new_figure(7.0, 1.2 + 0.38 * len(stems))
     values = [explanation.contributions[stem] for stem in stems]
-    axes.barh(range(len(stems)), values, color=["#2f6fb0" if value >= 0.0 else "#d9822b" for value in values])
+    axes.barh(range(len(stems)), values, color=[colors[value < 0.0] for value in values])
     labels = [
         f"{stem}  (silent)" if stem in explanation.silent else f"{stem}  {explanation.cosines[stem]:.2f}"
         for stem in stems
     ]
     axes.set_yticks(range(len(stems)), labels)
-    axes.axvline(0.0, color="#333f4a", linewidth=0.8)
+    axes.axvline(0.0, color="black", lw=0.8)
     axes.set_xlabel("contribution = weight x similarity of the stem" if linear else "contribution of the stem")
-    names = [path.name if a.name != b.name else f"{path.parent.name}/{path.name}" for path in (a, b)]
+    names = [file.name if a.name != b.name else f"{file.parent.name}/{file.name}" for file in (a, b)]
     axes.set_title(f"{names[0]} - {names[1]}: similarity {explanation.similarity:.3f}", fontsize=10, parse_math=False)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    return figure
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    from stemsim.errors import ConfigError
-
+    axes.spines["left"].set_visible(False)
     try:
-        figure.savefig(path)
+        figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:
         msg = f"The picture cannot be written to {path}: {error}. Name a file such as x.png in a folder that exists."
         raise ConfigError(msg) from error

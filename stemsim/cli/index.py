@@ -1,16 +1,15 @@
 """`stemsim index`: add folders of audio to a library, and maintain it."""
 
-import json
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
 from stemsim.cli.errors import readable_errors
-from stemsim.cli.libraries import DeviceOption, JsonOption, LibraryOption, open_library, open_or_make, print_json
+from stemsim.cli.libraries import DeviceOption, JsonOption, LibraryOption, open_library, print_json, print_table
 from stemsim.cli.parts import ENCODER_HELP, SEPARATOR_HELP
 
 if TYPE_CHECKING:
@@ -21,18 +20,13 @@ if TYPE_CHECKING:
 
 __all__ = ["index_app"]
 
+_Engine = StrEnum("_Engine", {"LOCAL": "local", "RAY": "ray"})
 _Paths = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders, or single files.")]
-_NO_MODEL = (
+_SILENCE: Final = -60.0  # dBFS, as everywhere but in the paper's models
+_NO_MODEL: Final = (
     "Made with frequency bands and the encoder Spectral, which need no downloaded weights and are far behind the "
     "ready-made models (--model muq-6stem)."
 )
-
-
-class _Engine(StrEnum):
-    """Place where files are embedded."""
-
-    LOCAL = "local"
-    RAY = "ray"
 
 
 class _WithDefault(TyperGroup):
@@ -107,7 +101,7 @@ def add_command(
     with readable_errors():
         computing = {"device": device, "workers": workers, "batch_size": batch_size}
         parts = {"model": model, "encoder": encoder, "separator": separator}
-        opened, is_new = open_or_make(library, **parts, computing=computing, window=window, hop=hop, index=index)
+        opened, is_new = _open_or_make(library, **parts, computing=computing, window=window, hop=hop, index=index)
         if is_new and not as_json:
             made_with = f"New library {opened.root}: {opened.card.separator} x {opened.card.encoder}."
             typer.echo(made_with if any(parts.values()) else f"{made_with} {_NO_MODEL}")
@@ -137,7 +131,7 @@ def check_command(
 
         check = recall_check(open_library(library).index, k=k, queries=queries, seed=seed)
     if as_json:
-        rows = json.loads(check.frame.to_json(orient="records"))
+        rows = check.frame.to_dict("records")
         print_json({"items": check.items, "k": check.k, "index": check.answer, "weights": rows})
     else:
         _show_check(check)
@@ -165,7 +159,7 @@ def stats_command(library: LibraryOption, as_json: JsonOption = False) -> None:
         "weights": (", ".join(f"{stem}={weight:g}" for stem, weight in card.weights.items()) or "equal") + fusion,
         "search": stats.index,
     }
-    _show_lines({name: text for name, text in lines.items() if text}, 12)
+    _show_lines({name: text for name, text in lines.items() if text})
 
 
 @index_app.command("plan")
@@ -226,17 +220,14 @@ def _show_report(report: "AddReport", library: "Library") -> None:
 
 
 def _show_check(check: "RecallCheck") -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("weights", "searches", f"recall@{check.k}", "worst", "p50, ms", "p99, ms"):
-        table.add_column(heading, justify="left" if heading == "weights" else "right")
-    for weights, queries, recall, worst, middle, slow in check.frame.itertuples(index=False):
-        table.add_row(weights, str(queries), f"{recall:.4f}", f"{worst:.4f}", f"{middle:.1f}", f"{slow:.1f}")
     console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
+    headings = ("searches", f"recall@{check.k}", "worst", "p50, ms", "p99, ms")
+    columns = {"weights": {"justify": "left"}, **{heading: {} for heading in headings}}
+    forms = ("", "", ".4f", ".4f", ".1f", ".1f")
+    rows = check.frame.itertuples(index=False)
+    print_table(console, columns, [[format(*cell) for cell in zip(row, forms, strict=True)] for row in rows])
     console.print(check.sentence, markup=False)
 
 
@@ -257,10 +248,12 @@ def _show_plan(cost: "CostPerItem", needed: "Needs") -> None:
         "indexing": f"{needed.index_hours:,.1f} hours of one process",
         "search": f"{needed.search_seconds:.2g} s by one process; Milvus shares it out among machines",
     }
-    _show_lines(lines, 16)
+    _show_lines(lines)
 
 
-def _show_lines(lines: dict[str, str], width: int) -> None:
+def _show_lines(lines: dict[str, str]) -> None:
+    """Print names and texts in two columns."""
+    width = max(map(len, lines)) + 2
     for name, text in lines.items():
         typer.echo(f"{name:<{width}}{text}".rstrip())
 
@@ -268,7 +261,57 @@ def _show_lines(lines: dict[str, str], width: int) -> None:
 def _show_dropped(dropped: list[Path], *, as_json: bool) -> None:
     if as_json:
         print_json({"dropped": [str(path) for path in dropped]})
-        return
-    for path in dropped:
-        typer.echo(f"  {path}")
-    typer.echo(f"{len(dropped)} files removed.")
+    else:
+        typer.echo("\n".join([*(f"  {path}" for path in dropped), f"{len(dropped)} files removed."]))
+
+
+def _open_or_make(
+    root: str,
+    *,
+    model: str | None,
+    encoder: str | None,
+    separator: str | None,
+    computing: dict[str, Any],
+    **settings: Any,
+) -> "tuple[Library, bool]":
+    """Open a library, or make one; return it, and whether it is new.
+
+    A new one needs no downloaded weights unless it is told otherwise. `computing` are `device`, `workers` and
+    `batch_size` of the embedder, `settings` are `window`, `hop` and `index` of the library.
+    """
+    from stemsim.cli.parts import make_encoder, make_separator
+    from stemsim.embedding import StemEmbedder
+    from stemsim.errors import ConfigError
+    from stemsim.retrieval.catalogue import Catalogue
+    from stemsim.retrieval.library import Library
+
+    if model is not None and (encoder is not None or separator is not None):
+        msg = "--model names an encoder and a separator already; leave --encoder and --separator out."
+        raise ConfigError(msg)
+    card = Catalogue(root).read_card()
+    weights: dict[str, float] | None = None
+    embedder: StemEmbedder | None = None
+    if model is not None:
+        from stemsim.fusion import WeightedFusion
+        from stemsim.model import load
+
+        loaded = load(model)
+        weights, made = loaded.weights if isinstance(loaded.fusion, WeightedFusion) else None, loaded.embedder
+        embedder = StemEmbedder(made.source, made.encoder, silence=made.silence, progress=False, **computing)
+    elif card is None:
+        source, chosen = make_separator(separator or "bands"), make_encoder(encoder or "spectral")
+        embedder = StemEmbedder(source, chosen, silence=_SILENCE, progress=False, **computing)
+    elif encoder or separator:
+        for part, text in ((card.encoder, encoder), (card.separator, separator)):
+            if text is not None and part.name not in {None, text.partition(":")[0]}:  # noticed before it is loaded
+                msg = (
+                    f"The library {root} was made with the {part.kind} {part}, and --{part.kind} says {text}: their "
+                    "vectors cannot be compared. Leave the option out, or make another library."
+                )
+                raise ConfigError(msg)
+        embedder = card.build_embedder(
+            separator=None if separator is None else make_separator(separator),
+            encoder=None if encoder is None else make_encoder(encoder),
+            **computing,
+        )
+    return Library(root, embedder, weights=weights, model=model, **settings, **computing), card is None

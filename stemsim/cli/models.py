@@ -1,15 +1,15 @@
 """`stemsim models`: list, download and convert pretrained models."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from stemsim.cli.errors import readable_errors
+from stemsim.cli.libraries import JsonOption, print_json
 
 __all__ = ["models_app"]
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
 models_app = typer.Typer(
     help="List, download and convert the pretrained models. Only `download` ever uses the network.",
@@ -32,14 +32,8 @@ def list_command(as_json: JsonOption = False) -> None:
 
     found = {name: find(model) for name, model in PRETRAINED.items()}
     if as_json:
-        import json
-        from dataclasses import asdict
-
-        models = [
-            {**asdict(model), "folder": None if found[name] is None else str(found[name])}
-            for name, model in PRETRAINED.items()
-        ]
-        typer.echo(json.dumps({"folder": str(pretrained_folder()), "models": models}, indent=2))
+        models = [{**asdict(PRETRAINED[name]), "folder": folder and str(folder)} for name, folder in found.items()]
+        print_json({"folder": str(pretrained_folder()), "models": models})
         return
     for name, model in PRETRAINED.items():
         here = {None: "not on this disk", folder_of(name): "on this disk"}.get(found[name], "in the Hugging Face cache")
@@ -69,8 +63,8 @@ def download_command(
 ) -> None:
     """Download pretrained models into the folder that `stemsim models` shows, and verify their hashes.
 
-    The license of the weights is printed first. Files that are there already are not downloaded again, and an
-    interrupted download is resumed. STEMSIM_PRETRAINED sets another folder; STEMSIM_OFFLINE=1 forbids the network.
+    The license of the weights is printed first. Files that are there already are not downloaded again; an
+    interrupted file starts again. STEMSIM_PRETRAINED sets another folder; STEMSIM_OFFLINE=1 forbids the network.
     """
     with readable_errors():
         from stemsim.pretrained.download import download

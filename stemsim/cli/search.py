@@ -4,12 +4,12 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stemsim.cli.errors import readable_errors
-from stemsim.cli.libraries import DeviceOption, JsonOption, LibraryOption, open_library, print_json
+from stemsim.cli.libraries import DeviceOption, JsonOption, LibraryOption, open_library, print_json, print_table
 
 if TYPE_CHECKING:
     from stemsim.retrieval import Hit
@@ -67,12 +67,12 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
 
         opened = open_library(library, device)
         where = ItemFilter(
-            category=None if category is None else _categories(category),
+            category=_categories(category),
             bpm=_span("--bpm", bpm, around=0.5),
-            musical_key=None if key is None else _keys(key),
+            musical_key=_keys(key),
             duration=_span("--duration", duration),
             loudness=_span("--loudness", loudness),
-            stems=None if stems is None else _names(stems),
+            stems=_names(stems),
             path_prefix=None if folder is None else f"{absolute(folder)}/",
         )
         routing = opened.routing(weights, words_only=query is None)
@@ -80,7 +80,7 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
             None if query is None else Segment.between(query, start, end),
             text=text,
             text_weight=text_weight,
-            text_stems=None if text_stems is None else _names(text_stems),
+            text_stems=_names(text_stems),
             routing=routing,
             k=k,
             where=where,
@@ -101,24 +101,27 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
         typer.echo(f"Wrote {len(written)} files to {export}.")
 
 
-def _categories(text: str) -> tuple[str, ...]:
+def _names(text: str | None) -> tuple[str, ...] | None:
+    """Split comma-separated names, if any are given."""
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _categories(text: str | None) -> tuple[str, ...] | None:
     from stemsim.errors import ConfigError
     from stemsim.retrieval.tags.categories import CATEGORIES
 
-    if unknown := [name for name in _names(text) if name not in CATEGORIES]:
+    names = _names(text)
+    if unknown := [name for name in names or () if name not in CATEGORIES]:
         msg = f"Categories are {', '.join(CATEGORIES)}; got {', '.join(unknown)}."
         raise ConfigError(msg)
-    return _names(text)
+    return names
 
 
-def _keys(text: str) -> tuple[str, ...]:
+def _keys(text: str | None) -> tuple[str, ...] | None:
     from stemsim.retrieval.tags.names import keys_named
 
-    return tuple(dict.fromkeys(key for part in _names(text) for key in keys_named(part)))
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    names = _names(text)
+    return None if names is None else tuple(dict.fromkeys(key for part in names for key in keys_named(part)))
 
 
 def _span(flag: str, text: str | None, *, around: float | None = None) -> tuple[float | None, float | None] | None:
@@ -163,9 +166,7 @@ def _export(hits: "Sequence[Hit]", folder: Path) -> list[Path]:
 
 
 def _print(hits: "Sequence[Hit]", routing: str) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
@@ -173,15 +174,11 @@ def _print(hits: "Sequence[Hit]", routing: str) -> None:
         console.print("Nothing meets these conditions.")
         return
     folder = Path(os.path.commonpath([hit.path.parent for hit in hits]))
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("", "similarity", "category", "BPM", "key", "dBFS", "at, s"):
-        left = heading in {"category", "key"}
-        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
-    table.add_column("file", overflow="fold")
-    for rank, hit in enumerate(hits, start=1):
-        more = f" (and {hit.folded} like it)" if hit.folded else ""
-        more += "".join(f"\n= {path}" for path in hit.also)
-        table.add_row(
+    narrow, left = {"no_wrap": True}, {"no_wrap": True, "justify": "left"}
+    columns: dict[str, dict[str, Any]] = {"": narrow, "similarity": narrow, "category": left, "BPM": narrow}
+    columns |= {"key": left, "dBFS": narrow, "at, s": narrow, "file": {"justify": "left", "overflow": "fold"}}
+    rows = [
+        (
             str(rank),
             f"{hit.similarity:.3f}",
             hit.category or "",
@@ -189,9 +186,14 @@ def _print(hits: "Sequence[Hit]", routing: str) -> None:
             "" if hit.musical_key is None else f"{hit.musical_key}{'*' if 'musical_key' in hit.measured else ''}",
             f"{hit.loudness:.0f}",
             f"{hit.start:.1f}-{hit.end:.1f}",
-            Text(f"{hit.path.relative_to(folder)}{more}"),
+            Text(
+                f"{hit.path.relative_to(folder)}{f' (and {hit.folded} like it)' if hit.folded else ''}"
+                + "".join(f"\n= {path}" for path in hit.also)
+            ),
         )
+        for rank, hit in enumerate(hits, start=1)
+    ]
     console.print(f"In {folder}", markup=False)
-    console.print(table)
+    print_table(console, columns, rows)
     starred = any(hit.measured for hit in hits)
     console.print(f"weights {routing}{'; * measured in the audio' if starred else ''}", markup=False)

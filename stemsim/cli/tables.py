@@ -1,9 +1,8 @@
 """`stemsim tables`: the paper's tables, ours beside the published figures."""
 
-import csv
 import json
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -14,6 +13,7 @@ from stemsim.cli.errors import readable_errors
 
 if TYPE_CHECKING:
     from stemsim.paper.tables import Cell, PaperTables
+    from stemsim.report.text import TextTable
 
 __all__ = ["tables_command"]
 
@@ -86,74 +86,62 @@ def _chosen(option: str, names: str, known: Collection[str]) -> tuple[str, ...]:
     return wanted
 
 
-def _text(cell: "Cell | None", between: str = " / ", *, spreads: bool = True) -> str:
-    """Return our figure, the paper's and the difference."""
-    if cell is None:
-        return ""
-    digits = 2 if cell.table == "4" else 1
-    spread = "" if cell.spread is None or not spreads else f" ± {cell.spread:.{digits}f}"
-    ours = "-" if cell.ours is None else f"{cell.ours:.{digits}f}{spread}"
-    paper = "-" if cell.published is None else f"{cell.published:.{digits}f}"
-    if cell.published_spread is not None:
-        paper += f" ± {cell.published_spread:.{digits}f}"
-    difference = "" if cell.difference is None else f"{between.rstrip('/ ')} ({cell.difference:+.{digits}f})"
-    return f"{ours}{between}{paper}{difference}"
+def _text_table(tables: "PaperTables", name: str, *, narrow: bool) -> "TextTable":
+    """Return one table as text; a narrow one has several lines in each cell, and no spread of the weights."""
+    from stemsim.paper.tables import grid
+    from stemsim.report.text import TextTable, with_spread
 
+    digits, join = 2 if name == "4" else 1, "\n".join if narrow else " / ".join
 
-def _ceilings(cells: "Sequence[Cell]") -> str:
-    """Return the human ceilings of a table in one line."""
+    def text(cell: "Cell | None") -> str:
+        if cell is None:
+            return ""
+        ours = with_spread(cell.ours, None if narrow and name == "4" else cell.spread, digits)
+        paper = with_spread(cell.published, cell.published_spread, digits)
+        difference = "" if cell.difference is None else f"\n({cell.difference:+.{digits}f})"
+        return join([ours, paper]) + difference
+
+    cells = tables.table(name)
+    columns, by_row = grid(cells)
     seen = sorted({round(cell.ceiling, 1) for cell in cells if cell.ceiling is not None})
-    if len(seen) <= 1:
-        return f"human ceiling {seen[0]} %" if seen else ""
-    return f"human ceilings {seen[0]} to {seen[-1]} %"
+    title = _TITLES[name]
+    if seen:
+        title += f"\nhuman ceiling{f's {seen[0]} to' if seen[1:] else ''} {seen[-1]} %"
+    rows = ((row.replace(", ", "\n") if narrow else row, *map(text, found)) for row, found in by_row.items())
+    return TextTable(title, ("ours\npaper\n(difference)" if narrow else "", *columns), tuple(rows))
 
 
 def _print(tables: "PaperTables") -> None:
-    """Print all tables; the spread of weights is in the files alone, so that all stems fit a terminal."""
-    from rich import box
+    """Print all tables, so narrow that all stems fit a terminal."""
     from rich.console import Console
-    from rich.table import Table
-
-    from stemsim.paper.tables import grid
 
     console = Console()
-    for name, title in _TITLES.items():
-        columns, by_row = grid(tables.table(name))
-        table = Table(box=box.SIMPLE_HEAD, padding=0, show_lines=True)
-        table.add_column("ours\npaper\n(difference)", max_width=17, no_wrap=True)
-        for column in columns:
-            table.add_column(column, justify="right", no_wrap=True)
-        for row, cells in by_row.items():
-            table.add_row(row.replace(", ", "\n"), *(_text(cell, "\n", spreads=name != "4") for cell in cells))
-        console.print(f"[bold]{title}[/bold]  {_ceilings(tables.table(name))}", highlight=False)
-        console.print(table)
+    for name in _TITLES:
+        _text_table(tables, name, narrow=True).print(console, compact=True)
     for reason in tables.skipped:
         console.print(f"[yellow]skipped:[/yellow] {reason}", highlight=False, soft_wrap=True)
 
 
 def _write(tables: "PaperTables", folder: Path) -> list[Path]:
     """Write the tables as Markdown, CSV and JSON, and a picture of each."""
+    import pandas as pd
+
     from stemsim.paper.plots import plot_paper_table
-    from stemsim.paper.tables import grid
     from stemsim.report.style import save_figure
 
     folder.mkdir(parents=True, exist_ok=True)
-    lines = ["# The paper's tables", "", "Each cell: ours / paper (difference). `-`: not computed, or not published."]
+    parts = ["# The paper's tables", "Each cell: ours / paper (difference). `-`: not computed, or not published."]
     written = [folder / "tables.md", folder / "tables.csv", folder / "tables.json"]
     for name, title in _TITLES.items():
-        columns, by_row = grid(tables.table(name))
-        lines += ["", f"## {title}", "", _ceilings(tables.table(name)), "", f"| | {' | '.join(columns)} |"]
-        lines.append("|---" * (len(columns) + 1) + "|")
-        lines += [f"| {row} | {' | '.join(map(_text, cells))} |" for row, cells in by_row.items()]
+        table = _text_table(tables, name, narrow=False)
+        parts += [f"## {table.title}".replace("\n", "\n\n"), table.markdown()]
         written.append(folder / f"table{name}.png")
         save_figure(plot_paper_table(tables.table(name), title), written[-1])
-    lines += ["", "## Skipped", "", *(f"- {reason}" for reason in tables.skipped)] if tables.skipped else []
+    if tables.skipped:
+        parts += ["## Skipped", "\n".join(f"- {reason}" for reason in tables.skipped)]
     records = tables.records()
-    written[0].write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with written[1].open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, records[0])
-        writer.writeheader()
-        writer.writerows(records)
+    written[0].write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    pd.DataFrame(records).astype({"triplets": "Int64"}).to_csv(written[1], index=False)
     document = {"settings": dict(tables.settings), "cells": records, "skipped": list(tables.skipped)}
     written[2].write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return written

@@ -1,11 +1,13 @@
 """`stemsim votes`: counts of the listening test Inst-Sim-ABX; no audio is needed."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stemsim.cli.errors import readable_errors
+from stemsim.cli.libraries import JsonOption, print_json
 
 if TYPE_CHECKING:
     from stemsim.evaluation.listening_test import ListeningTest, VoteCount
@@ -41,7 +43,7 @@ def votes_command(
     pool: Annotated[
         bool, typer.Option("--pool", help="Count the same question in both runs of the test as one triplet.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Count the votes of the listening test Inst-Sim-ABX, and measure how far its listeners agree.
 
@@ -62,43 +64,39 @@ def votes_command(
             pool=pool,
         )
     if as_json:
-        import json
-        from dataclasses import asdict
-
-        typer.echo(json.dumps(asdict(test), indent=2))
+        print_json(asdict(test))
     else:
         _print(test)
 
 
 def _print(test: "ListeningTest") -> None:
     """Print the counts as a table, and a summary of the whole test below it."""
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
+
+    from stemsim.report.text import TextTable, percent
+
+    def cells(count: "VoteCount") -> tuple[str, ...]:
+        interval = "-" if count.ceiling_interval is None else "-".join(map(percent, count.ceiling_interval))
+        return (
+            count.instrument,
+            count.test_type,
+            str(count.triplets),
+            str(count.retained),
+            str(count.answers),
+            "-" if count.median_votes is None else f"{count.median_votes:g}",
+            *map(percent, (count.chose_first, count.sure, count.ceiling)),
+            interval,
+        )
 
     about = "" if test.perspective == "overall" else f", {test.perspective}"
     title = f"Votes in Inst-Sim-ABX{about}{', both runs pooled' if test.pooled else ''}"
-    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, title=title, title_justify="left")
-    for heading in ("instrument", "test"):
-        table.add_column(heading, no_wrap=True)
     retained = f"retained\nat {test.min_agreement:g}"
-    for heading in (
-        "triplets",
-        retained,
-        "answers",
-        "votes,\nmedian",
-        "chose\nfirst,\n%",
-        "sure,\n%",
-        "human\nceiling,\n%",
-        "95 %\ninterval",
-    ):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for count in test.counts:
-        table.add_row(*_cells(count), end_section=count is test.counts[-1])
-    if len(test.counts) > 1:
-        table.add_row(*_cells(test.chosen), style="bold")
+    headings = ("instrument", "test", "triplets", retained, "answers", "votes,\nmedian")
+    shares = ("chose\nfirst,\n%", "sure,\n%", "human\nceiling,\n%", "95 %\ninterval")
+    counts = [*test.counts, test.chosen] if len(test.counts) > 1 else test.counts
+    table = TextTable(title, headings + shares, tuple(map(cells, counts)), strong=len(test.counts))
     console = Console()
-    console.print(table)
+    table.print(console, compact=True)
     total, wrong = test.total, test.wrong_dummies
     console.print(
         f"In all: {total.triplets} triplets ({total.distinct} distinct"
@@ -110,23 +108,3 @@ def _print(test: "ListeningTest") -> None:
         said = f"{check.answer} where {check.expected} is the reference (line {check.line})"
         fate = "left out" if test.screened else "counted; see --screen"
         console.print(f"  {check.subject}: {said}, {fate}", highlight=False)
-
-
-def _cells(count: "VoteCount") -> tuple[str, ...]:
-    """Return a row of the table."""
-    return (
-        count.instrument,
-        count.test_type,
-        str(count.triplets),
-        str(count.retained),
-        str(count.answers),
-        "-" if count.median_votes is None else f"{count.median_votes:g}",
-        _percent(count.chose_first),
-        _percent(count.sure),
-        _percent(count.ceiling),
-        "-" if (ends := count.ceiling_interval) is None else f"{_percent(ends[0])}-{_percent(ends[1])}",
-    )
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}"

@@ -9,9 +9,10 @@ import json
 import logging
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -62,16 +63,7 @@ class EmbeddingSpec:
     @property
     def text(self) -> str:
         """The specification as canonical JSON."""
-        return json.dumps(self._parts(), sort_keys=True)
-
-    def _parts(self) -> dict[str, Any]:
-        return {
-            "separator": self.separator,
-            "encoder": self.encoder,
-            "preprocessing": self.preprocessing,
-            "stems": list(self.stems),
-            "dim": self.dim,
-        }
+        return json.dumps(asdict(self), sort_keys=True)
 
     @property
     def table(self) -> str:
@@ -90,35 +82,25 @@ class EmbeddingSpec:
             StemMismatchError: If their stems are others.
             ConfigError: If they differ in anything else.
         """
-        seen = json.loads(text or "{}")
-        if seen.get("stems") != list(self.stems):
-            raise StemMismatchError(self.stems, tuple(seen.get("stems", ())), what=what, remedy=remedy)
-        mine = self._parts()
-        seen = {"preprocessing": self.preprocessing, **seen}
+        mine, seen = (
+            json.loads(self.text),
+            {"preprocessing": self.preprocessing, "stems": (), **json.loads(text or "{}")},
+        )
+        if seen["stems"] != mine["stems"]:
+            raise StemMismatchError(self.stems, tuple(seen["stems"]), what=what, remedy=remedy)
         if different := [name for name in mine if seen.get(name) != mine[name]]:
             theirs, ours = (", ".join(f"{name} {of.get(name)!r}" for name in different) for of in (seen, mine))
             msg = f"Embeddings differ: {what} has {theirs}, expected {ours}. They cannot be compared. {remedy}"
             raise ConfigError(msg)
 
     def key(self, content_hash: str, segment: Segment) -> str:
-        """Return the key of a segment's row: the content of its audio and its place in it, not its path.
-
-        Args:
-            content_hash: Hash of all the audio that the segment's stems depend on.
-            segment: The segment.
-        """
+        """Return the key of a segment's row: its place in the audio with some content, whatever the path."""
         place = f"{content_hash}:{segment.start:.6f}:{segment.duration:.6f}"
         return hashlib.blake2b(place.encode(), digest_size=16).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class FoundRows:
-    """Stored rows, as read.
-
-    Attributes:
-        keys: Keys of the rows, in no particular order.
-        embeddings: Their stem embeddings, in the same order.
-    """
+class FoundRows(NamedTuple):
+    """Keys of stored rows, in no particular order, and their stem embeddings in the same order."""
 
     keys: tuple[str, ...]
     embeddings: StemEmbeddings
@@ -138,7 +120,6 @@ class EmbeddingStore:
     def __init__(self, root: str | Path, spec: EmbeddingSpec) -> None:
         self.root = str(root)
         self.spec = spec
-        self._schema = _schema(spec)
         self._table = LanceTable(
             root,
             spec.table,
@@ -146,7 +127,7 @@ class EmbeddingStore:
             remedy=f"If its files are damaged, move the folder {spec.table}.lance in it away: the embeddings are "
             "computed again.",
         )
-        self._table.create(self._schema, spec.text)
+        self._table.create(_schema(spec), spec.text)
         # The name of the table is a hash; its card says in full what it holds.
         spec.check(self._table.card, f"the store {root}", remedy="Use another store folder.")
 
@@ -162,17 +143,12 @@ class EmbeddingStore:
         Args:
             keys: Distinct keys.
 
-        Returns:
-            The intact rows among them.
-
         Raises:
             StoreError: If not even the rest of a damaged table can be read.
         """
-        read = [self._verified(self._read(chunk)) for chunk in chunks(keys)] or [self._verified(self._read([]))]
-        return FoundRows(
-            tuple(key for part in read for key in part.keys),
-            StemEmbeddings(*(torch.cat(parts) for parts in zip(*(part.embeddings for part in read), strict=True))),
-        )
+        parts = [self._verified(self._read(chunk)) for chunk in list(chunks(keys)) or [()]]
+        embeddings = StemEmbeddings(*map(torch.cat, zip(*(part.embeddings for part in parts), strict=True)))
+        return FoundRows(tuple(key for part in parts for key in part.keys), embeddings)
 
     def put(self, keys: Sequence[str], segments: Sequence[Segment], embeddings: StemEmbeddings) -> None:
         """Store rows in one commit; rows with the same key are replaced.
@@ -196,7 +172,7 @@ class EmbeddingStore:
             "vectors": _fixed_lists(vectors),
             "checksum": _checksums(keys, vectors, levels),
         }
-        self._table.upsert(pa.table(columns, schema=self._schema))
+        self._table.upsert(pa.table(columns, schema=_schema(self.spec)))
 
     def compact(self) -> None:
         """Merge the small files that commits left; readers and writers are unaffected."""
@@ -204,10 +180,8 @@ class EmbeddingStore:
 
     def _read(self, keys: Sequence[str]) -> pa.Table:
         """Read rows; if a file of the table is damaged, give it up first."""
-        try:
+        with suppress(StoreError):  # which may be a passing failure and no damage
             return self._table.get(keys, _COLUMNS)
-        except StoreError:
-            pass  # which may be a passing failure and no damage
         try:
             return self._table.get(keys, _COLUMNS)
         except StoreError as error:

@@ -204,10 +204,11 @@ def cross_validate(
         linear("ridge", ridge.numpy(), chosen.numpy()),
         *(score_fits(model.name, model.fit(embedded, splits), embedded, splits) for model in models),
     ]
+    ridge_on_train.cache_clear()  # it holds the embeddings
     return CrossValidation(embedded, splits, tuple(scored), on_train)
 
 
-@lru_cache(maxsize=1)  # a model that starts from ridge regression on the same splits finds it solved
+@lru_cache(maxsize=1)  # within a cross-validation, models that start from ridge regression find it solved
 def ridge_on_train(
     embedded: EmbeddedTriplets, splits: Splits, alphas: tuple[float, ...]
 ) -> tuple[RidgeFit, Tensor, Tensor]:

@@ -3,15 +3,15 @@
 import json
 import logging
 import os
-from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Final, cast
 
 import torch
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -60,18 +60,18 @@ class ReportedAgreement:
     spread: Percentage | None = None
 
 
-@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class ModelCard:
-    """Everything about a model but its parameters: its parts, and the evidence for it.
+    """Everything about a model but its parameters: its parts, and the evidence for it; in the order of the file.
 
     Attributes:
         name: Name of the model.
+        summary: What the model is for.
         stems: Stem layout, in order.
+        fusion: What fuses the similarities of the stems.
         encoder: What embeds the stems.
         separator: What separates them.
         silence: Level in dBFS below which a stem is silent; None embeds every stem whatever its level.
-        fusion: What fuses the similarities of the stems.
-        summary: What the model is for.
         fitted: How the parameters were found: on which votes, by which method, by whom.
         measured_on: What the agreements were measured on.
         agreement: Reported agreements with listeners.
@@ -79,29 +79,18 @@ class ModelCard:
         license: Licenses of the parts, as their publishers state them.
     """
 
-    name: str
-    stems: StemLayout
+    name: Annotated[str, StringConstraints(pattern=r"\S")]
+    summary: str = ""
+    stems: Annotated[StemLayout, AfterValidator(stem_layout)]
+    fusion: Part = _LINEAR
     encoder: Part
     separator: Part
     silence: Number | None
-    fusion: Part = _LINEAR
-    summary: str = ""
     fitted: str = ""
     measured_on: str = ""
     agreement: tuple[ReportedAgreement, ...] = ()
     citation: str = ""
     license: str = ""
-
-    def __post_init__(self) -> None:
-        """Verify the name, the stem layout and the kinds of the parts."""
-        if not self.name.strip():
-            msg = "A card needs a `name`; got an empty one."
-            raise ConfigError(msg)
-        stem_layout(self.stems)
-        kinds = (self.encoder.kind, self.separator.kind, self.fusion.kind)
-        if kinds != ("encoder", "separator", "fusion"):
-            msg = f"A card has an encoder, a separator and a fusion; got {', '.join(kinds)}."
-            raise ConfigError(msg)
 
 
 _CARD: Final = TypeAdapter(ModelCard)
@@ -177,7 +166,7 @@ def read_model(folder: str | Path, *, fusion: FusionLike | None = None) -> tuple
         remedy=f"They do not belong to {CARD_FILE} beside them: save or copy the model again.",
     )
     fitted = _made(card, fusion)
-    _load_state_(fitted, checkpoint.state, file)
+    load_strictly(fitted, checkpoint.state, str(file))
     seen = _weights_of(fitted)
     if seen != (weights and {stem: _rounded(weight) for stem, weight in weights.items()}):
         msg = (
@@ -204,16 +193,6 @@ def _state(fusion: Fusion) -> dict[str, Tensor]:
     if describe(fusion) == _LINEAR:
         return {"weight": cast("WeightedFusion", fusion).weight.detach().cpu()}
     return {name: tensor.detach().cpu() for name, tensor in fusion.state_dict().items()}
-
-
-def _load_state_(fusion: Fusion, state: Mapping[str, Tensor], file: Path) -> None:
-    """Copy tensors into a fusion, every one into its place."""
-    load_strictly(fusion, state, str(file))
-    expected = {name: tensor.dtype for name, tensor in fusion.state_dict().items()}
-    if wrong := {name: dtype for name, dtype in expected.items() if state[name].dtype != dtype}:
-        seen = {name: state[name].dtype for name in wrong}
-        msg = f"{file} has tensors of another type: expected {wrong}, got {seen}. Save or copy the model again."
-        raise CheckpointError(msg)
 
 
 def _weights_of(fusion: Fusion) -> dict[str, float] | None:
@@ -267,33 +246,21 @@ def _card_of(content: object) -> tuple[ModelCard, dict[str, float] | None]:
 
 
 def _card_text(card: ModelCard, fusion: Fusion) -> str:
-    """Return a card as YAML, in the order in which one reads it."""
-    weights, described = _weights_of(fusion), describe(fusion)
-    linear = described == _LINEAR
-    content: dict[str, Any] = {
-        "name": card.name,
-        "summary": card.summary,
-        **({"stems": list(card.stems)} if weights is None else {"weights": weights}),
-        **({} if linear else {"fusion": _part_entries(described)}),
-        "encoder": _part_entries(card.encoder),
-        "separator": _part_entries(card.separator),
-        "silence": card.silence,
-        "fitted": card.fitted,
-        "measured_on": card.measured_on,
-        "agreement": [
-            {"of": entry.of, "percent": entry.percent} | ({} if entry.spread is None else {"spread": entry.spread})
-            for entry in card.agreement
-        ],
-        "citation": card.citation,
-        "license": card.license,
-    }
-    header = _LINEAR_HEADER if linear else _HEADER
-    return header + yaml.dump(content, Dumper=_CardDumper, sort_keys=False, width=110, allow_unicode=True)
-
-
-def _part_entries(part: Part) -> dict[str, Any]:
-    entries = {"name": part.name, "options": dict(part.options), "identity": part.identity}
-    return {key: value for key, value in entries.items() if value}
+    """Return a card as YAML, without what is empty or as usual, and with the weights if there are some."""
+    card, weights = replace(card, fusion=describe(fusion)), _weights_of(fusion)
+    entries = _CARD.dump_python(card, mode="json")
+    for kind in ("encoder", "separator", "fusion"):
+        entries[kind] = {key: value for key, value in entries[kind].items() if value and key != "kind"}
+    for measured in entries["agreement"]:
+        if measured["spread"] is None:
+            del measured["spread"]
+    if card.fusion == _LINEAR:
+        del entries["fusion"]
+    if weights is not None:  # in the place of the stems
+        entries = {"name": entries.pop("name"), "summary": entries.pop("summary"), "weights": weights} | entries
+        del entries["stems"]
+    header = _LINEAR_HEADER if card.fusion == _LINEAR else _HEADER
+    return header + yaml.dump(entries, Dumper=_CardDumper, sort_keys=False, width=110, allow_unicode=True)
 
 
 class _CardDumper(yaml.SafeDumper):

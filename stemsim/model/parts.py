@@ -63,21 +63,19 @@ class Part:
     def __post_init__(self) -> None:
         """Verify that the part is in the table, or else has an identity."""
         table = _TABLE[self.kind]
-        if self.name is None:
-            if not self.identity or self.options:
-                msg = (
-                    f"A card gives its {self.kind} a name out of {', '.join(table)}, with `options`; or, for one of "
-                    f"your own, its `identity` alone. Got identity {self.identity!r} and options {dict(self.options)}."
-                )
-                raise ConfigError(msg)
-            return
-        if self.name not in table:
+        if self.name is None and (not self.identity or self.options):
+            msg = (
+                f"A card gives its {self.kind} a name out of {', '.join(table)}, with `options`; or, for one of your "
+                f"own, its `identity` alone. Got identity {self.identity!r} and options {dict(self.options)}."
+            )
+            raise ConfigError(msg)
+        if self.name is not None and self.name not in table:
             msg = (
                 f"Unknown {self.kind} {self.name!r}; expected one of {', '.join(table)}. No card or option can name "
                 f"your own: pass the object itself, `load(..., {self.kind}=...)`; its card has an `identity` alone."
             )
             raise ConfigError(msg)
-        known = table[self.name][1]
+        known = table[self.name][1] if self.name else ()
         if wrong := {key: value for key, value in self.options.items() if key not in known or not _is_option(value)}:
             msg = (
                 f"A card may set these options of the {self.kind} {self.name!r}: {', '.join(known) or 'none'}, to "
@@ -129,7 +127,7 @@ def describe(thing: Encoder | StemSource | Fusion, like: Part | None = None) -> 
         Its part: by name if its class is in the table, otherwise by its identity alone.
     """
     kind: Kind = "encoder" if isinstance(thing, Encoder) else "fusion" if isinstance(thing, Fusion) else "separator"
-    identity = None if isinstance(thing, Fusion) else thing.identity
+    identity = None if kind == "fusion" else _identity(thing)
     if like is not None and _is_of_class(like, thing):
         return Part(kind, like.name, like.options, identity)
     for name, (_, options) in _TABLE[kind].items():
@@ -144,17 +142,18 @@ def is_same(part: Part, thing: Encoder | StemSource | Fusion) -> bool:
 
 
 def _identity(thing: Encoder | StemSource | Fusion) -> str:
-    if isinstance(thing, Fusion):
-        own = type_before_parametrizations(thing)
-        return f"{own.__module__}.{own.__qualname__}"
-    return thing.identity
+    own = _own_class(thing)
+    return f"{own.__module__}.{own.__qualname__}" if isinstance(thing, Fusion) else thing.identity
 
 
 def _is_of_class(part: Part, thing: Encoder | StemSource | Fusion) -> bool:
-    own = type_before_parametrizations(thing) if isinstance(thing, Fusion) else type(thing)
-    if part.name is None or own.__name__ != _TABLE[part.kind][part.name][0]:
-        return False  # without importing a large model's module
-    return own is _class_of(part)
+    # The names first, so that no large model's module is imported.
+    named = part.name is not None and _own_class(thing).__name__ == _TABLE[part.kind][part.name][0]
+    return named and _own_class(thing) is _class_of(part)
+
+
+def _own_class(thing: Encoder | StemSource | Fusion) -> type:
+    return type_before_parametrizations(thing) if isinstance(thing, Fusion) else type(thing)
 
 
 def _build(part: Part, *arguments: Any) -> Any:
@@ -164,16 +163,16 @@ def _build(part: Part, *arguments: Any) -> Any:
             f"{part.kind} yourself: load(..., {part.kind}=...)."
         )
         raise ConfigError(msg)
+    making = _class_of(part)
     try:
-        return _class_of(part)(*arguments, **part.options)
+        return making(*arguments, **part.options)
     except TypeError as error:  # the names of the options are known, so a value must be of a wrong type
         msg = f"The {part.kind} {part} of the card cannot be made: {error}. Correct the options in card.yaml."
         raise ConfigError(msg) from error
 
 
 def _class_of(part: Part) -> Any:
-    assert part.name is not None  # noqa: S101 - for mypy
-    return getattr(importlib.import_module(_PACKAGES[part.kind]), _TABLE[part.kind][part.name][0])
+    return getattr(importlib.import_module(_PACKAGES[part.kind]), _TABLE[part.kind][str(part.name)][0])
 
 
 def _plain(value: Option | StemLayout) -> Option:

@@ -238,7 +238,9 @@ class StemSimilarity:
     def _described(self, card: ModelCard | None) -> ModelCard:
         """Return the card of the model as it is."""
         encoder, source, silence = self.embedder.encoder, self.embedder.source, self.embedder.silence
-        known = card or ModelCard("custom", self.stems, describe(encoder), describe(source), silence)
+        known = card or ModelCard(
+            name="custom", stems=self.stems, encoder=describe(encoder), separator=describe(source), silence=silence
+        )
         check_same_layout(
             self.stems,
             known.stems,
@@ -274,30 +276,30 @@ class StemSimilarity:
 
     def _embedded(self, parsed: list[ParsedInputs]) -> list[StemEmbeddings]:
         """Embed all arguments at once, so that an input that occurs in several is embedded once."""
-        segments = [segment for batch in parsed for segment in batch.segments]
-        waveforms = [waveform for batch in parsed for waveform in batch.waveforms]
-        files = _parts(self.embedder.embed(segments), [len(batch.segments) for batch in parsed]) if segments else []
-        clips = _parts(self._once(waveforms), [len(batch.waveforms) for batch in parsed]) if waveforms else []
-        results = []
-        for index, batch in enumerate(parsed):
-            if batch.embeddings is not None:
-                results.append(StemEmbeddings(*(tensor.detach().cpu() for tensor in batch.embeddings)))
-            elif batch.segments or batch.waveforms:
-                results.append((files if batch.segments else clips)[index])
-            else:
-                results.append(self._empty())
-        return results
+        segments = self.embedder.embed([segment for batch in parsed for segment in batch.segments])
+        waveforms = self._once([waveform for batch in parsed for waveform in batch.waveforms])
+        files = _parts(segments, [len(batch.segments) for batch in parsed])
+        clips = _parts(waveforms, [len(batch.waveforms) for batch in parsed])
+        return [
+            StemEmbeddings(*(tensor.detach().cpu() for tensor in batch.embeddings))
+            if batch.embeddings is not None
+            else clip
+            if batch.waveforms
+            else file
+            for batch, file, clip in zip(parsed, files, clips, strict=True)
+        ]
 
     def _once(self, waveforms: list[tuple[Tensor, int]]) -> StemEmbeddings:
         """Embed waveforms, equal ones once."""
-        keys = [_content(waveform, rate) for waveform, rate in waveforms]
+        if not waveforms:
+            return self.embedder.embed([])  # of sources, too, that cannot separate a waveform
+        keys = [
+            (rate, waveform.shape, hashlib.blake2b(waveform.contiguous().numpy().data).digest())
+            for waveform, rate in waveforms
+        ]
         distinct = dict(zip(keys, waveforms, strict=True))
         rows = {key: row for row, key in enumerate(distinct)}
         return self.embedder.embed_waveforms(list(distinct.values())).take(torch.tensor([rows[key] for key in keys]))
-
-    def _empty(self) -> StemEmbeddings:
-        levels = torch.zeros(0, len(self.stems))
-        return StemEmbeddings(torch.zeros(0, len(self.stems), self.embedder.spec.dim), levels, levels.bool())
 
 
 def _weighted_sum(stems: StemLayout, weights: Mapping[str, float]) -> LinearFusion:
@@ -318,12 +320,6 @@ def _parts(embeddings: StemEmbeddings, lengths: list[int]) -> list[StemEmbedding
     """Cut a batch into consecutive parts."""
     columns = (torch.split(tensor, lengths) for tensor in embeddings)
     return [StemEmbeddings(*part) for part in zip(*columns, strict=True)]
-
-
-def _content(waveform: Tensor, rate: int) -> tuple[int, tuple[int, ...], bytes]:
-    """Return a key that two waveforms share only if they are equal."""
-    samples = waveform.contiguous().numpy()
-    return rate, tuple(waveform.shape), hashlib.blake2b(samples.data, digest_size=16).digest()
 
 
 def _result(values: Tensor, *, single: bool) -> float | Tensor:

@@ -27,6 +27,7 @@ __all__ = ["Cell", "PaperTables", "Reproduction", "grid", "paper_tables", "publi
 _log = logging.getLogger(__name__)
 
 INSTRUMENTS: Final = ("drums", "bass", "guitar", "piano", "residuals", "mix")
+_THRESHOLDS: Final = (0.75, 0.8)  # least shares of the majority's votes
 _Made = TypeVar("_Made")
 
 
@@ -96,7 +97,6 @@ class Reproduction:
         separators: Functions that make the separators, by layout (`4-stem`, `6-stem`).
         store: Folder of the embedding store, so that an interrupted computation can be continued.
         instruments: Instruments of Table 1.
-        thresholds: Least shares of the majority's votes.
         splits: Number of random splits.
         seed: Seed of the splits.
         device: Device of separator and encoder.
@@ -109,7 +109,6 @@ class Reproduction:
     separators: Mapping[str, Callable[[], StemSource]]
     store: Path
     instruments: tuple[str, ...] = INSTRUMENTS
-    thresholds: tuple[float, ...] = (0.75, 0.8)
     splits: int = 100
     seed: int = 0
     device: str = "cpu"
@@ -148,10 +147,10 @@ def paper_tables(inputs: Reproduction) -> PaperTables:
         for layout in ("4-stem", "6-stem")
         for separation in ("demucs", "true")
     }
-    mix = run.votes.filter(instrument="mix", min_agreement=max(inputs.thresholds))
+    mix = run.votes.filter(instrument="mix", min_agreement=max(_THRESHOLDS))
     cells += [*_table_2_3(results, mix), *_table_4(results)]
     settings = {
-        "thresholds": list(inputs.thresholds),
+        "thresholds": list(_THRESHOLDS),
         "splits": inputs.splits,
         "seed": inputs.seed,
         "encoders": {name: None if encoder is None else encoder.identity for name, encoder in encoders.items()},
@@ -195,9 +194,9 @@ class _Computation:
         figures, inputs = published()["table1"], self.inputs
         for (name, encoder), instrument in product(encoders.items(), inputs.instruments):
             model = f"{name}-cosine"
-            triplets = self.votes.filter(instrument=instrument, min_agreement=min(inputs.thresholds))
+            triplets = self.votes.filter(instrument=instrument, min_agreement=min(_THRESHOLDS))
             preference = self._cosine_preference(instrument, encoder)
-            for test_type, threshold in product(TEST_TYPES, inputs.thresholds):
+            for test_type, threshold in product(TEST_TYPES, _THRESHOLDS):
                 chosen = (triplets.test_type == test_type) & triplets.retained(min_agreement=threshold)
                 ours = None
                 if preference is not None and chosen.any():
@@ -222,7 +221,7 @@ class _Computation:
             return None
         source = MixOnly() if instrument == "mix" else Multitrack([instrument])
         try:
-            embedded = self.embed(instrument, min(self.inputs.thresholds), source, encoder)
+            embedded = self.embed(instrument, min(_THRESHOLDS), source, encoder)
         except StemsimError as error:
             self.skipped[f"table 1, {instrument}: {error}"] = None
             return None
@@ -241,7 +240,7 @@ class _Computation:
             return None
         _log.info("Computing %s.", title)
         try:
-            embedded = self.embed("mix", max(inputs.thresholds), source, encoder)
+            embedded = self.embed("mix", max(_THRESHOLDS), source, encoder)
             splits = Splits.draw(embedded.triplets, count=inputs.splits, seed=inputs.seed)
         except (DataNotFoundError, SplitError) as error:
             self.skipped[f"{title}: {error}"] = None
@@ -254,9 +253,9 @@ def _table_2_3(results: Mapping[tuple[str, str, str], CrossValidation | None], m
     ceiling = _percent(human_ceiling(mix.votes))
     for (name, layout, separation), result in results.items():
         figures = published()["table2_3"].get(name, {})
+        by_fit = {"mix cosine": figures.get("mix cosine"), **figures.get(layout, {}).get(separation, {})}
         for fit in ("mix cosine", "OLS", "ridge"):
-            reported = figures.get(fit) if fit == "mix cosine" else figures.get(layout, {}).get(separation, {}).get(fit)
-            mean, spread = reported or (None, None)
+            mean, spread = by_fit.get(fit) or (None, None)
             model = None if result is None else result[fit]
             yield Cell(
                 "2-3",
@@ -275,18 +274,20 @@ def _table_4(results: Mapping[tuple[str, str, str], CrossValidation | None]) -> 
     """Yield the mean weights of both fits over the splits."""
     for (name, layout, separation), result in results.items():
         figures = published()["table4"].get(name, {}).get(layout, {})
-        for fit, stem in product(("OLS", "ridge"), LAYOUTS[layout]):
+        for fit in ("OLS", "ridge"):
             weights = None if result is None else result[fit].weights
-            column = None if weights is None or result is None else weights[:, result.stems.index(stem)]
-            yield Cell(
-                "4",
-                f"{name}, {layout}, {separation} stems, {fit}",
-                stem,
-                ours=None if column is None else float(column.mean()),
-                spread=None if column is None else float(column.std()),
-                published=figures.get(stem),
-                triplets=None if result is None else len(result.embedded),
-            )
+            columns = {} if weights is None or result is None else dict(zip(result.stems, weights.T, strict=True))
+            for stem in LAYOUTS[layout]:
+                column = columns.get(stem)
+                yield Cell(
+                    "4",
+                    f"{name}, {layout}, {separation} stems, {fit}",
+                    stem,
+                    ours=None if column is None else float(column.mean()),
+                    spread=None if column is None else float(column.std()),
+                    published=figures.get(stem),
+                    triplets=None if result is None else len(result.embedded),
+                )
 
 
 def _percent(share: float | None) -> float | None:

@@ -44,7 +44,7 @@ def folder_of(name: str) -> Path:
 def find(model: Pretrained) -> Path | None:
     """Return the folder that has all files of a model: ours, or the Hugging Face cache; None if there is none."""
     folder = folder_of(model.name)
-    if all(any(_is_filled(folder / name) for name in _with_imported(names)) for names in model.alternatives):
+    if all(_is_here(folder, names) for names in model.alternatives):
         return folder
     cached = [_cached(model.repo, names) for names in model.alternatives]
     parents = {None if path is None else path.parent for path in cached}
@@ -65,8 +65,8 @@ def locate(model: str | Path) -> Path:
     """
     name = str(model)
     if known := PRETRAINED.get(name):
-        if (folder := find(known)) is not None:
-            return folder
+        if (found := find(known)) is not None:
+            return found
         files = ", ".join(" or ".join(names) for names in known.alternatives)
         msg = (
             f"The model {name} is not on this disk: expected {files} in {folder_of(name)}. To download it (about "
@@ -76,14 +76,13 @@ def locate(model: str | Path) -> Path:
     if (path := Path(model).expanduser()).exists():
         return path
     if is_repository(name):
-        repository = folder_of(name)
-        if (repository / "config.json").is_file():
-            return repository
-        if (cached := _cached(name, ("config.json",))) is not None:
-            return cached.parent
+        folder = folder_of(name)
+        config = folder / "config.json" if (folder / "config.json").is_file() else _cached(name, ("config.json",))
+        if config is not None:
+            return config.parent
         msg = (
-            f"No file or folder {name}, and no model of that name in {repository}. If it is a repository of the "
-            f"Hugging Face hub: stemsim models download {name}{_offline_hint()}"
+            f"No file or folder {name}, and no model of that name in {folder}. If it is a repository of the Hugging "
+            f"Face hub: stemsim models download {name}{_offline_hint()}"
         )
         raise DataNotFoundError(msg)
     close = get_close_matches(name, PRETRAINED, n=1, cutoff=0.4)
@@ -112,7 +111,7 @@ def locate_file(model: str | Path, *, suffixes: Sequence[str]) -> Path:
     known = PRETRAINED.get(str(model))
     expected = {Path(name).stem for names in known.alternatives for name in names} if known else set()
     for suffix in suffixes:
-        files = [file for file in sorted(path.glob(f"*{suffix}")) if file.is_file() and not file.name.startswith(".")]
+        files = [file for file in sorted(path.glob(f"[!.]*{suffix}")) if file.is_file()]
         files = [file for file in files if not expected or file.stem in expected]  # the cache has others beside it
         if len(files) > 1:
             msg = f"{path} holds several models: {', '.join(file.name for file in files)}. Name one of the files."
@@ -125,13 +124,11 @@ def locate_file(model: str | Path, *, suffixes: Sequence[str]) -> Path:
     raise DataNotFoundError(msg)
 
 
-def _with_imported(names: Sequence[str]) -> list[str]:
-    """Return the names that a file may have, including the safetensors that an import makes of it."""
-    return [*names, *(f"{Path(name).stem}.safetensors" for name in names if Path(name).suffix in _CONVERTIBLE)]
-
-
-def _is_filled(file: Path) -> bool:
-    return file.is_file() and file.stat().st_size > 0
+def _is_here(folder: Path, names: Sequence[str]) -> bool:
+    """Tell whether a folder has one of some files, filled, or the safetensors that an import makes of it."""
+    imported = (f"{Path(name).stem}.safetensors" for name in names if Path(name).suffix in _CONVERTIBLE)
+    files = [folder / name for name in (*names, *imported)]
+    return any(file.is_file() and file.stat().st_size > 0 for file in files)
 
 
 def _cached(repo: str, names: Sequence[str]) -> Path | None:
@@ -140,14 +137,10 @@ def _cached(repo: str, names: Sequence[str]) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
         return None
-    for name in names:
-        found = try_to_load_from_cache(repo, name)
-        if isinstance(found, str):
-            return Path(found)
-    return None
+    found = (try_to_load_from_cache(repo, name) for name in names)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
 def _offline_hint() -> str:
-    if not is_offline():
-        return ""
-    return " (the offline switch is on: unset STEMSIM_OFFLINE and HF_HUB_OFFLINE, or copy the files there yourself)"
+    hint = " (the offline switch is on: unset STEMSIM_OFFLINE and HF_HUB_OFFLINE, or copy the files there yourself)"
+    return hint if is_offline() else ""

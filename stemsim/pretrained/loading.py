@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
@@ -81,16 +81,11 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     }
     # Tensors that share memory (tied weights) are stored one by one: safetensors knows no sharing.
     state = {name: tensor.detach().clone().contiguous() for name, tensor in checkpoint.state.items()}
-    partial: Path | None = None
     try:
-        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            partial = Path(file.name)
-        save_file(state, partial, metadata=metadata)
-        partial.chmod(0o644)
-        partial.replace(path)
+        with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as partial:
+            save_file(state, Path(partial) / path.name, metadata=metadata)
+            (Path(partial) / path.name).replace(path)
     except (OSError, SafetensorError) as error:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
         msg = f"{path} cannot be written ({error}). Nothing was changed; make room, or choose another folder."
         raise CheckpointError(msg) from error
 
@@ -144,12 +139,13 @@ def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], what: st
     try:
         module.load_state_dict(dict(state), strict=True)
     except RuntimeError as error:
-        expected = module.state_dict()
-        missing, left = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
+        expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+        seen = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        missing, left = sorted(expected.keys() - seen), sorted(seen.keys() - expected)
         shapes = [
-            f"{name} {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
-            for name, tensor in expected.items()
-            if name in state and state[name].shape != tensor.shape
+            f"{name} {seen[name]}, expected {shape}"
+            for name, shape in expected.items()
+            if seen.get(name, shape) != shape
         ]
         msg = (
             f"{what} does not fit {type(module).__name__}: {len(missing)} tensors missing {missing[:3]}, {len(left)} "
@@ -178,28 +174,29 @@ def _read_safetensors(path: Path) -> Checkpoint:
         with safe_open(str(path), framework="pt") as file:
             header = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        metadata = {key: _decoded(value) if key in _JSON_KEYS else value for key, value in header.items()}
+        metadata = {
+            key: json.loads(value, object_hook=_decode_fraction) if key in _JSON_KEYS else value
+            for key, value in header.items()
+        }
     except (SafetensorError, OSError, ValueError) as error:
         raise _damaged(path, error) from error
     return Checkpoint(state, metadata)
 
 
 def _read_torch(path: Path, allow_pickle: bool) -> Checkpoint:
+    # Mapped and not read: the audio half is a small part of most files.
+    mapped = zipfile.is_zipfile(path) or None
     try:
-        if allow_pickle:
-            package = torch.load(path, map_location="cpu", weights_only=False)
-        else:
-            with torch.serialization.safe_globals(_safe_globals()):
-                # Mapped and not read: the audio half is a small part of most files.
-                package = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+        with torch.serialization.safe_globals(_safe_globals()):
+            package = torch.load(path, map_location="cpu", weights_only=not allow_pickle, mmap=mapped)
     except pickle.UnpicklingError as error:
-        if allow_pickle:
-            raise _damaged(path, error) from error
-        if not (unsafe := _unsafe_part(path, error)):  # torch would advise unsafe loading here
-            raise _damaged(path, ValueError("not written by torch.save")) from error
+        unsafe = _UNSAFE.search(str(error))
+        if unsafe is None or allow_pickle:  # torch's own message would advise unsafe loading
+            reason = "not written by torch.save, or with a pickle protocol that needs `models import --allow-pickle`"
+            raise _damaged(path, ValueError(reason)) from error
         msg = (
-            f"{path} cannot be read without running code that it holds ({unsafe}), so it was not read. If you trust "
-            f"its authors, convert it to safetensors once: stemsim models import {path} --allow-pickle"
+            f"{path} cannot be read without running code that it holds ({unsafe[1].rstrip('.,')}), so it was not read. "
+            f"If you trust its authors, convert it to safetensors once: stemsim models import {path} --allow-pickle"
         )
         raise CheckpointError(msg) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, ImportError) as error:
@@ -207,37 +204,23 @@ def _read_torch(path: Path, allow_pickle: bool) -> Checkpoint:
     return _unwrapped(path, package)
 
 
-def _unsafe_part(path: Path, error: pickle.UnpicklingError) -> str:
-    """Return the part of a pickle that the safe unpickler refuses; empty if the file is not a pickle at all."""
-    if found := _UNSAFE.search(str(error)):
-        return found.group(1).rstrip(".,")
-    with path.open("rb") as file:
-        start = file.read(2)
-    # The safe unpickler knows protocol 2 only, and a pickle begins with b"\x80" and its protocol.
-    is_pickle = zipfile.is_zipfile(path) or (start[:1] == b"\x80" and start[1:] <= b"\x05")
-    return "a pickle that is not torch's own" if is_pickle else ""
-
-
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    first = (str(error).splitlines() or [repr(error)])[0][:200]
-    size = path.stat().st_size
-    return CheckpointError(f"{path} is damaged or not a checkpoint ({first}); {size} bytes. Download or copy it again.")
+    reason, size = str(error).partition("\n")[0][:200] or repr(error), path.stat().st_size
+    return CheckpointError(
+        f"{path} is damaged or not a checkpoint ({reason}); {size} bytes. Download or copy it again."
+    )
 
 
 def _unwrapped(path: Path, package: Any) -> Checkpoint:
     """Return the tensors of a state dictionary, of a training checkpoint around one, or of a Demucs package."""
     metadata: dict[str, Any] = {}
     state = package
-    if isinstance(package, Mapping) and isinstance(package.get("state_dict"), Mapping):
+    if isinstance(package, Mapping) and "state_dict" in package:
         state = package["state_dict"]
     elif isinstance(package, Mapping) and {"klass", "args", "kwargs", "state"} <= set(package):
-        klass = package["klass"]
-        metadata = {
-            "klass": f"{klass.__module__}.{klass.__qualname__}",
-            "args": list(package["args"]),
-            "kwargs": dict(package["kwargs"]),
-        }
-        state = package["state"]
+        klass, state = package["klass"], package["state"]
+        name = f"{klass.__module__}.{klass.__qualname__}"
+        metadata = {"klass": name, "args": list(package["args"]), "kwargs": dict(package["kwargs"])}
     if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         msg = (
             f"{path} is not a checkpoint of a known kind: expected a state dictionary of tensors, one under "
@@ -254,14 +237,13 @@ def _safe_globals() -> list[Any]:
     # Only the name of the class matters to us, so a stand-in spares the import of Demucs.
     htdemucs = type("HTDemucs", (), {"__module__": "demucs.htdemucs", "__qualname__": "HTDemucs"})
     scalar = np.float64(0.0).__reduce__()[0]
-    dtypes = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")]
     return [
         (htdemucs, "demucs.htdemucs.HTDemucs"),
         Fraction,
         (scalar, "numpy.core.multiarray.scalar"),
         (scalar, "numpy._core.multiarray.scalar"),
         np.dtype,
-        *dtypes,
+        *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")),
     ]
 
 
@@ -270,10 +252,6 @@ def _encode_fraction(value: Any) -> Any:
         return {"_type": "fraction", "numerator": value.numerator, "denominator": value.denominator}
     msg = f"{value!r} cannot be written into a safetensors header"
     raise TypeError(msg)
-
-
-def _decoded(text: str) -> Any:
-    return json.loads(text, object_hook=_decode_fraction)
 
 
 def _decode_fraction(value: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -50,82 +51,76 @@ class Pretrained:
 
 
 # The metadata of the model card on the hub: https://huggingface.co/lukewys/laion_clap/blob/main/README.md
-_CLAP: Final = "https://huggingface.co/lukewys/laion_clap"
+_clap = partial(
+    Pretrained,
+    kind="encoder",
+    repo="lukewys/laion_clap",
+    license="CC0-1.0",
+    license_source="https://huggingface.co/lukewys/laion_clap",
+)
 # "The model weights (MuQ-large-msd-iter, MuQ-MuLan-large) in this repository are released under the CC-BY-NC 4.0
 # license": README and LICENSE_weights of the repository and of the package muq.
-_MUQ: Final = "https://github.com/tencent-ailab/MuQ#license"
+_muq = partial(
+    Pretrained,
+    license="CC-BY-NC-4.0",
+    license_source="https://github.com/tencent-ailab/MuQ#license",
+    noncommercial=True,
+)
 # Alexandre Défossez, the author, in issue #327 (2022): "The model weights are not covered by the MIT license, and are
 # provided only for scientific purposes"; in #508 (2023), asked about commercial products: "Weights are provided for
 # research purpose!" His hub repositories, published in July 2026, first carried the tag `mit`, which a later commit
 # removed (https://huggingface.co/adefossez/HTDemucs-6s/discussions/1).
-_DEMUCS: Final = "https://github.com/facebookresearch/demucs/issues/327"
-_SCIENTIFIC: Final = "not covered by the MIT license of the code; for scientific purposes only"
+_demucs = partial(
+    Pretrained,
+    kind="separator",
+    license="not covered by the MIT license of the code; for scientific purposes only",
+    license_source="https://github.com/facebookresearch/demucs/issues/327",
+    noncommercial=True,
+)
 
 _MODELS: Final = (
-    Pretrained(
+    _clap(
         name="630k-audioset-best",
-        kind="encoder",
         summary="LAION-CLAP, HTSAT-tiny: the paper's",
-        repo="lukewys/laion_clap",
         files=("630k-audioset-best.pt",),
         megabytes=1860,
-        license="CC0-1.0",
-        license_source=_CLAP,
     ),
-    Pretrained(
+    _clap(
         name="music_audioset_epoch_15_esc_90.14",
-        kind="encoder",
         summary="LAION-CLAP, HTSAT-base, trained on music",
-        repo="lukewys/laion_clap",
         files=("music_audioset_epoch_15_esc_90.14.pt",),
         megabytes=2350,
-        license="CC0-1.0",
-        license_source=_CLAP,
     ),
-    Pretrained(
+    _muq(
         name="MuQ-MuLan-large",
         kind="encoder",
         summary="MuQ-MuLan: the paper's best",
         repo="OpenMuQ/MuQ-MuLan-large",
         files=("config.json", "model.safetensors|pytorch_model.bin"),
         megabytes=2600,
-        license="CC-BY-NC-4.0",
-        license_source=_MUQ,
-        noncommercial=True,
         needs=("MuQ-large-msd-iter",),
     ),
-    Pretrained(
+    _demucs(
         name="htdemucs",
-        kind="separator",
         summary="Demucs v4: 4 stems",
         repo="adefossez/HTDemucs",
         files=("htdemucs.yaml", "955717e8.safetensors|955717e8-8726e21a.th"),
         megabytes=84,
-        license=_SCIENTIFIC,
-        license_source=_DEMUCS,
-        noncommercial=True,
     ),
-    Pretrained(
+    _demucs(
         name="htdemucs_6s",
-        kind="separator",
         summary="Demucs v4: 6 stems",
         repo="adefossez/HTDemucs-6s",
         files=("htdemucs_6s.yaml", "5c90dfd2.safetensors|5c90dfd2-34c22ccb.th"),
         megabytes=55,
-        license=_SCIENTIFIC,
-        license_source=_DEMUCS,
-        noncommercial=True,
     ),
-    Pretrained(
+    _muq(
         name="MuQ-large-msd-iter",
         kind="part",
         summary="settings of MuQ, for MuQ-MuLan",
         repo="OpenMuQ/MuQ-large-msd-iter",
         files=("config.json",),
         megabytes=0,
-        license="CC-BY-NC-4.0",
-        license_source=_MUQ,
-        noncommercial=True,
     ),
     Pretrained(
         name="roberta-base",

@@ -4,19 +4,22 @@ import base64
 import math
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Final
 
+import numpy as np
 import yaml
 
 from stemsim.audio import Segment
 from stemsim.errors import AudioError, ConfigError, DataNotFoundError
 from stemsim.report.audio import encode_ogg
 from stemsim.report.plots import svg_text
-from stemsim.report.results import CrossvalResults, ModelResult, Score
+from stemsim.report.results import CrossvalResults, ModelResult
 from stemsim.report.run_files import Run
-from stemsim.report.terminal import stem_table
+from stemsim.report.tables import stem_table
+from stemsim.report.text import fixed, percent
 
 __all__ = ["ComparisonRow", "Report", "comparison_rows", "render_report"]
 
@@ -54,25 +57,6 @@ class Report:
     gone: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class _Clips:
-    """Encoder of segments: each once; files that cannot be read are remembered."""
-
-    wanted: bool
-    addresses: dict[Segment, str] = field(default_factory=dict)
-    gone: dict[str, str] = field(default_factory=dict)
-
-    def address(self, segment: Segment) -> str:
-        """Return the `data:` address of a segment; empty if there is no audio."""
-        if self.wanted and segment not in self.addresses:
-            try:
-                self.addresses[segment] = _data_uri(encode_ogg(segment), "audio/ogg")
-            except (AudioError, DataNotFoundError) as error:
-                self.addresses[segment] = ""
-                self.gone.setdefault(str(segment.path), str(error))
-        return self.addresses.get(segment, "")
-
-
 def comparison_rows(runs: Sequence[Run]) -> tuple[ComparisonRow, ...]:
     """Compare all models of all runs that were cross-validated.
 
@@ -84,25 +68,19 @@ def comparison_rows(runs: Sequence[Run]) -> tuple[ComparisonRow, ...]:
         splits only.
     """
     tested = [(run.name, run.crossval, _comparable(run.crossval)) for run in runs if run.crossval is not None]
-    rivals: dict[tuple[str, ...], list[ModelResult]] = {}
-    for _, results, key in tested:
-        rivals.setdefault(key, []).extend(model for model in results.models if model.kind != "ceiling")
-    highest = {
-        (key, column): max((model.agreement[column].mean for model in models), key=_known)
-        for key, models in rivals.items()
-        for column in _COLUMNS
-    }
     rows = []
     for name, results, key in tested:
+        rivals = [
+            model for _, other, its_key in tested if its_key == key for model in other.models if model.kind != "ceiling"
+        ]
+        highest = {
+            column: np.nanmax([-math.inf, *(model.agreement[column].mean for model in rivals)]) for column in _COLUMNS
+        }
         for model in results.models:
             means = {column: model.agreement[column].mean for column in _COLUMNS if model.kind != "ceiling"}
-            best = frozenset(column for column, mean in means.items() if mean == highest[key, column])
+            best = frozenset(column for column, mean in means.items() if mean == highest[column])
             rows.append(ComparisonRow(name, model, best))
     return tuple(rows)
-
-
-def _known(value: float) -> float:
-    return -math.inf if math.isnan(value) else value
 
 
 def _comparable(results: CrossvalResults) -> tuple[str, ...]:
@@ -139,8 +117,19 @@ def render_report(runs: Sequence[Run], *, worst: int = 8, audio: bool = True, co
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "score": _score, "choice": _choice, "yaml": _yaml, "data_uri": _data_uri}
-    clips, plot = _Clips(audio), svg_text(runs)
+    environment.filters |= {"fixed": fixed, "percent": percent, "choice": _choice, "yaml": _yaml, "data_uri": _data_uri}
+    gone: dict[str, str] = {}
+
+    @cache
+    def address(segment: Segment) -> str:
+        """Return the `data:` address of a segment; empty if there is no audio."""
+        try:
+            return _data_uri(encode_ogg(segment), "audio/ogg") if audio else ""
+        except (AudioError, DataNotFoundError) as error:
+            gone.setdefault(str(segment.path), str(error))
+            return ""
+
+    plot = svg_text(runs)
     compared = [run.crossval for run in runs if run.crossval is not None]
     html = environment.get_template("report.html.j2").render(
         runs=runs,
@@ -156,10 +145,11 @@ def render_report(runs: Sequence[Run], *, worst: int = 8, audio: bool = True, co
         stem_tables=[(run.name, stem_table(run.crossval)) for run in runs if run.crossval is not None],
         scores=[score for run in runs for score in _scores(run)],
         worst=worst,
-        clips=clips,
+        address=address,
+        gone=gone,
         jobs=_JOBS,
     )
-    return Report(html, tuple(clips.gone.values()))
+    return Report(html, tuple(gone.values()))
 
 
 def _settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
@@ -229,13 +219,3 @@ def _data_uri(content: str | bytes, kind: str) -> str:
 def _choice(lead: float) -> str:
     """Return the candidate that a preference, or a lead in votes, speaks for."""
     return "A" if lead > 0 else "B" if lead < 0 else "neither"
-
-
-def _number(value: float, digits: int = 2) -> str:
-    """Return a number as text; a dash where there is none."""
-    return "–" if math.isnan(value) else f"{value:.{digits}f}"  # noqa: RUF001 - a dash, as in printed tables
-
-
-def _score(score: Score) -> str:
-    """Return mean ± standard deviation in percent."""
-    return _number(100 * score.mean, 1) + ("" if math.isnan(score.mean) else f" ± {100 * score.std:.1f}")

@@ -16,11 +16,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stemsim.analysis import Summary
 from stemsim.analysis.leakage import Leakage
+from stemsim.analysis.penalty import NestedCrossValidation, WeightPath
 from stemsim.analysis.perspectives import Perspectives
 from stemsim.errors import ResultsError
 from stemsim.evaluation import Comparison, CrossValidation, ModelScores
 from stemsim.evaluation.agreement import CeilingShare
 from stemsim.evaluation.comparison import PairedDifference
+from stemsim.report.text import with_spread
 from stemsim.triplets import TEST_TYPES
 
 __all__ = [
@@ -106,6 +108,11 @@ class Score(_Entry):
         """Return the score of the values that are known."""
         known = values[~np.isnan(values)]
         return cls(mean=known.mean(), std=known.std()) if len(known) else cls(mean=math.nan, std=math.nan)
+
+    @property
+    def percent(self) -> str:
+        """The score in percent, as tables show it."""
+        return with_spread(100 * self.mean, 100 * self.std)
 
 
 class ModelResult(_Entry):
@@ -193,6 +200,14 @@ class PenaltyResult(_Entry):
     nested_median_alpha: float = math.nan
     nested_agreement: float = math.nan
 
+    @classmethod
+    def of(cls, path: WeightPath, nested: NestedCrossValidation | None) -> Self:
+        """Return the entry of both analyses."""
+        given = {name: getattr(path, name).tolist() for name in ("alphas", "weights", "left_out_error")}
+        if nested is not None:
+            given |= {"nested_median_alpha": np.median(nested.alphas), "nested_agreement": nested.agreement.mean()}
+        return cls(**given, best_alpha=path.best_alpha)
+
 
 class CrossvalResults(Results):
     """Results of `crossval`.
@@ -230,8 +245,13 @@ class CrossvalResults(Results):
     penalty: PenaltyResult | None = None
     leakage: Leakage | None = None
 
+    @property
+    def has_intervals(self) -> bool:
+        """Whether the interval of a weight is known."""
+        return any(math.isfinite(row.lower) for row in self.by_stem.values())
+
     @classmethod
-    def of(cls, summary: Summary, *, level: float = 0.95) -> Self:
+    def of(cls, summary: Summary) -> Self:
         """Return the results of a summarised cross-validation."""
         result, triplets, splits = summary.result, summary.result.embedded.triplets, summary.result.splits
         return cls(
@@ -248,20 +268,20 @@ class CrossvalResults(Results):
             ),
             models=tuple(ModelResult.of(model, result) for model in result.models),
             by_stem=_by_stem(summary),
-            level=level,
+            level=0.95 if summary.intervals is None else summary.intervals.level,
             best_alpha=result.best_alpha,
             condition_number=summary.collinearity.condition,
             comparisons=summary.comparisons,
             verdicts=tuple(summary.sentences),
             share_of_ceiling=summary.share,
-            penalty=_penalty(summary),
+            penalty=None if summary.path is None else PenaltyResult.of(summary.path, summary.nested),
             leakage=summary.leakage,
         )
 
 
 def _by_stem(summary: Summary) -> dict[str, StemResult]:
-    result, intervals, importance = summary.result, summary.intervals, summary.importance
-    columns: dict[str, Any] = {"refit": result.refit, "variance_inflation": summary.collinearity.inflation}
+    intervals, importance = summary.intervals, summary.importance
+    columns: dict[str, Any] = {"refit": summary.result.refit, "variance_inflation": summary.collinearity.inflation}
     if intervals is not None:
         columns |= {"weight": intervals.estimate, "standard_error": intervals.standard_error}
         columns |= {"lower": intervals.lower, "upper": intervals.upper}
@@ -269,22 +289,8 @@ def _by_stem(summary: Summary) -> dict[str, StemResult]:
         columns |= {"agreement_drop": importance.agreement_drop, "r2_drop": importance.r2_drop}
     return {
         stem: StemResult(**{name: values[row] for name, values in columns.items()})
-        for row, stem in enumerate(result.stems)
+        for row, stem in enumerate(summary.result.stems)
     }
-
-
-def _penalty(summary: Summary) -> PenaltyResult | None:
-    path, nested = summary.path, summary.nested
-    if path is None:
-        return None
-    return PenaltyResult(
-        alphas=path.alphas.tolist(),
-        weights=path.weights.tolist(),
-        left_out_error=path.left_out_error.tolist(),
-        best_alpha=path.best_alpha,
-        nested_median_alpha=math.nan if nested is None else float(np.median(nested.alphas)),
-        nested_agreement=math.nan if nested is None else float(nested.agreement.mean()),
-    )
 
 
 class FitResults(Results):

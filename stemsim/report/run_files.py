@@ -6,29 +6,26 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict
 
 from stemsim.audio import Segment
 from stemsim.errors import AudioError, DataNotFoundError, ResultsError
-from stemsim.report.results import (
-    CrossvalResults,
-    FitResults,
-    PartResults,
-    PerspectivesResults,
-    Results,
-)
+from stemsim.report.results import CrossvalResults, FitResults, PartResults, PerspectivesResults, Results
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["Run", "WorstTriplet", "frames", "read_run", "read_runs"]
+__all__ = ["Run", "WorstTriplet", "read_run", "read_runs"]
 
 _SETTINGS: Final = ("seed_everything", "trainer", "model", "data")  # accepted by every job of train.py
 _PACKAGES: Final = ("stemsim", "torch", "lightning", "scikit-learn", "numpy", "demucs", "laion_clap", "muq")
-_R = TypeVar("_R", bound=Results)
+_JOBS: Final[Mapping[str, type[Results]]] = {
+    "fit": FitResults,
+    "val": PartResults,
+    "test": PartResults,
+    "crossval": CrossvalResults,
+    "perspectives": PerspectivesResults,
+}
 
 
 class WorstTriplet(BaseModel):
@@ -101,8 +98,7 @@ class Run:
     @property
     def results(self) -> tuple[Results, ...]:
         """Results of all jobs that ran."""
-        found = (self.fit, self.val, self.test, self.crossval, self.perspectives)
-        return tuple(one for one in found if one is not None)
+        return tuple(found for job in _JOBS if (found := getattr(self, job)) is not None)
 
     @property
     def settings_file(self) -> str:
@@ -173,6 +169,8 @@ def read_run(folder: Path, *, name: str | None = None) -> Run:
             "crossval.json in it. Make one: python train.py crossval -c configs/demo.yaml"
         )
         raise DataNotFoundError(msg)
+    paths = {job: folder / f"{job}.json" for job in _JOBS}
+    found: dict[str, Any] = {job: _JOBS[job].read(path) if path.exists() else None for job, path in paths.items()}
     settings = _settings(folder)
     options = _yaml(folder / "crossval.yaml")
     return Run(
@@ -181,20 +179,12 @@ def read_run(folder: Path, *, name: str | None = None) -> Run:
         settings={key: settings[key] for key in _SETTINGS if key in settings},
         options={key: value for key, value in options.items() if key not in _SETTINGS and value not in (None, [])},
         versions=_versions(folder),
-        fit=_read(FitResults, folder / "fit.json"),
-        val=_read(PartResults, folder / "val.json"),
-        test=_read(PartResults, folder / "test.json"),
-        crossval=_read(CrossvalResults, folder / "crossval.json"),
-        perspectives=_read(PerspectivesResults, folder / "perspectives.json"),
+        **found,
         worst=_worst(folder),
         pictures=tuple(
             path for path in sorted(folder.glob("*.png")) if (folder / f"{path.stem.partition('_')[0]}.json").exists()
         ),
     )
-
-
-def _read(kind: type[_R], path: Path) -> _R | None:
-    return kind.read(path) if path.exists() else None
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -244,41 +234,3 @@ def _versions(folder: Path) -> dict[str, str]:
     pairs = (line.split("==", 1) for line in paths[-1].read_text(encoding="utf-8").splitlines() if "==" in line)
     installed = {name.strip().lower().replace("-", "_"): version.strip() for name, version in pairs}
     return {name: installed[key] for name in _PACKAGES if (key := name.replace("-", "_")) in installed}
-
-
-def frames(results: Results) -> "dict[str, pd.DataFrame]":
-    """Return the CSV tables of a job's results, by the stem of their file's name.
-
-    Args:
-        results: Results of any job.
-
-    Returns:
-        `weights` of a fit; `crossval_weights` (mean weights of every model) and `crossval_stems` (intervals, importance
-        and variance inflation); `perspectives`. None for `validate` and `test`.
-    """
-    import pandas as pd
-
-    match results:
-        case FitResults():
-            return {"weights": _by_stem(results.columns)} if results.weights else {}
-        case CrossvalResults():
-            linear = [model for model in results.models if model.weights]
-            means = {model.name: {stem: score.mean for stem, score in model.weights.items()} for model in linear}
-            means["ridge on all"] = {stem: row.refit for stem, row in results.by_stem.items()}
-            rows = {stem: row.model_dump(exclude={"refit"}, exclude_none=True) for stem, row in results.by_stem.items()}
-            stems = pd.json_normalize([{"stem": stem, **row} for stem, row in rows.items()], sep="_")
-            return {"crossval_weights": _by_stem(means), "crossval_stems": stems}
-        case PerspectivesResults():
-            parts = [
-                {"question": question, "stem": stem, **part.model_dump()}
-                for question, fit in results.questions.items()
-                for stem, part in fit.by_stem.items()
-            ]
-            return {"perspectives": pd.DataFrame(parts).dropna(axis="columns", how="all")}
-    return {}
-
-
-def _by_stem(columns: Mapping[str, Mapping[str, float]]) -> "pd.DataFrame":
-    import pandas as pd
-
-    return pd.DataFrame(columns).rename_axis("stem").reset_index()

@@ -9,7 +9,16 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CEILING_COLOR", "GREY", "PUBLISHED_COLOR", "SERIES_COLORS", "STEM_COLORS", "new_figure", "save_figure"]
+__all__ = [
+    "CEILING_COLOR",
+    "GREY",
+    "LEGEND",
+    "PUBLISHED_COLOR",
+    "SERIES_COLORS",
+    "STEM_COLORS",
+    "new_figure",
+    "save_figure",
+]
 
 STEM_COLORS: Final = MappingProxyType(
     {
@@ -32,8 +41,13 @@ CEILING_COLOR: Final = STEM_COLORS["vocals"]
 PUBLISHED_COLOR: Final = STEM_COLORS["drums"]
 GREY: Final = STEM_COLORS["mix"]
 
+LEGEND: Final[MappingProxyType[str, Any]] = MappingProxyType({"frameon": False, "fontsize": 8})
+"""Arguments of every legend."""
 
-def new_figure(width: float, height: float, columns: int = 1, rows: int = 1, **grid: Any) -> "tuple[Figure, Any]":
+
+def new_figure(
+    width: float, height: float, columns: int = 1, rows: int = 1, *, title: str = "", **grid: Any
+) -> "tuple[Figure, Any]":
     """Return a figure outside pyplot, which needs no display and keeps no global state, and its axes.
 
     Args:
@@ -41,16 +55,17 @@ def new_figure(width: float, height: float, columns: int = 1, rows: int = 1, **g
         height: Height in inches.
         columns: Number of axes side by side.
         rows: Number of rows of axes.
+        title: Title above all axes.
         grid: Further arguments of `Figure.subplots`.
 
     Returns:
         The figure, and one axes object or an array of them.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(title, fontsize=10, wrap=True)
     axes = figure.subplots(rows, columns, **grid)
     for panel in np.atleast_1d(axes).flat:
         panel.spines[["top", "right"]].set_visible(False)

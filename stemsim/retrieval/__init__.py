@@ -1,7 +1,8 @@
 """Libraries of loops, samples and songs, searched by stem, by words, and by tags of the files."""
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
+
+from stemsim.lazy import lazy_names
 
 if TYPE_CHECKING:
     from stemsim.retrieval.filter import ItemFilter
@@ -13,19 +14,16 @@ if TYPE_CHECKING:
 
 __all__ = ["AddReport", "Hit", "ItemFilter", "Library", "RayEngine", "Routing"]
 
-# Imported on first use, so that a search does not import what adds files.
-_LAZY: Final = {
-    "AddReport": "stemsim.retrieval.indexing.adding",
-    "Hit": "stemsim.retrieval.hits",
-    "ItemFilter": "stemsim.retrieval.filter",
-    "Library": "stemsim.retrieval.library",
-    "RayEngine": "stemsim.retrieval.indexing.ray",
-    "Routing": "stemsim.retrieval.routing",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    return getattr(importlib.import_module(_LAZY[name]), name)
+# So that a search does not import what adds files.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "AddReport": "indexing.adding",
+        "Hit": "hits",
+        "ItemFilter": "filter",
+        "Library": "library",
+        "RayEngine": "indexing.ray",
+        "Routing": "routing",
+    },
+    together=False,
+)

@@ -2,8 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, Self
+
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
 
 from stemsim.embedding import EmbeddingSpec, StemEmbedder
 from stemsim.encoders import Encoder
@@ -29,7 +32,8 @@ class LibraryCard:
         preprocessing: Version and options of the steps between the two, as the embedder names them.
         stems: Stem layout of the items.
         dim: Length of one vector.
-        windowing: How files were cut.
+        window: Length of an item in seconds.
+        hop: From one item's start to the next in seconds; None: `window`.
         weights: Default weight of each stem in a search; empty: all equal.
         model: Name or folder of the model that encoder, separator and weights are from; None: no model.
         fusion: Class of the model's fusion, if it is nonlinear and so ranks the best items again; None: weighted sum.
@@ -42,15 +46,17 @@ class LibraryCard:
     preprocessing: str
     stems: StemLayout
     dim: int
-    windowing: Windowing = field(default_factory=Windowing)
+    window: float = 5.0
+    hop: float | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     model: str | None = None
     fusion: str | None = None
     index: str | None = None
 
     def __post_init__(self) -> None:
-        """Verify that weights are those of the stems."""
+        """Verify that windows have a length, and that weights are those of the stems."""
         stem_layout(self.stems)
+        Windowing(self.window, self.hop)
         if self.weights and tuple(self.weights) != self.stems:
             raise StemMismatchError(
                 self.stems, tuple(self.weights), what="the set of weights", remedy="Give one weight for each stem."
@@ -58,9 +64,14 @@ class LibraryCard:
 
     @classmethod
     def of(cls, embedder: StemEmbedder, **settings: Any) -> Self:
-        """Return the card of a library made by an embedder, `settings` being the attributes from `windowing` on."""
+        """Return the card of a library made by an embedder, `settings` being the attributes from `window` on."""
         encoder, separator, spec = describe(embedder.encoder), describe(embedder.source), embedder.spec
         return cls(encoder, separator, embedder.silence, spec.preprocessing, spec.stems, spec.dim, **settings)
+
+    @property
+    def windowing(self) -> Windowing:
+        """Length and hop of the windows that files are cut into."""
+        return Windowing(self.window, self.hop)
 
     @property
     def spec(self) -> EmbeddingSpec:
@@ -75,31 +86,16 @@ class LibraryCard:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the card as plain dictionaries and lists."""
-        parts: dict[str, Any] = {
-            part.kind: {"name": part.name, "options": dict(part.options), "identity": part.identity}
-            for part in (self.encoder, self.separator)
-        }
-        return {
-            "version": _VERSION,
-            **parts,
-            "silence": self.silence,
-            "preprocessing": self.preprocessing,
-            "stems": list(self.stems),
-            "dim": self.dim,
-            "window": self.windowing.length,
-            "hop": self.windowing.hop,
-            "weights": list(self.weights.values()),  # in the order of the stems
-            "model": self.model,
-            "fusion": self.fusion,
-            "index": self.index,
-        }
+        kinds = {"encoder": {"kind"}, "separator": {"kind"}}
+        content: dict[str, Any] = _CARD.dump_python(self, mode="json", exclude=kinds)
+        return {"version": _VERSION, **content, "weights": list(self.weights.values())}  # in the order of the stems
 
     def to_json(self) -> str:
         """Return the card as JSON."""
         return json.dumps(self.to_dict(), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> Self:
+    def from_json(cls, text: str, where: str) -> "LibraryCard":
         """Read a card; `where` is the library, for errors.
 
         Raises:
@@ -110,22 +106,13 @@ class LibraryCard:
             if content["version"] != _VERSION:
                 msg = f"The library {where} is of version {content['version']}, expected {_VERSION}. Make it again."
                 raise StoreError(msg)
-            stems, separator = tuple(content["stems"]), content["separator"]
-            if separator["identity"] == Multitrack(list(stems)).identity:  # older cards do not name it
-                separator |= {"name": "multitrack", "options": {"stems": list(stems)}}
-            return cls(
-                encoder=Part("encoder", **content["encoder"]),
-                separator=Part("separator", **separator),
-                silence=content["silence"],
-                preprocessing=content["preprocessing"],
-                stems=stems,
-                dim=content["dim"],
-                windowing=Windowing(content["window"], content["hop"]),
-                weights=dict(zip(stems, content["weights"], strict=True)) if content["weights"] else {},
-                model=content["model"],
-                fusion=content.get("fusion"),
-                index=content["index"],
-            )
+            stems = content["stems"]
+            if content["separator"]["identity"] == Multitrack(stems).identity:  # older cards do not name it
+                content["separator"] |= {"name": "multitrack", "options": {"stems": stems}}
+            for kind in ("encoder", "separator"):
+                content[kind]["kind"] = kind
+            content["weights"] = dict(zip(stems, content["weights"], strict=True)) if content["weights"] else {}
+            return _CARD.validate_python(content)
         except (ValueError, KeyError, TypeError, ConfigError) as error:
             msg = f"{where} is not a library of stemsim ({error!r}). Name another folder."
             raise StoreError(msg) from error
@@ -133,12 +120,9 @@ class LibraryCard:
     def build_embedder(
         self, *, encoder: Encoder | None = None, separator: StemSource | None = None, **options: Any
     ) -> StemEmbedder:
-        """Build the embedder that the library was made with.
+        """Build the embedder that the library was made with; parts that are not given are built from the card.
 
-        Args:
-            encoder: The encoder; None builds the one that the card names.
-            separator: The separator; None builds the one that the card names.
-            options: `device`, `batch_size` and `workers` of `StemEmbedder`.
+        `options` are `device`, `batch_size` and `workers` of `StemEmbedder`.
 
         Raises:
             ConfigError: If the card names one that stemsim does not ship, or the result is not what the library was
@@ -181,3 +165,6 @@ class LibraryCard:
             "library."
         )
         self.spec.check(embedder.spec.text, "this embedder", remedy=remedy)
+
+
+_CARD: Final = TypeAdapter(LibraryCard)

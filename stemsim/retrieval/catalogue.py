@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -25,29 +25,17 @@ __all__ = ["Catalogue", "FileRecord", "absolute"]
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """A file as it was when it was added; of one path there may be several versions, one of which is done.
+    """A file as it was when it was added; of one path there may be several versions, one of which is done."""
 
-    Attributes:
-        path: Its absolute path.
-        size: Bytes.
-        mtime_ns: Time of modification in ns.
-        content: Hash of all bytes that its items depend on.
-        items: Number of its items; 0 if it is silent.
-        duration: Length in seconds.
-        bpm_measured: Whether its tempo was measured, not read from its name.
-        key_measured: Whether its key was.
-        done: Whether all its items are in the index.
-    """
-
-    path: str
-    size: int
+    path: str  # absolute
+    size: int  # bytes
     mtime_ns: int
-    content: str
-    items: int
-    duration: float
-    bpm_measured: bool
+    content: str  # hash of all bytes that its items depend on
+    items: int  # 0 if it is silent
+    duration: float  # seconds
+    bpm_measured: bool  # not read from its name
     key_measured: bool
-    done: bool
+    done: bool  # all its items are in the index
 
     @property
     def measured(self) -> frozenset[str]:
@@ -67,23 +55,13 @@ class FileRecord:
 
 
 class Catalogue:
-    """The card and the files of a library.
-
-    Args:
-        root: Folder of the library, or the URI of an object storage that LanceDB knows.
-        storage_options: Endpoint, credentials and so on of an object storage.
-    """
+    """The card and the files of a library, given its folder or the URI and options of an object storage."""
 
     def __init__(self, root: str | Path, *, storage_options: dict[str, str] | None = None) -> None:
         self.root = str(root)
-        self._table = LanceTable(
-            root,
-            "files",
-            key="id",
-            what=f"The library {root}",
-            remedy="Check the path, its permissions and the free space.",
-            storage_options=storage_options,
-        )
+        what, remedy = f"The library {root}", "Check the path, its permissions and the free space."
+        self._table = LanceTable(root, "files", key="id", what=what, remedy=remedy, storage_options=storage_options)
+        self.compact = self._table.compact
 
     def read_card(self) -> LibraryCard | None:
         """Return the card of the library, or None if there is no library yet."""
@@ -116,30 +94,16 @@ class Catalogue:
         """Remove versions of files from the list."""
         self._table.delete([record.id for record in records])
 
-    def compact(self) -> None:
-        """Merge the small files that commits left, and forget old versions."""
-        self._table.compact()
 
-
-_SCHEMA: Final = pa.schema(
-    [
-        key_field("id"),
-        pa.field("path", pa.string()),
-        pa.field("size", pa.int64()),
-        pa.field("mtime_ns", pa.int64()),
-        pa.field("content", pa.string()),
-        pa.field("items", pa.int32()),
-        pa.field("duration", pa.float64()),
-        pa.field("bpm_measured", pa.bool_()),
-        pa.field("key_measured", pa.bool_()),
-        pa.field("done", pa.bool_()),
-    ]
-)
+_TYPES: Final[dict[Any, pa.DataType]] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+_COLUMNS: Final = {
+    field.name: pa.int32() if field.name == "items" else _TYPES[field.type] for field in fields(FileRecord)
+}
+_SCHEMA: Final = pa.schema([key_field("id"), *_COLUMNS.items()])
 
 
 def _records(rows: pa.Table) -> list[FileRecord]:
-    columns = [rows[field.name].to_pylist() for field in fields(FileRecord)]
-    return [FileRecord(*values) for values in zip(*columns, strict=True)]
+    return [FileRecord(**row) for row in rows.select(list(_COLUMNS)).to_pylist()]
 
 
 def absolute(path: str | Path) -> Path:

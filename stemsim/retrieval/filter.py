@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -60,17 +60,12 @@ class ItemFilter:
                 msg = f"`{name}` is a tuple of names; got the text {getattr(self, name)!r}. Write ({name!r},)."
                 raise ConfigError(msg)
 
-    @property
-    def empty(self) -> bool:
-        """True if there is no condition."""
-        return all(getattr(self, field.name) is None for field in fields(self))
-
     def mask(self, items: Items) -> BoolArray:
         """Return which items `(item,)` meet all conditions."""
         keep = np.ones(len(items), dtype=bool)
         for name in _CHOICES:
             if (chosen := getattr(self, name)) is not None:
-                keep &= np.isin(np.array(getattr(items, name), dtype=str), list(chosen))
+                keep &= np.isin(getattr(items, name).astype(str), list(chosen))
         for name in _SPANS:
             if (span := getattr(self, name)) is not None:
                 values = getattr(items, name)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import torch
@@ -28,39 +28,22 @@ _LEAST_MADE: Final = 4000  # LanceDB does not quantise a few hundred
 
 @dataclass(frozen=True, slots=True)
 class CostPerItem:
-    """Cost of one item, measured on this machine.
-
-    Attributes:
-        encoder: What embedded the items.
-        separator: What separated them.
-        device: Where both computed.
-        cores: Cores of this machine.
-        items: Number of the library's own items that were indexed again.
-        seconds: Time of adding one of them, starting from the file, on all cores.
-        cpu_seconds: Processor time of the same.
-        made: Number of synthetic items of the same shape, on which the rest was measured.
-        row_bytes: Size of its vectors and metadata on the disk.
-        code_bytes: Size of its codes, which every search reads.
-        write_seconds: Time of writing it.
-        code_seconds: Time of computing its codes.
-        search_seconds: Time that it adds to a search.
-        least_search_seconds: Time of a search in a tiny index.
-    """
+    """Cost of one item, measured on this machine: of adding it from its file, and of keeping it in an index."""
 
     encoder: str
     separator: str
-    device: str
+    device: str  # where both computed
     cores: int
-    items: int
-    seconds: float
-    cpu_seconds: float
-    made: int
-    row_bytes: float
-    code_bytes: float
+    items: int  # of the library's own, that were indexed again
+    seconds: float  # of adding one of them on all cores
+    cpu_seconds: float  # of the same
+    made: int  # synthetic items of the same shape, on which the rest was measured
+    row_bytes: float  # of vectors and metadata on the disk
+    code_bytes: float  # of the codes, which every search reads
     write_seconds: float
-    code_seconds: float
-    search_seconds: float
-    least_search_seconds: float
+    code_seconds: float  # of computing the codes
+    search_seconds: float  # that it adds to a search
+    least_search_seconds: float  # of a search in a tiny index
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +82,8 @@ def needs(cost: CostPerItem, items: int) -> Needs:
     )
 
 
-def measure_cost(library: Library, *, items: int = 32, made: int = 20_000, seed: int = 0) -> CostPerItem:
-    """Measure the cost of one item: of adding some of a library's own files, and of keeping synthetic items.
-
-    Args:
-        library: The library, which is left unchanged.
-        items: Number of its items, at least, whose files are indexed again.
-        made: Number of synthetic items.
-        seed: Seed of the draw of files.
+def measure_cost(library: Library, *, items: int = 32, made: int = 20_000) -> CostPerItem:
+    """Measure the cost of adding files of a library again (of at least `items` items), and of `made` synthetic items.
 
     Raises:
         ConfigError: If a number is too small.
@@ -120,16 +97,16 @@ def measure_cost(library: Library, *, items: int = 32, made: int = 20_000, seed:
     if not existing:
         msg = f"The library {library.root} has no audible file on this machine; add some first."
         raise DataNotFoundError(msg)
-    order = np.random.default_rng(seed).permutation(len(existing))
-    chosen: list[Path] = []
-    while len(chosen) < len(existing) and sum(counts[path] for path in chosen) < items:
-        chosen.append(existing[order[len(chosen)]])
+    order = np.random.default_rng(0).permutation(len(existing))
+    totals = np.cumsum([counts[existing[row]] for row in order])
+    chosen = [existing[row] for row in order[: np.searchsorted(totals, items) + 1]]
     with tempfile.TemporaryDirectory(prefix="stemsim-") as name:
         folder, spec = Path(name), library.card.spec
         added, seconds, cpu_seconds = _add_again(library, chosen, folder)
         first = int(_FIRST * made)
-        early, late = _keep(folder / "first", spec, first), _keep(folder / "made", spec, made)
-        slope = max(late.search - early.search, 0.0) / (made - first) or late.search / made
+        _, _, early_search = _keep(folder / "first", spec, first)
+        write, code, search = _keep(folder / "made", spec, made)
+        slope = max(search - early_search, 0.0) / (made - first) or search / made
         return CostPerItem(
             encoder=str(library.card.encoder),
             separator=str(library.card.separator),
@@ -141,18 +118,20 @@ def measure_cost(library: Library, *, items: int = 32, made: int = 20_000, seed:
             made=made,
             row_bytes=_largest((folder / "made").glob("*/data/*")) / made,
             code_bytes=_largest((folder / "made").glob("*/_indices/*")) / made,
-            write_seconds=late.write / made,
-            code_seconds=late.code / made,
+            write_seconds=write / made,
+            code_seconds=code / made,
             search_seconds=slope,
-            least_search_seconds=max(late.search - slope * made, 0.0),
+            least_search_seconds=max(search - slope * made, 0.0),
         )
 
 
 def _add_again(library: Library, files: list[Path], folder: Path) -> tuple[int, float, float]:
     """Add files to another library of the same kind; return the number of items, and wall and CPU seconds of one."""
-    window, hop = library.card.windowing.length, library.card.windowing.hop
-    Library(folder / "warm", library.embedder, window=window, hop=hop).add(files[:1])  # warms everything up
-    measured = Library(folder / "measured", library.embedder, window=window, hop=hop)
+    card = library.card
+    warm, measured = (
+        Library(folder / name, library.embedder, window=card.window, hop=card.hop) for name in ("warm", "measured")
+    )
+    warm.add(files[:1])  # loads and compiles everything
     wall, cpu = time.perf_counter(), time.process_time()
     added = measured.add(files).items
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -162,14 +141,8 @@ def _add_again(library: Library, files: list[Path], folder: Path) -> tuple[int, 
     return added, wall / added, cpu / added
 
 
-class _Seconds(NamedTuple):
-    write: float
-    code: float
-    search: float
-
-
-def _keep(folder: Path, spec: EmbeddingSpec, made: int) -> _Seconds:
-    """Write synthetic items, compute their codes, and search them; return the time of each step."""
+def _keep(folder: Path, spec: EmbeddingSpec, made: int) -> tuple[float, float, float]:
+    """Keep synthetic items; return the seconds of writing them, of computing their codes, and of a search."""
     index = LanceIndex(folder, spec)
     rng = np.random.default_rng(0)
     start = time.perf_counter()
@@ -180,12 +153,11 @@ def _keep(folder: Path, spec: EmbeddingSpec, made: int) -> _Seconds:
     index.build()
     built = time.perf_counter()
     times = []
-    for _ in range(_SEARCHES):
-        vector = torch.from_numpy(rng.standard_normal(spec.width))
+    for vector in torch.from_numpy(rng.standard_normal((_SEARCHES, spec.width))):
         begun = time.perf_counter()
         index.search(vector, 10)
         times.append(time.perf_counter() - begun)
-    return _Seconds(written - start, built - written, min(times))  # the difference of two medians is mostly noise
+    return written - start, built - written, min(times)  # the difference of two medians is mostly noise
 
 
 def _largest(paths: Iterable[Path]) -> int:
@@ -203,15 +175,15 @@ def _synthetic_items(spec: EmbeddingSpec, rng: np.random.Generator, made: int) -
         vectors = torch.from_numpy(rng.standard_normal((count, len(spec.stems), spec.dim), dtype=np.float32))
         yield Items(
             stems=spec.stems,
-            key=tuple(f"{row:032x}" for row in range(start, start + count)),
-            content=tuple(f"{row // 6:032x}" for row in range(start, start + count)),
-            path=tuple(f"/library/pack {row // 600}/loop {row // 6}.wav" for row in range(start, start + count)),
+            key=np.array([f"{row:032x}" for row in range(start, start + count)]),
+            content=np.array([f"{row // 6:032x}" for row in range(start, start + count)]),
+            path=np.array([f"/library/pack {row // 600}/loop {row // 6}.wav" for row in range(start, start + count)]),
             start=np.zeros(count),
             duration=np.full(count, 5.0),
             file_duration=np.full(count, 30.0),
-            category=("",) * count,
+            category=np.full(count, ""),
             bpm=np.full(count, 120.0),
-            musical_key=("A minor",) * count,
+            musical_key=np.full(count, "A minor"),
             loudness=np.full(count, -14.0),
             present=np.ones((count, len(spec.stems)), bool),
             vectors=normalize(vectors, dim=2),

@@ -39,7 +39,7 @@ class HeldQuery:
             described.append(replace(items, vectors=torch.zeros(len(items), len(spec.stems), 1)))  # saves memory
         self._items = Items.concatenate(described)
         self._cosines = torch.cat(cosines)  # (item, stem * stem)
-        self._excluded: tuple[ItemFilter | None, Tensor | None] = (None, None)
+        self._excluded: tuple[ItemFilter, Tensor] = (ItemFilter(), torch.zeros(len(self), dtype=torch.bool))
 
     def __len__(self) -> int:
         return len(self._items)
@@ -50,7 +50,7 @@ class HeldQuery:
         Similarities are of single precision, and items come without their vectors, which `Index.items` reads.
         """
         similarity = self._cosines @ routing.matrix.flatten().float()
-        if where is not None and not where.empty:
+        if where is not None:
             similarity[self._excluded_by(where)] = -torch.inf
         rows = torch.topk(similarity, min(k + SPARE, len(similarity))).indices
         rows = rows[torch.isfinite(similarity[rows])]
@@ -58,8 +58,6 @@ class HeldQuery:
 
     def _excluded_by(self, where: ItemFilter) -> Tensor:
         """Return the items `(item,)` that fail the conditions, which seldom change from move to move."""
-        known, excluded = self._excluded
-        if excluded is None or known != where:
-            excluded = torch.from_numpy(~where.mask(self._items))
-            self._excluded = (where, excluded)
-        return excluded
+        if self._excluded[0] != where:
+            self._excluded = (where, torch.from_numpy(~where.mask(self._items)))
+        return self._excluded[1]

@@ -97,11 +97,10 @@ def rerank(found: RankedItems, query: Query, fusion: "Fusion") -> RankedItems:
 def _fused(items: Items, query: Query, fusion: "Fusion") -> Tensor:
     """Return the contributions `(item, stem)` of a fusion; items have no levels, which are NaN here."""
     count = len(items)
-    levels = torch.full((len(items.stems),), torch.nan) if query.levels is None else query.levels
-    asked = StemEmbeddings(*(part.expand(count, *part.shape) for part in (query.vectors, levels, query.present)))
-    candidates = StemEmbeddings(
-        items.vectors, torch.full_like(asked.levels, torch.nan), torch.from_numpy(items.present)
-    )
+    unknown = torch.full((count, len(items.stems)), torch.nan)
+    levels = unknown if query.levels is None else query.levels.expand(count, -1)
+    asked = StemEmbeddings(query.vectors.expand(count, -1, -1), levels, query.present.expand(count, -1))
+    candidates = StemEmbeddings(items.vectors, unknown, torch.from_numpy(items.present))
     with torch.inference_mode():
         contributions = fusion.contributions(asked, candidates)
     if not bool(torch.isfinite(contributions).all()):
@@ -123,18 +122,10 @@ def fold_hits(
     include_self: bool = False,
     fold: float = FOLD,
 ) -> list[Hit]:
-    """Turn the result of a search into hits, best first.
+    """Turn the result of a search into hits, best first; the options are those of `Library.search`.
 
     Left out is what overlaps the query in the very audio that it was cut from. Of windows of the same audio that
     overlap by half, or nearly coincide in the compared stems, the best stands for all.
-
-    Args:
-        found: Items and similarities, best first.
-        query: The query.
-        routing: The weights.
-        fusion: The fusion that the similarities are of; None: the weighted sum.
-        include_self: Keep the query's own audio.
-        fold: Mean cosine, over the compared stems, from which two windows count as one.
     """
     items = found.items
     compared = sorted({routing.stems.index(library) for _, library, _ in routing.pairs})

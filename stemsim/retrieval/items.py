@@ -18,43 +18,28 @@ from stemsim.stems import StemLayout
 
 __all__ = ["Items", "item_key", "item_schema", "stored_width"]
 
+TextArray = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Items:
-    """Items of a library, one row each.
-
-    Attributes:
-        stems: Stem layout.
-        key: `(item,)` distinct names, see `item_key`.
-        content: `(item,)` hash of the audio that the item is a part of.
-        path: `(item,)` its file.
-        start: `(item,)` where it begins in the file, in seconds.
-        duration: `(item,)` its length in seconds.
-        file_duration: `(item,)` length of the file in seconds.
-        category: `(item,)` kind of sound according to its path; empty if unknown.
-        bpm: `(item,)` tempo; NaN if unknown.
-        musical_key: `(item,)` such as `A minor`; empty if unknown.
-        loudness: `(item,)` level of the mix in dBFS.
-        present: `(item, stem)` whether the stem sounds.
-        vectors: `(item, stem, dim)` float32 stem embeddings, unit norm; zeros where the stem is silent.
-    """
+    """Items of a library as columns, each of `(item,)` unless it says otherwise."""
 
     stems: StemLayout
-    key: tuple[str, ...]
-    content: tuple[str, ...]
-    path: tuple[str, ...]
-    start: FloatArray
-    duration: FloatArray
-    file_duration: FloatArray
-    category: tuple[str, ...]
-    bpm: FloatArray
-    musical_key: tuple[str, ...]
-    loudness: FloatArray
-    present: BoolArray
-    vectors: Tensor
+    key: TextArray  # distinct names, see `item_key`
+    content: TextArray  # hash of the audio that the item is a part of
+    path: TextArray  # its file
+    start: FloatArray  # where it begins in the file, in seconds
+    duration: FloatArray  # its length in seconds
+    file_duration: FloatArray  # length of the file in seconds
+    category: TextArray  # kind of sound according to its path; empty if unknown
+    bpm: FloatArray  # tempo; NaN if unknown
+    musical_key: TextArray  # such as `A minor`; empty if unknown
+    loudness: FloatArray  # level of the mix in dBFS
+    present: BoolArray  # `(item, stem)` whether the stem sounds
+    vectors: Tensor  # `(item, stem, dim)` float32 stem embeddings, unit norm; zeros where the stem is silent
 
     def __post_init__(self) -> None:
         """Verify that all columns are equally long, and the vectors finite."""
@@ -63,8 +48,8 @@ class Items:
         if set(lengths.values()) != {count} or self.present.shape != (count, stems):
             msg = f"Items need {count} rows in every column, and {stems} stems; got {lengths}, {self.present.shape}."
             raise EmbeddingError(msg)
-        if self.vectors.ndim != 3 or self.vectors.shape[1] != stems:  # noqa: PLR2004 - item, stem, dim
-            msg = f"Items need vectors (item, {stems}, dim); got {tuple(self.vectors.shape)}."
+        if self.vectors.ndim != 3 or self.vectors.shape[:2] != (count, stems):  # noqa: PLR2004 - item, stem, dim
+            msg = f"Items need vectors ({count}, {stems}, dim); got {tuple(self.vectors.shape)}."
             raise EmbeddingError(msg)
         if not bool(torch.isfinite(self.vectors).all()):
             msg = "Items need finite vectors. The encoder returned NaN or infinity; leave the file out."
@@ -86,14 +71,8 @@ class Items:
     def take(self, rows: Sequence[int] | npt.NDArray[np.int64] | BoolArray) -> Self:
         """Return some rows, given by indices or by a mask `(item,)`."""
         index = np.arange(len(self))[np.asarray(rows, dtype=np.int64 if not len(rows) else None)]
-        values: dict[str, Any] = {}
-        for name in _COLUMNS:
-            column = getattr(self, name)
-            if isinstance(column, tuple):
-                values[name] = tuple(column[row] for row in index.tolist())
-            else:
-                values[name] = column[torch.from_numpy(index) if isinstance(column, Tensor) else index]
-        return type(self)(stems=self.stems, **values)
+        columns = {name: getattr(self, name)[index] for name in _COLUMNS}
+        return type(self)(stems=self.stems, **columns, vectors=self.vectors[torch.from_numpy(index)])
 
     def distinct(self) -> Self:
         """Return the items without duplicate keys: the last item of each key."""
@@ -103,14 +82,8 @@ class Items:
     @classmethod
     def concatenate(cls, parts: "Sequence[Items]") -> Self:
         """Concatenate at least one set of items, all of one stem layout and vector length."""
-        values: dict[str, Any] = {}
-        for name in _COLUMNS:
-            columns = [getattr(part, name) for part in parts]
-            if isinstance(columns[0], tuple):
-                values[name] = tuple(value for column in columns for value in column)
-            else:
-                values[name] = torch.cat(columns) if isinstance(columns[0], Tensor) else np.concatenate(columns)
-        return cls(stems=parts[0].stems, **values)
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
+        return cls(stems=parts[0].stems, **columns, vectors=torch.cat([part.vectors for part in parts]))
 
     @classmethod
     def empty(cls, stems: StemLayout, dim: int) -> Self:
@@ -122,10 +95,7 @@ class Items:
         width = len(self.stems) * self.dim
         padding = stored_width(len(self.stems), self.dim) - width
         flat = functional.pad(self.vectors.flatten(1), (0, padding)).to(torch.float16).numpy().reshape(-1)
-        columns: dict[str, Any] = {
-            name: list(column) if isinstance(column := getattr(self, name), tuple) else column for name in _PLAIN
-        }
-        columns["bpm"] = pa.array(self.bpm, from_pandas=True)
+        columns = {name: pa.array(getattr(self, name), from_pandas=True) for name in _PLAIN}
         columns |= {f"has_{stem}": self.present[:, number] for number, stem in enumerate(self.stems)}
         columns["vectors"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), width + padding)
         return pa.table(columns, schema=item_schema(self.stems, self.dim))
@@ -134,7 +104,7 @@ class Items:
     def from_arrow(cls, table: pa.Table, stems: StemLayout, dim: int) -> Self:
         """Return the items of a table that has the columns of `item_schema`."""
         rows = table.combine_chunks()
-        values: dict[str, Any] = {name: tuple(rows[name].to_pylist()) for name in _TEXTS}
+        values: dict[str, Any] = {name: rows[name].to_numpy(zero_copy_only=False) for name in _TEXTS}
         values |= {name: np.asarray(rows[name].to_numpy(zero_copy_only=False), np.float64) for name in _NUMBERS}
         present = [rows[f"has_{stem}"].to_numpy(zero_copy_only=False).astype(bool) for stem in stems]
         chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in rows["vectors"].chunks]
@@ -149,7 +119,7 @@ class Items:
 
 
 _MULTIPLE: Final = 8  # LanceDB quantises only vectors whose length is a multiple of it
-_COLUMNS: Final = tuple(field.name for field in fields(Items) if field.name != "stems")
+_COLUMNS: Final = tuple(field.name for field in fields(Items) if field.name not in {"stems", "vectors"})
 _TEXTS: Final = ("key", "content", "path", "category", "musical_key")
 _NUMBERS: Final = ("start", "duration", "file_duration", "bpm", "loudness")
 _PLAIN: Final = tuple(name for name in _COLUMNS if name in {*_TEXTS, *_NUMBERS})

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,6 @@ from stemsim.retrieval.hits import FOLD, Hit, fold_hits, rerank
 from stemsim.retrieval.indexes import Index, milvus_address, new_collection, open_index
 from stemsim.retrieval.query import Query, audio_query, check_audible, require_negative_stems, text_query, with_text
 from stemsim.retrieval.routing import Routing
-from stemsim.retrieval.windows import Windowing
 from stemsim.stems import StemLayout, check_same_layout
 
 if TYPE_CHECKING:
@@ -100,16 +100,13 @@ class Library:
                     "Library(root, embedder)."
                 )
                 raise DataNotFoundError(msg)
-            model, fusion = (None, None) if model is None else _model_of(model)
-            new = LibraryCard.of(
-                embedder,
-                windowing=Windowing(_WINDOW if window is None else window, hop),
-                weights=dict(weights or {}),
-                model=model,
-                fusion=fusion,
-                index=f"{uri}#{collection or new_collection(self.root)}" if uri else None,
-            )
-            card = self._catalogue.create(new)
+            settings: dict[str, Any] = {"window": _WINDOW if window is None else window, "hop": hop}
+            settings |= {"weights": dict(weights or {}), "index": None}
+            if uri:
+                settings["index"] = f"{uri}#{collection or new_collection(self.root)}"
+            if model is not None:
+                settings["model"], settings["fusion"] = _model_of(model)
+            card = self._catalogue.create(LibraryCard.of(embedder, **settings))
         self.card: LibraryCard = card
         if embedder is not None:
             card.check_embedder(embedder)
@@ -146,8 +143,7 @@ class Library:
     @cached_property
     def index(self) -> Index:
         """The items, opened when they are first needed."""
-        options = self._storage_options
-        return open_index(self.root, self.card.spec, address=self.card.index, storage_options=options)
+        return open_index(self.root, self.card.spec, self.card.index, self._storage_options)
 
     @cached_property
     def fusion(self) -> "Fusion | None":
@@ -195,24 +191,23 @@ class Library:
         Raises:
             DataNotFoundError: If one of `paths` does not exist.
         """
-        from stemsim.retrieval.indexing.adding import Adding, AddReport, LocalEngine, progress_bar
-        from stemsim.retrieval.indexing.finding import find_files, stat_files
+        from stemsim.retrieval.indexing.adding import Adding, AddReport, Extraction, progress_bar
+        from stemsim.retrieval.indexing.files import find_files, stat_files
 
-        begun = time.monotonic()
-        listed = [paths] if isinstance(paths, str | Path) else paths
-        found, failures = find_files(listed, mixes_only=self.card.is_multitrack)
+        begun, windowing = time.monotonic(), self.card.windowing
+        found, failures = find_files(_listed(paths), mixes_only=self.card.is_multitrack)
         known = self._catalogue.records()
         done = {file.path: file for file in known if file.done}
         # The stems of a song may change while its mix does not.
         files, unchanged, unseen = stat_files(found, done, always=self.card.is_multitrack)
         report = AddReport()
         if files:
-            where = LocalEngine(self.embedder) if engine is None else engine
-            windowing = self.card.windowing
-            with (
-                where.started(self.card, listen=listen) as extraction,
-                progress_bar(files, show=progress) as advance,
-            ):
+            started: AbstractContextManager[Extraction]
+            if engine is None:
+                started = nullcontext(Extraction.local(self.embedder, windowing, listen=listen))
+            else:
+                started = engine.started(self.card, listen=listen)
+            with started as extraction, progress_bar(files, show=progress) as advance:
                 report = Adding(self._catalogue, self.index, extraction, windowing, advance).run(files, known)
         if report.added or report.changed:
             self._tidy()
@@ -230,10 +225,9 @@ class Library:
         Raises:
             DataNotFoundError: If no file of the library has one of these paths.
         """
-        listed = [paths] if isinstance(paths, str | Path) else paths
         known = self._catalogue.records()
         chosen: list[FileRecord] = []
-        for path in map(str, map(absolute, listed)):
+        for path in map(str, map(absolute, _listed(paths))):
             folder = path.rstrip(os.sep) + os.sep
             inside = [record for record in known if record.path == path or record.path.startswith(folder)]
             if not inside:
@@ -252,15 +246,15 @@ class Library:
             DataNotFoundError: If not a single file exists, which may be because a disk is not mounted.
         """
         known = self._catalogue.records()
-        missing = [record for record in known if not os.path.lexists(record.path)]
-        if missing and len(missing) == len(known) and not even_all:
+        missing = {record.path for record in known if not os.path.lexists(record.path)}
+        if missing and missing.issuperset(record.path for record in known) and not even_all:
             msg = (
                 f"None of the {len(known)} files of the library {self.root} is on this machine; is their disk mounted? "
                 "To remove them all the same: --even-all."
             )
             raise DataNotFoundError(msg)
         # What a killed process began and did not complete is removed too.
-        return self._drop([*missing, *(record for record in known if not record.done and record not in missing)])
+        return self._drop([record for record in known if record.path in missing or not record.done])
 
     def _drop(self, records: Sequence[FileRecord]) -> list[Path]:
         with self._catalogue.writing():
@@ -357,8 +351,8 @@ class Library:
 
         Args:
             routing: As for `search`.
-            words_only: Whether the query is words alone: then the default is the mix, as text encoders are trained
-                with whole recordings.
+            words_only: Whether the query is words alone: the default is then the mix, since text encoders are trained
+                on whole recordings.
 
         Raises:
             StemMismatchError: If a `Routing` is between other stems than the library's.
@@ -392,6 +386,10 @@ class Library:
         paths = list({str(hit.path) for hit in hits})
         measured = {record.path: record.measured for record in self._catalogue.records_of(paths) if record.done}
         return [replace(hit, measured=measured.get(str(hit.path), hit.measured)) for hit in hits]
+
+
+def _listed(paths: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+    return [paths] if isinstance(paths, str | Path) else paths
 
 
 def _model_of(name: str) -> tuple[str, str | None]:

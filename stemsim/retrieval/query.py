@@ -26,23 +26,14 @@ _SILENT: Final = 1e-6  # length of a mean vector without a direction
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """A query of one vector for each stem.
-
-    Attributes:
-        stems: Stem layout, in order.
-        vectors: `(stem, dim)`; zeros where the query is silent.
-        levels: `(stem,)` level of each stem in dBFS, on which a nonlinear fusion may depend; None for words.
-        content: Hash of the audio that it is a part of; None if it is not from a file.
-        start: Where in that audio it begins, in seconds.
-        end: Where it ends.
-    """
+    """A query of one vector for each stem."""
 
     stems: StemLayout
-    vectors: Tensor
-    levels: Tensor | None = None
-    content: str | None = None
-    start: float = 0.0
-    end: float = 0.0
+    vectors: Tensor  # `(stem, dim)`; zeros where the query is silent
+    levels: Tensor | None = None  # `(stem,)` in dBFS, for nonlinear fusions; None for words
+    content: str | None = None  # hash of the audio that it is a part of; None if it is not from a file
+    start: float = 0.0  # where in that audio it begins, in seconds
+    end: float = 0.0  # where it ends
 
     def __post_init__(self) -> None:
         """Verify the shape."""
@@ -67,15 +58,10 @@ class Query:
 
 
 def audio_query(audio: Input, embedder: StemEmbedder, windowing: Windowing) -> Query:
-    """Return the query for a piece of audio.
+    """Return the query for a piece of audio, given the library's embedder and windows.
 
     Audio longer than a window is cut like the files of the library; the vector of each stem is then the mean direction
     over the windows in which it sounds, its level the mean power in these.
-
-    Args:
-        audio: A path, a `Segment`, `(waveform, sample_rate)`, or `StemEmbeddings` of windows.
-        embedder: The library's.
-        windowing: How its files are cut.
     """
     parsed = parse_inputs(audio, embedder.stems, embedder.spec.dim)
     if parsed.embeddings is not None:
@@ -99,13 +85,10 @@ def _mean(embeddings: StemEmbeddings, stems: StemLayout) -> Query:
 
 
 def _embed_segment(segment: Segment, embedder: StemEmbedder, windowing: Windowing) -> StemEmbeddings:
-    windows = [
-        Segment(segment.path, segment.start + start, duration) for start, duration in windowing.spans(segment.duration)
-    ]
-    parts = [
-        embed_windows(windows[start : start + embedder.batch_size], embedder, windowing)
-        for start in range(0, len(windows), embedder.batch_size)
-    ]
+    spans, size = windowing.spans(segment.duration), embedder.batch_size
+    windows = [Segment(segment.path, segment.start + start, duration) for start, duration in spans]
+    batches = (windows[start : start + size] for start in range(0, len(windows), size))
+    parts = [embed_windows(batch, embedder, windowing) for batch in batches]
     return StemEmbeddings(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
@@ -130,12 +113,7 @@ def with_text(
 ) -> Query:
     """Mix a description in words into an audio query: the similarity becomes a weighted mean of the two.
 
-    Args:
-        query: The audio query.
-        text: The description.
-        encoder: Encodes it.
-        weight: Share of the words, from 0 to 1.
-        stems: The stems that the words describe; None: all. The others stay as they are.
+    `weight` is the share of the words, `stems` are those that they describe (None: all); the others stay as they are.
     """
     if not 0.0 <= weight <= 1.0:
         msg = f"The weight of the text lies between 0 (audio alone) and 1 (words alone); got {weight}."

@@ -78,15 +78,12 @@ def recall_check(index: Index, *, k: int = 50, queries: int = 20, seed: int = 0)
         found = index.search(vector, k)
         times.append(1000.0 * (time.perf_counter() - start))
         recalls.append(float((found.similarity >= bound - _SAME).sum()) / min(k, total))
-    table = pd.DataFrame({"weights": kinds, "recall": recalls, "ms": times}).groupby("weights", sort=False)
-    frame = pd.DataFrame(
-        {
-            "queries": table.size(),
-            "recall": table["recall"].mean(),
-            "worst": table["recall"].min(),
-            "p50 ms": table["ms"].quantile(0.5),
-            "p99 ms": table["ms"].quantile(0.99),
-        }
+    searches = pd.DataFrame({"weights": kinds, "recall": recalls, "ms": times}).groupby("weights", sort=False)
+    frame = searches.agg(
+        queries=("recall", "size"),
+        recall=("recall", "mean"),
+        worst=("recall", "min"),
+        **{"p50 ms": ("ms", "median"), "p99 ms": ("ms", lambda ms: ms.quantile(0.99))},
     ).reset_index()
     return RecallCheck(frame, k, total, index.describe())
 
@@ -95,12 +92,10 @@ def _routings(stems: tuple[str, ...], rng: np.random.Generator) -> Iterator[tupl
     """Yield weights of every kind: random sliders, a single stem, some negative, and stems against other stems."""
     size = len(stems)
     positive = rng.uniform(0.05, 1.0, size)
-    yield "random", Routing(stems, torch.diag(torch.from_numpy(positive)))
-    one = np.zeros(size)
-    one[rng.integers(size)] = 1.0
-    yield "single stem", Routing(stems, torch.diag(torch.from_numpy(one)))
-    signs = np.where(np.arange(size) == rng.integers(size), -1.0, 1.0)
-    yield "negative", Routing(stems, torch.diag(torch.from_numpy(positive * signs)))
+    one, flipped = (np.arange(size) == rng.integers(size) for _ in range(2))
+    kinds = {"random": positive, "single stem": one, "negative": np.where(flipped, -positive, positive)}
+    for kind, weights in kinds.items():
+        yield kind, Routing(stems, torch.diag(torch.from_numpy(weights).double()))
     yield "cross-stem", Routing(stems, torch.from_numpy(rng.normal(size=(size, size))))
 
 

@@ -15,31 +15,18 @@ __all__ = ["LibraryStats", "stats_of"]
 
 @dataclass(frozen=True, slots=True)
 class LibraryStats:
-    """Counts of a library.
-
-    Attributes:
-        files: Number of files.
-        items: Number of items.
-        hours: Length of all files.
-        silent: Files without an item, because they are silent.
-        missing: Files that no longer exist on the disk; `prune` removes them.
-        categories: Number of items of each category, most frequent first; the empty name is for those without.
-        with_bpm: Number of items whose tempo is known.
-        with_key: Number of items whose key is known.
-        stems: Number of items in which each stem sounds.
-        index: Description of the index.
-    """
+    """Counts of a library."""
 
     files: int
     items: int
     hours: float
-    silent: int
-    missing: int
-    categories: Mapping[str, int]
-    with_bpm: int
+    silent: int  # files without an item
+    missing: int  # files that no longer exist on the disk; `prune` removes them
+    categories: Mapping[str, int]  # items of each, most frequent first; the empty name is for those without
+    with_bpm: int  # items whose tempo is known
     with_key: int
-    stems: Mapping[str, int]
-    index: str
+    stems: Mapping[str, int]  # items in which each sounds
+    index: str  # its description
 
 
 def stats_of(records: Sequence[FileRecord], index: Index) -> LibraryStats:

@@ -3,14 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stemsim.audio import LEVEL_FLOOR, Segment, audio_info, read_audio
+from stemsim.audio import LEVEL_FLOOR, Segment, read_audio
 from stemsim.embedding import StemEmbedder
 from stemsim.errors import ConfigError
 from stemsim.separators import Separator
@@ -68,10 +67,6 @@ class Windowing:
         if duration - (starts[-1] + self.length) >= _TAIL * self.length:
             starts.append(duration - self.length)
         return [(start, self.length) for start in starts]
-
-    def cut(self, path: Path) -> list[Segment]:
-        """Cut an audio file into windows, in order."""
-        return [Segment(path, start, length) for start, length in self.spans(audio_info(path).duration)]
 
     def padded(self, duration: float, shortest: float) -> float:
         """Return the duration to which a clip shorter than a window is padded with silence before it is embedded.

@@ -123,9 +123,9 @@ def publish(
     if not trainer.is_global_zero:
         return
     from stemsim.report.plots import figures
-    from stemsim.report.run_files import frames as tables_of
     from stemsim.report.style import save_figure
-    from stemsim.report.terminal import show
+    from stemsim.report.tables import frames as tables_of
+    from stemsim.report.tables import show
 
     console, folder = Console(), Path(trainer.default_root_dir)
     folder.mkdir(parents=True, exist_ok=True)

@@ -157,7 +157,7 @@ def share_outside(paths, folder):
     from stemsim.embedding import StemEmbedder
     from stemsim.encoders import Spectral
     from stemsim.retrieval import Library
-    from stemsim.retrieval.indexing.finding import find_files
+    from stemsim.retrieval.indexing.files import find_files
     from stemsim.retrieval.tags.measuring import measure
     from stemsim.separators import Bands
 

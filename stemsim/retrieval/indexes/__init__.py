@@ -12,7 +12,6 @@ from stemsim.retrieval.indexes.base import Index, RankedItems
 __all__ = ["Index", "RankedItems", "milvus_address", "new_collection", "open_index"]
 
 _OLD_COLLECTION: Final = "stemsim"  # of libraries whose card names none
-_TOKEN: Final = "MILVUS_TOKEN"  # noqa: S105 - the name of an environment variable
 
 
 def milvus_address(uri: str | Path) -> tuple[str, str]:
@@ -34,9 +33,7 @@ def new_collection(root: str) -> str:
     return f"stemsim_{folder}_{secrets.token_hex(8)}"
 
 
-def open_index(
-    root: str, spec: EmbeddingSpec, *, address: str | None = None, storage_options: dict[str, str] | None = None
-) -> Index:
+def open_index(root: str, spec: EmbeddingSpec, address: str | None, storage_options: dict[str, str] | None) -> Index:
     """Open the index of a library: in the library itself, or in the Milvus whose address its card has.
 
     The environment variable `MILVUS_TOKEN` is the `user:password` of that Milvus.
@@ -52,4 +49,4 @@ def open_index(
     from stemsim.retrieval.indexes.milvus import MilvusIndex
 
     uri, collection = milvus_address(address)
-    return MilvusIndex(uri, spec, collection=collection or _OLD_COLLECTION, token=os.environ.get(_TOKEN, ""))
+    return MilvusIndex(uri, spec, collection=collection or _OLD_COLLECTION, token=os.environ.get("MILVUS_TOKEN", ""))

@@ -24,15 +24,10 @@ SPARE: Final = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RankedItems:
-    """The result of a search, best first.
-
-    Attributes:
-        items: The items.
-        similarity: `(item,)` float64; higher is closer.
-    """
+    """The result of a search, best first."""
 
     items: Items
-    similarity: Tensor
+    similarity: Tensor  # `(item,)` float64; higher is closer
 
     def __len__(self) -> int:
         return len(self.items)
@@ -40,7 +35,7 @@ class RankedItems:
     @classmethod
     def best(cls, items: Items, similarity: Tensor, k: int) -> Self:
         """Return the `k` most similar items; of equal similarities the smaller key comes first."""
-        order = np.lexsort((np.array(items.key, dtype=str), -similarity.numpy()))[:k]
+        order = np.lexsort((items.key.astype(str), -similarity.numpy()))[:k]
         return cls(items.take(order), similarity[torch.from_numpy(order)])
 
 

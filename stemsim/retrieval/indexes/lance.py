@@ -41,8 +41,7 @@ class LanceIndex(Index):
 
     Raises:
         StoreError: If it cannot be opened.
-        StemMismatchError: If it holds items of other stems.
-        ConfigError: If its items were made in another way.
+        StemMismatchError: If it holds items of other stems; `ConfigError` if they were made in another way.
     """
 
     def __init__(self, root: str | Path, spec: EmbeddingSpec, *, storage_options: dict[str, str] | None = None) -> None:
@@ -84,7 +83,7 @@ class LanceIndex(Index):
 
     def count(self, where: ItemFilter | None = None) -> int:
         """Return the number of items that meet the conditions."""
-        return self._table.count(self._condition(where))
+        return self._table.count(self._condition(where) or None)
 
     def describe(self) -> str:
         """Return in words whether searches are exact or approximate."""
@@ -132,8 +131,8 @@ class LanceIndex(Index):
         # Its `to_arrow` would ask for the schema twice more.
         return self._of(self._table.do("searched", lambda: query.to_batches().read_all()))
 
-    def _condition(self, where: ItemFilter | None) -> str | None:
-        return (where.sql(self.spec.stems) or None) if where is not None else None
+    def _condition(self, where: ItemFilter | None) -> str:
+        return "" if where is None else where.sql(self.spec.stems)
 
     def _of(self, rows: pa.Table) -> Items:
         return Items.from_arrow(rows, self.spec.stems, self.spec.dim)

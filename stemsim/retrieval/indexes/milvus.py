@@ -46,8 +46,7 @@ class MilvusIndex(Index):
 
     Raises:
         StoreError: If the server cannot be reached, or pymilvus is not installed.
-        StemMismatchError: If it holds items of other stems.
-        ConfigError: If its items were made in another way.
+        StemMismatchError: If it holds items of other stems; `ConfigError` if they were made in another way.
     """
 
     def __init__(self, uri: str, spec: EmbeddingSpec, *, collection: str, token: str = "") -> None:
@@ -132,10 +131,7 @@ class MilvusIndex(Index):
 
     def table(self, columns: Sequence[str], where: ItemFilter | None = None) -> pa.Table:
         """Return some columns of all items that meet the conditions."""
-        rows = [row for batch in self._iterate(columns, where) for row in batch]
-        schema = item_schema(self.spec.stems, self.spec.dim)
-        values = {name: [_known(name, row[name]) for row in rows] for name in columns}
-        return pa.table(values, schema=pa.schema([schema.field(name) for name in columns]))
+        return self._to_arrow([row for batch in self._iterate(columns, where) for row in batch], columns)
 
     def scan(self) -> Iterator[Items]:
         """Yield all items, some hundred at a time."""
@@ -191,14 +187,19 @@ class MilvusIndex(Index):
         return "" if where is None else where.milvus(self.spec.stems)
 
     def _of(self, rows: Sequence[dict[str, Any]]) -> Items:
-        if not rows:
-            return Items.empty(self.spec.stems, self.spec.dim)
+        return Items.from_arrow(self._to_arrow(rows, self._columns), self.spec.stems, self.spec.dim)
+
+    def _to_arrow(self, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pa.Table:
+        """Return rows of Milvus as a table with some columns of `item_schema`."""
         schema = item_schema(self.spec.stems, self.spec.dim)
-        vectors = np.zeros((len(rows), schema.field(_VECTORS).type.list_size), np.float16)
-        vectors[:, : self.spec.width] = [row[_VECTORS] for row in rows]
-        columns: dict[str, Any] = {name: [_known(name, row[name]) for row in rows] for name in self._columns[:-1]}
-        columns[_VECTORS] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
-        return Items.from_arrow(pa.table(columns, schema=schema), self.spec.stems, self.spec.dim)
+        values: dict[str, Any] = {name: [row[name] for row in rows] for name in columns}
+        if "bpm" in values:
+            values["bpm"] = [None if bpm == _UNKNOWN_BPM else bpm for bpm in values["bpm"]]
+        if _VECTORS in values:
+            vectors = np.zeros((len(rows), schema.field(_VECTORS).type.list_size), np.float16)
+            vectors[:, : self.spec.width] = np.reshape(values[_VECTORS], (len(rows), self.spec.width))
+            values[_VECTORS] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+        return pa.table(values, schema=pa.schema([schema.field(name) for name in columns]))
 
     def _do(self, verb: str, action: Callable[[], Result]) -> Result:
         """Run a request; raise what pymilvus raises as an error of ours."""
@@ -222,7 +223,3 @@ def _rows(items: Items) -> list[dict[str, Any]]:
         row[_VECTORS] = vector
         row["bpm"] = _UNKNOWN_BPM if row["bpm"] is None else row["bpm"]
     return rows
-
-
-def _known(name: str, value: object) -> object:
-    return None if name == "bpm" and value == _UNKNOWN_BPM else value

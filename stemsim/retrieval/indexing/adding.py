@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple, Protocol
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -17,13 +18,12 @@ from stemsim.retrieval.card import LibraryCard
 from stemsim.retrieval.catalogue import Catalogue, FileRecord
 from stemsim.retrieval.indexes.base import Index
 from stemsim.retrieval.indexing.embedding import EmbeddedFile, embed_files
-from stemsim.retrieval.indexing.finding import Failure, FoundFile
-from stemsim.retrieval.indexing.preparing import Prepared, PreparedFile, prepare_files
+from stemsim.retrieval.indexing.files import Failure, FoundFile, Prepared, PreparedFile, prepare_files
 from stemsim.retrieval.items import Items, item_key
 from stemsim.retrieval.windows import Windowing
 from stemsim.stems import StemLayout
 
-__all__ = ["AddReport", "Adding", "Engine", "Extraction", "LocalEngine", "progress_bar"]
+__all__ = ["AddReport", "Adding", "Engine", "Extraction", "progress_bar"]
 
 _ITEMS_PER_COMMIT: Final = 512
 _SECONDS_PER_COMMIT: Final = 5.0
@@ -37,29 +37,20 @@ class Extraction(NamedTuple):
     prepare: Callable[[Sequence[FoundFile]], Iterator[Prepared]]
     embed: Callable[[Iterable[PreparedFile]], Iterator[EmbeddedFile | Failure]]
 
+    @classmethod
+    def local(cls, embedder: StemEmbedder, windowing: Windowing, *, listen: bool) -> Self:
+        """Return one that works in this process; `listen`: measure tempo and key."""
+        return cls(
+            lambda files: prepare_files(files, embedder.source, windowing, listen=listen, workers=embedder.workers),
+            lambda files: embed_files(files, embedder, windowing),
+        )
+
 
 class Engine(Protocol):
-    """Starts extractions, in this process or elsewhere, such as on a cluster."""
+    """Starts extractions elsewhere, such as on a cluster."""
 
     def started(self, card: LibraryCard, *, listen: bool) -> AbstractContextManager[Extraction]:
         """Start an extraction for a library, and stop it in the end; `listen`: measure tempo and key."""
-
-
-class LocalEngine:
-    """Prepares and embeds files in this process, with an embedder."""
-
-    def __init__(self, embedder: StemEmbedder) -> None:
-        self._embedder = embedder
-
-    def started(self, card: LibraryCard, *, listen: bool) -> AbstractContextManager[Extraction]:
-        """Return the extraction for a library."""
-        embedder, windowing = self._embedder, card.windowing
-        return nullcontext(
-            Extraction(
-                lambda files: prepare_files(files, embedder.source, windowing, listen=listen, workers=embedder.workers),
-                lambda files: embed_files(files, embedder, windowing),
-            )
-        )
 
 
 @dataclass(slots=True)
@@ -90,26 +81,22 @@ class AddReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries and lists."""
-        counts = {name: getattr(self, name) for name in self.__slots__ if name != "failures"}
         failures = [{"path": str(failure.path), "reason": failure.reason} for failure in self.failures]
-        return {**counts, "failures": failures}
+        return asdict(replace(self, failures=[])) | {"failures": failures}
 
 
 @contextmanager
 def progress_bar(files: Sequence[FoundFile], *, show: bool) -> Iterator[Callable[[int, AddReport], None]]:
     """Show progress in bytes, as durations are not known yet; yield the function that advances it by one file."""
     columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
-    begun = time.monotonic()
-    finished = 0
+    begun, numbers = time.monotonic(), count(1)
     with Progress("Adding files", *columns, console=Console(stderr=True), disable=not show) as bar:
         task = bar.add_task(f"0/{len(files)} files", total=max(1, sum(file.size for file in files)))
 
         def advance(size: int, report: AddReport) -> None:
-            nonlocal finished
-            finished += 1
             seconds = max(time.monotonic() - begun, 1e-9)
             rate = f"{report.items / seconds:.1f} items/s, {report.seconds_of_audio / seconds:.0f} x real time"
-            bar.update(task, advance=size, description=f"{finished}/{len(files)} files {rate}")
+            bar.update(task, advance=size, description=f"{next(numbers)}/{len(files)} files {rate}")
 
         yield advance
 
@@ -118,13 +105,7 @@ def progress_bar(files: Sequence[FoundFile], *, show: bool) -> Iterator[Callable
 class Adding:
     """One run of adding files to a library; complete files are committed every few seconds.
 
-    Attributes:
-        catalogue: The library's files.
-        index: The library's items.
-        extraction: Prepares and embeds files.
-        windowing: How files are cut.
-        advance: Called with the size of each file that is finished, and the counts so far.
-        report: The counts.
+    `advance` is called with the size of each file that is finished, and the counts so far.
     """
 
     catalogue: Catalogue
@@ -191,10 +172,8 @@ class Adding:
 
     def _take(self, prepared: PreparedFile, items: Items) -> None:
         """Count a complete file, and commit if there is enough to commit."""
-        if prepared.file.known is None:
-            self.report.added += 1
-        else:
-            self.report.changed += 1
+        self.report.added += prepared.file.known is None
+        self.report.changed += prepared.file.known is not None
         self.report.silent += len(items) == 0
         self.report.items += len(items)
         self._waiting.append((prepared, items))
@@ -273,13 +252,14 @@ def _copied(found: Items, prepared: PreparedFile) -> Items:
 
 def _columns_of(prepared: PreparedFile, windows: Sequence[Segment]) -> dict[str, Any]:
     """Return the columns that windows of a file have from its path, its content and its tags."""
-    path, content, tags, count = str(prepared.file.path), prepared.content, prepared.tags, len(windows)
-    return {
-        "key": tuple(item_key(path, content, window.start, window.duration) for window in windows),
-        "content": (content,) * count,
-        "path": (path,) * count,
-        "file_duration": np.full(count, tags.duration),
-        "category": (tags.category or "",) * count,
-        "bpm": np.full(count, np.nan if tags.bpm is None else tags.bpm),
-        "musical_key": (tags.musical_key or "",) * count,
+    path, content, tags, size = str(prepared.file.path), prepared.content, prepared.tags, len(windows)
+    keys = [item_key(path, content, window.start, window.duration) for window in windows]
+    shared = {
+        "content": content,
+        "path": path,
+        "file_duration": tags.duration,
+        "category": tags.category or "",
+        "bpm": np.nan if tags.bpm is None else tags.bpm,
+        "musical_key": tags.musical_key or "",
     }
+    return {"key": np.array(keys, object), **{name: np.full(size, value) for name, value in shared.items()}}

@@ -22,8 +22,7 @@ from stemsim.errors import ConfigError, EmbeddingError, StemsimError
 from stemsim.retrieval.card import LibraryCard
 from stemsim.retrieval.indexing.adding import Extraction
 from stemsim.retrieval.indexing.embedding import EmbeddedFile, embed_files
-from stemsim.retrieval.indexing.finding import Failure, FoundFile
-from stemsim.retrieval.indexing.preparing import Prepared, PreparedFile, prepare_files
+from stemsim.retrieval.indexing.files import Failure, FoundFile, Prepared, PreparedFile, prepare_files
 
 __all__ = ["RayEngine"]
 
@@ -79,7 +78,7 @@ def _prepare(card: LibraryCard, listen: bool, files: Iterable[FoundFile]) -> Ite
     for chunk in _chunks(files):
         tasks = [chunk[start : start + _FILES_PER_TASK] for start in range(0, len(chunk), _FILES_PER_TASK)]
         # All of them first: no other job is running then that could wait for this one and be waited for.
-        yield from list(_run(_Preparation, (card, listen), tasks, num_cpus=1, compute=None))
+        yield from list(_run(_preparation, (card, listen), tasks, num_cpus=1, compute=None))
 
 
 def _embed(card: LibraryCard, engine: RayEngine, files: Iterable[PreparedFile]) -> Iterator[EmbeddedFile | Failure]:
@@ -96,7 +95,7 @@ def _embed(card: LibraryCard, engine: RayEngine, files: Iterable[PreparedFile]) 
         # Without a core of its own, the reader of the blocks waits for ever (ray issue 44687).
         actors = min(engine.actors or (available if on_gpu else max(1, available - 1)), len(tasks))
         yield from _run(
-            _Embedding,
+            _embedding,
             (card, engine.device, engine.batch_size),
             tasks,
             num_cpus=0 if on_gpu else 1,
@@ -105,44 +104,36 @@ def _embed(card: LibraryCard, engine: RayEngine, files: Iterable[PreparedFile]) 
         )
 
 
-class _Preparation:
-    """Prepares files on a node."""
-
-    def __init__(self, card: LibraryCard, listen: bool) -> None:
-        self._source, self._windowing, self._listen = card.build_hash_source(), card.windowing, listen
-
-    def __call__(self, files: list[FoundFile]) -> Iterator[Prepared]:
-        return prepare_files(files, self._source, self._windowing, listen=self._listen, workers=1)
+def _preparation(card: LibraryCard, listen: bool) -> Callable[[list[FoundFile]], Iterator[Prepared]]:
+    """Return the function that prepares files on a node."""
+    source, windowing = card.build_hash_source(), card.windowing
+    return partial(prepare_files, source=source, windowing=windowing, listen=listen, workers=1)
 
 
-class _Embedding:
-    """Embeds files on a node, and holds the models."""
-
-    def __init__(self, card: LibraryCard, device: str, batch_size: int | None) -> None:
-        kind = torch.device(device)
-        workers = default_workers(kind) if kind.type == "cuda" else 1  # an actor has one core
-        self._embedder = card.build_embedder(device=device, batch_size=batch_size, workers=workers)
-        self._windowing = card.windowing
-
-    def __call__(self, files: list[PreparedFile]) -> Iterator[EmbeddedFile | Failure]:
-        return embed_files(files, self._embedder, self._windowing)
+def _embedding(
+    card: LibraryCard, device: str, batch_size: int | None
+) -> Callable[[list[PreparedFile]], Iterator[EmbeddedFile | Failure]]:
+    """Load the models on a node; return the function that embeds files with them."""
+    kind = torch.device(device)
+    workers = default_workers(kind) if kind.type == "cuda" else 1  # an actor has one core
+    embedder = card.build_embedder(device=device, batch_size=batch_size, workers=workers)
+    return partial(embed_files, embedder=embedder, windowing=card.windowing)
 
 
-class _OnPickles:
-    """Wraps one of the classes above so that Ray Data can call it: on rows of pickled lists.
+class _Worker:
+    """Makes a function on a node, and calls it as Ray Data calls: on rows of pickled lists.
 
     An error of ours travels as the last result of a task, since an actor that fails would take its error with it.
     """
 
-    def __init__(self, worker: Callable[..., Callable[[Any], Iterator[Any]]], arguments: tuple[Any, ...]) -> None:
-        try:
-            self._work = worker(*arguments)
-        except StemsimError as error:
-            self._work = partial(_raise, error)
+    def __init__(self, make: Callable[..., Callable[[Any], Iterator[Any]]], arguments: tuple[Any, ...]) -> None:
+        self._make = partial(make, *arguments)
+        self._work: Callable[[Any], Iterator[Any]] | None = None
 
     def __call__(self, row: dict[str, Any]) -> list[dict[str, bytes]]:
         found: list[Any] = []
         try:
+            self._work = self._work or self._make()
             # Only what this job has put there is unpickled.
             found.extend(self._work(pickle.loads(row["task"])))  # noqa: S301
         except StemsimError as error:
@@ -152,22 +143,17 @@ class _OnPickles:
         return [{"result": pickle.dumps(one)} for one in found]
 
 
-def _raise(error: StemsimError, task: list[Any]) -> Iterator[Any]:
-    del task
-    raise error
-
-
 def _run(
-    worker: Callable[..., Any], arguments: tuple[Any, ...], tasks: Sequence[list[Any]], **options: Any
+    make: Callable[..., Any], arguments: tuple[Any, ...], tasks: Sequence[list[Any]], **options: Any
 ) -> Iterator[Any]:
     """Run tasks on the cluster, each a block of its own; yield results as they come."""
     import ray
 
     rows = ray.data.from_items([{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=len(tasks))
     if options["compute"] is None:
-        results = rows.flat_map(_OnPickles(worker, arguments).__call__, **options)
+        results = rows.flat_map(_Worker(make, arguments).__call__, **options)
     else:
-        results = rows.flat_map(_OnPickles, fn_constructor_args=(worker, arguments), **options)
+        results = rows.flat_map(_Worker, fn_constructor_args=(make, arguments), **options)
     try:
         for row in results.iter_rows():
             result = pickle.loads(row["result"])  # noqa: S301 - of our own making, see above
@@ -189,12 +175,11 @@ def _bundles(files: Sequence[PreparedFile]) -> Iterator[list[PreparedFile]]:
     """Yield the files of each task: as many as have some dozen windows together."""
     bundle: list[PreparedFile] = []
     for file in files:
-        bundle.append(file)
         if sum(len(each.windows) for each in bundle) >= _WINDOWS_PER_TASK:
             yield bundle
             bundle = []
-    if bundle:
-        yield bundle
+        bundle.append(file)
+    yield bundle
 
 
 def _imported() -> Any:

@@ -1,7 +1,7 @@
-"""Tables of results as text, for the terminal and for pages."""
+"""Tables of results, as text and as data frames."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from stemsim.analysis.leakage import Leakage
@@ -12,60 +12,30 @@ from stemsim.report.results import (
     PerspectivesResults,
     QuestionResult,
     Results,
-    Score,
 )
+from stemsim.report.text import TextTable, fixed, percent, with_spread
 from stemsim.triplets import TEST_TYPES
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
-__all__ = ["TextTable", "show", "stem_table", "tables"]
+__all__ = ["frames", "show", "stem_table", "tables"]
 
-_PART_ROWS: Final = (
-    ("human ceiling", "human_ceiling"),
-    ("mix cosine", "mix_cosine"),
-    ("uniform weights", "uniform_weights"),
-    ("fitted weights", "agreement"),
-    ("  XAB triplets", "agreement_xab"),
-    ("  XYC triplets", "agreement_xyc"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class TextTable:
-    """A table of text.
-
-    Attributes:
-        title: Lines above the table.
-        headings: One for each column; the first column is aligned left, the others right.
-        rows: Cells of each row.
-        notes: Lines below the table.
-    """
-
-    title: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
+_PART_ROWS: Final = {
+    "human ceiling": "human_ceiling",
+    "mix cosine": "mix_cosine",
+    "uniform weights": "uniform_weights",
+    "fitted weights": "agreement",
+    "  XAB triplets": "agreement_xab",
+    "  XYC triplets": "agreement_xyc",
+}
 
 
 def show(results: Results, console: "Console") -> None:
     """Print the tables of a job's results, and its verdicts."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    for one in tables(results):
-        if one.title:  # as lines of its own: a title above a narrow table would be broken
-            console.print(f"\n{one.title}", highlight=False, markup=False, style="bold", soft_wrap=True)
-        if not one.rows:
-            continue
-        table = Table()
-        for place, heading in enumerate(one.headings):
-            table.add_column(heading, justify="right" if place else "left", no_wrap=bool(place))
-        for row in one.rows:
-            table.add_row(*map(escape, row), style="bold" if row[0] == "fitted weights" else None)
-        console.print(table)
-        for note in one.notes:
-            console.print(note, highlight=False, markup=False, style="italic", soft_wrap=True)
+    for table in tables(results):
+        table.print(console)
     for sentence in getattr(results, "verdicts", ()):
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
@@ -92,31 +62,31 @@ def _fit_table(results: FitResults) -> TextTable:
         title.append(f"largest gap to the closed form {results.max_abs_weight_gap:.1e}")
     if math.isfinite(results.cosine_to_true_weights):
         title.append(f"cosine between fitted and true weights {results.cosine_to_true_weights:.4f}")
-    found = [(part, results.metrics.get(f"{part}/agreement", math.nan)) for part in ("train", "val")]
-    if agreed := [f"{part} {_percent(value)} %" for part, value in found if math.isfinite(value)]:
-        title.append(f"agreement: {', '.join(agreed)}")
+    agreed = {part: percent(results.metrics.get(f"{part}/agreement")) for part in ("train", "val")}
+    if found := [f"{part} {text} %" for part, text in agreed.items() if text != "-"]:
+        title.append(f"agreement: {', '.join(found)}")
     columns = results.columns
-    rows = [(stem, *(_fixed(column[stem], 4) for column in columns.values())) for stem in results.weights]
+    rows = [(stem, *(fixed(column[stem], 4) for column in columns.values())) for stem in results.weights]
     return TextTable("\n".join(title), ("stem", *columns), tuple(rows))
 
 
 def _part_table(results: PartResults) -> TextTable:
     """Agreement on one part beside ceiling and baselines; the standard error is that of a share of the triplets."""
     size, rows = results.triplets, []
-    values = {name: results.metrics.get(f"{results.part}/{name}", math.nan) for _, name in _PART_ROWS}
+    values = {name: results.metrics.get(f"{results.part}/{name}", math.nan) for name in _PART_ROWS.values()}
     ceiling = values["human_ceiling"]
-    for label, name in _PART_ROWS:
-        text = _percent(values[name])
+    for label, name in _PART_ROWS.items():
+        text = percent(values[name])
         if name == "agreement" and text != "-":
             # Agresti and Coull's estimate: the plain one says "± 0" where nothing was wrong yet.
             share = (values[name] * size + 2.0) / (size + 4.0)
-            text += f" ± {_percent((share * (1.0 - share) / (size + 4.0)) ** 0.5)}"
+            text += f" ± {percent((share * (1.0 - share) / (size + 4.0)) ** 0.5)}"
         # The ceiling is that of both test types together.
-        of_ceiling = [] if not ceiling > 0.0 else [""] if label[0] == " " else [_percent(values[name] / ceiling)]
+        of_ceiling = [] if not ceiling > 0.0 else [""] if label[0] == " " else [percent(values[name] / ceiling)]
         rows.append((label.replace("human", "simulated") if results.simulated else label, text, *of_ceiling))
     headings = (f"{results.part}: {size} triplets", "agreement, %", "of ceiling, %")
     title = f"{results.source}\n{results.split} split, {results.tracks} tracks in this part"
-    return TextTable(title, headings[: len(rows[0])], tuple(rows))
+    return TextTable(title, headings[: len(rows[0])], tuple(rows), strong=list(_PART_ROWS).index("fitted weights"))
 
 
 def _score_table(results: CrossvalResults) -> TextTable:
@@ -129,8 +99,8 @@ def _score_table(results: CrossvalResults) -> TextTable:
     rows = [
         (
             model.name,
-            *(_spread(model.agreement[column], 1, 100.0) for column in ("all", "XAB", "XYC")),
-            _percent(model.share_of_ceiling),
+            *(model.agreement[column].percent for column in ("all", *TEST_TYPES)),
+            percent(model.share_of_ceiling),
             "" if math.isnan(model.median_alpha) else f"{model.median_alpha:.3g}",
         )
         for model in results.models
@@ -152,14 +122,16 @@ def stem_table(results: CrossvalResults) -> TextTable:
     columns = {"stem": list(by_stem)}
     for model in results.models:
         if model.name in {"OLS", "ridge"}:
-            columns[model.name] = [_spread(model.weights[stem], 2) for stem in by_stem]
-    if any(math.isfinite(row.lower) for row in by_stem.values()):
-        columns[f"{100 * results.level:g} % interval"] = [_interval(row.lower, row.upper) for row in by_stem.values()]
+            columns[model.name] = [with_spread(score.mean, score.std, 2) for score in model.weights.values()]
+    if results.has_intervals:
+        columns[f"{100 * results.level:g} % interval"] = [
+            f"[{fixed(row.lower, 2)}, {fixed(row.upper, 2)}]" if math.isfinite(row.upper - row.lower) else "open"
+            for row in by_stem.values()
+        ]
         notes.append(f"interval: OLS on all triplets, {results.interval_method}")
     drops = [row.agreement_drop for row in by_stem.values() if row.agreement_drop is not None]
     if drops:
-        stars = ["*" if drop.p_value < 1.0 - results.level else " " for drop in drops]
-        columns["drop"] = [_fixed(100 * drop.mean, 1) + star for drop, star in zip(drops, stars, strict=True)]
+        columns["drop"] = [percent(drop.mean) + "* "[drop.p_value >= 1.0 - results.level] for drop in drops]
         notes.append("drop: agreement lost without the stem, in points (* significant)")
     inflations = [row.variance_inflation for row in by_stem.values()]
     columns["VIF"] = ["silent" if math.isnan(inflation) else f"{inflation:.1f}" for inflation in inflations]
@@ -176,15 +148,19 @@ def _leakage_table(found: Leakage) -> TextTable:
         f"tracks seen, unseen: same test triplets, of the splits by track; trained on {second} triplets",
         "that may share their tracks, or that share none; leak: the difference",
     )
-    same = dict(zip(("OLS", "ridge"), found.same_test, strict=True))
-    rows = []
-    for row in found.rows:
-        cells = [row.model, _percent(row.stratified), _spread(Score(mean=row.grouped, std=row.grouped_std), 1, 100.0)]
-        if (one := same.get(row.model)) is not None:
-            reach = one.difference.upper - one.difference.mean
-            cells += [_percent(value) for value in one.agreement]
-            cells.append(f"{100 * one.difference.mean:+.1f} ± {100 * reach:.1f}")
-        rows.append((*cells, *[""] * (6 - len(cells))))
+    same: dict[str, tuple[str, ...]] = {}
+    for name, one in zip(("OLS", "ridge"), found.same_test, strict=True):
+        leak, reach = 100 * one.difference.mean, 100 * (one.difference.upper - one.difference.mean)
+        same[name] = (*map(percent, one.agreement), f"{leak:+.1f} ± {reach:.1f}")
+    rows = [
+        (
+            row.model,
+            percent(row.stratified),
+            with_spread(100 * row.grouped, 100 * row.grouped_std),
+            *same.get(row.model, ("", "", "")),
+        )
+        for row in found.rows
+    ]
     headings = ("model", "by triplet", "by track", "tracks\nseen", "tracks\nunseen", "leak,\npoints")
     return TextTable("", headings, tuple(rows), notes)
 
@@ -204,10 +180,10 @@ def _perspectives_table(results: PerspectivesResults) -> TextTable:
     rows = [(stem, *(_part(fit, stem) for fit in fits)) for stem in results.stems]
     rows.append(("triplets", *(str(fit.triplets) for fit in fits)))
     rows.append(("answers", *(str(fit.answers) for fit in fits)))
-    rows.append(("ceiling %", *(_percent(one["ceiling"].mean) for one in scores)))
+    rows.append(("ceiling %", *(percent(one["ceiling"].mean) for one in scores)))
     for slug, label in (("mix_cosine", "mix cosine %"), ("uniform_weights", "uniform %"), ("ridge", "ridge %")):
-        rows.append((label, *(_spread(one[slug], 1, 100.0) if slug in one else "-" for one in scores)))
-    rows.append(("of ceiling %", *(_percent(fit.share_of_ceiling) for fit in fits)))
+        rows.append((label, *(one[slug].percent if slug in one else "-" for one in scores)))
+    rows.append(("of ceiling %", *(percent(fit.share_of_ceiling) for fit in fits)))
     return TextTable(results.source, ("", *results.questions), tuple(rows), tuple(notes))
 
 
@@ -217,26 +193,42 @@ def _part(fit: QuestionResult, stem: str) -> str:
     truth = "" if math.isnan(row.true_part) else f"\n({row.true_part:.2f})"
     if not math.isfinite(row.standard_error):
         return f"open{truth}"
-    significant = row.lower > 0.0 or row.upper < 0.0
-    return f"{_fixed(row.part, 2)} ± {row.upper - row.part:.2f}{'*' if significant else ' '}{truth}"
+    star = "*" if row.lower > 0.0 or row.upper < 0.0 else " "
+    return f"{with_spread(row.part, row.upper - row.part, 2)}{star}{truth}"
 
 
-def _interval(lower: float, upper: float) -> str:
-    """Write an interval; one without ends says nothing about the weight."""
-    return f"[{_fixed(lower, 2)}, {_fixed(upper, 2)}]" if math.isfinite(lower) and math.isfinite(upper) else "open"
+def frames(results: Results) -> "dict[str, pd.DataFrame]":
+    """Return the CSV tables of a job's results, by the stem of their file's name.
 
+    Args:
+        results: Results of any job.
 
-def _spread(score: Score, digits: int, scale: float = 1.0) -> str:
-    """Write mean and standard deviation."""
-    if math.isnan(score.mean):
-        return "-"
-    return f"{_fixed(scale * score.mean, digits)} ± {_fixed(scale * score.std, digits)}"
+    Returns:
+        `weights` of a fit; `crossval_weights` (mean weights of every model) and `crossval_stems` (intervals, importance
+        and variance inflation); `perspectives`. None for `validate` and `test`.
+    """
+    import pandas as pd
 
+    def by_stem(columns: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+        return pd.DataFrame(columns).rename_axis("stem").reset_index()
 
-def _percent(share: float) -> str:
-    return _fixed(100.0 * share, 1) if math.isfinite(share) else "-"
-
-
-def _fixed(value: float, digits: int) -> str:
-    """Write a number with a fixed number of digits, and zero without a sign."""
-    return f"{round(float(value), digits) + 0.0:.{digits}f}"
+    match results:
+        case FitResults():
+            return {"weights": by_stem(results.columns)} if results.weights else {}
+        case CrossvalResults():
+            linear = [model for model in results.models if model.weights]
+            means = {model.name: {stem: score.mean for stem, score in model.weights.items()} for model in linear}
+            means["ridge on all"] = {stem: row.refit for stem, row in results.by_stem.items()}
+            rows = [
+                {"stem": stem, **row.model_dump(exclude={"refit"}, exclude_none=True)}
+                for stem, row in results.by_stem.items()
+            ]
+            return {"crossval_weights": by_stem(means), "crossval_stems": pd.json_normalize(rows, sep="_")}
+        case PerspectivesResults():
+            parts = [
+                {"question": question, "stem": stem, **part.model_dump()}
+                for question, fit in results.questions.items()
+                for stem, part in fit.by_stem.items()
+            ]
+            return {"perspectives": pd.DataFrame(parts).dropna(axis="columns", how="all")}
+    return {}
