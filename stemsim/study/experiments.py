@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from rich.console import Console
@@ -42,11 +41,9 @@ from stemsim.study import simulation
 from stemsim.study.settings import StudySettings
 from stemsim.study.simulation import SEGMENTS_PER_TRACK, TRUTHS, ImpressionScale, Truth, impressions
 from stemsim.triplets import PERSPECTIVES, EmbeddedTriplets, Triplets
+from stemsim.triplets.table import BoolArray, FloatArray, IntArray
 
 __all__ = ["CLOSE", "EXACT_FUSIONS", "FITTED", "HEADS", "PAPER_WEIGHTS", "Findings", "draw_listening_test", "run_study"]
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 PAPER_WEIGHTS: Final = np.array([0.32, 0.83, 0.61, 0.27, 0.33, 1.27, 1.64])
 """Weights of MuQ-MuLan with 6 stems, in the order of `STEMS` (arXiv:2601.19109, Table 4)."""
@@ -276,7 +273,7 @@ def measure_coverage(
     return pd.DataFrame(rows)
 
 
-def binomial_interval(hits: npt.NDArray[np.bool_]) -> tuple[float, float]:
+def binomial_interval(hits: BoolArray) -> tuple[float, float]:
     """Return the 95 % interval of a share of successes `(experiment, stem)`; those of an experiment may be dependent.
 
     The interval of Clopper and Pearson is taken with the effective number of draws that explains the variation between

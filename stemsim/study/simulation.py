@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from stemsim.stems import STEMS
 from stemsim.study.settings import StudySettings
+from stemsim.triplets.table import BoolArray, FloatArray, IntArray
 
 __all__ = [
     "SEGMENTS_PER_TRACK",
@@ -52,9 +53,7 @@ TRUTHS: Final[tuple[Truth, ...]] = ("linear", "saturating", "loudness")
 SEGMENTS_PER_TRACK: Final = 6
 """Segment k of track t has number `t * SEGMENTS_PER_TRACK + k`."""
 
-FloatArray = npt.NDArray[np.float64]
 SingleArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 _STEM_COUNT: Final = len(STEMS)  # the mix is the last one
 _DIM: Final = 20  # real encoders have more, few of which vary freely: the spread of cosines is what counts
@@ -97,7 +96,7 @@ class SongTriplets(NamedTuple):
 
 def draw_songs(
     settings: StudySettings, experiments: int, tracks: int, rng: np.random.Generator
-) -> tuple[SingleArray, SingleArray, npt.NDArray[np.bool_]]:
+) -> tuple[SingleArray, SingleArray, BoolArray]:
     """Draw the songs of many listening tests, which share no song.
 
     Returns:

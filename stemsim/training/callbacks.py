@@ -173,7 +173,8 @@ class ResultsReport(Callback):
         """Report the fit, and write the model that `stemsim.load` reads."""
         module, data = _ours(trainer, pl_module)
         triplets, fusion = data.embedded.triplets, module.fusion
-        check = next((one for one in _callbacks(trainer) if isinstance(one, ClosedFormCheck)), ClosedFormCheck())
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        check = next((one for one in callbacks if isinstance(one, ClosedFormCheck)), ClosedFormCheck())
         cosine = float("nan")
         if triplets.true_weights is not None and isinstance(fusion, LinearFusion):
             truth = torch.tensor(list(triplets.true_weights.values()), dtype=torch.float64)
@@ -242,11 +243,6 @@ def _ours(
         msg = f"This callback needs StemSimilarityModule and TripletDataModule, got {type(pl_module)} and {type(data)}."
         raise TypeError(msg)
     return pl_module, data
-
-
-def _callbacks(trainer: lightning.Trainer) -> list[Callback]:
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return callbacks
 
 
 def _exact_weights(module: StemSimilarityModule, data: TripletDataModule, *, nonnegative: bool = False) -> Tensor:
