@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -69,8 +69,7 @@ class MuQMuLan(AudioTextEncoder):
         return torch.stack(clips, dim=1)
 
     def _embed(self, windows: Tensor) -> Tensor:
-        vectors: Tensor = self._audio["audio_to_latents"](self._audio["audio"](windows))
-        return vectors
+        return cast("Tensor", self._audio["audio_to_latents"](self._audio["audio"](windows)))
 
     def _load_text_half(self) -> Callable[[list[str]], Tensor]:
         folder = locate(self._text)
@@ -85,13 +84,8 @@ class MuQMuLan(AudioTextEncoder):
                 model: nn.Module = XLMRobertaModel(XLMRobertaConfig.from_pretrained(folder, local_files_only=True))
                 return model
 
-        settings = self._config["text_model"]
-        text = Text(
-            settings["name"],
-            model_dim=settings["model_dim"],
-            frozen_pretrained=False,
-            **self._config["text_transformer"],
-        )
+        settings, transformer = self._config["text_model"], self._config["text_transformer"]
+        text = Text(settings["name"], model_dim=settings["model_dim"], frozen_pretrained=False, **transformer)
         text._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)  # noqa: SLF001 - upstream downloads one here
         projection = nn.Linear(text.dim, self.dim)
         self._filled(self._state("text", "text_to_latents"), text=text, text_to_latents=projection)
@@ -135,10 +129,8 @@ def _read_config(folder: Path, sections: Sequence[str] = ()) -> dict[str, Any]:
         msg = f"{path} is damaged ({error}). Download it again."
         raise CheckpointError(msg) from error
     if missing := [section for section in sections if section not in config]:
-        msg = (
-            f"{path} is not a configuration of MuQ-MuLan: it lacks {', '.join(missing)}. Download the model again, or "
-            "name another folder."
-        )
+        remedy = "Download the model again, or name another folder."
+        msg = f"{path} is not a configuration of MuQ-MuLan: it lacks {', '.join(missing)}. {remedy}"
         raise CheckpointError(msg)
     return config
 
