@@ -135,7 +135,7 @@ def _levelled(wave: Wave, level: float) -> Wave:
 
 
 def _is_written(folder: Path, settings: dict[str, Any]) -> bool:
-    """Return whether a folder holds the song of these settings, complete."""
+    """Return whether a folder holds the complete song of these settings."""
     try:
         seen = json.loads((folder / "song.json").read_text(encoding="utf-8"))
         return bool(seen | settings == seen) and all((folder / f"{name}.flac").is_file() for name in seen["files"])
@@ -205,10 +205,6 @@ class _Score:
         """Return the sample at which a step begins."""
         return round(step * 15.0 / self.tempo * _SAMPLE_RATE)
 
-    def pitch(self, degree: int, lowest: int) -> int:
-        """Return the pitch of a scale degree within the octave above `lowest`."""
-        return lowest + (self.scale[degree % 7] - lowest) % 12
-
     def perform(self, notes: Iterable[Note], sound: Sound) -> Wave:
         """Add up notes; equal notes share one sound."""
         wave, sounds = np.zeros(self.time), dict[tuple[int, int], Wave]()
@@ -244,7 +240,8 @@ def _notes(rng: Rng, score: _Score, instrument: _Instrument, bars: list[int]) ->
                 continue  # no two bars are quite the same
             chord = [(0, 2, 4)[index % 3]] if broken else [0, 2, 4]
             for degree in chord if instrument.chords else [line[index]]:
-                pitch = score.pitch(score.chords[bar] + degree, lowest)
+                pitch_class = score.scale[(score.chords[bar] + degree) % 7]
+                pitch = lowest + (pitch_class - lowest) % 12
                 notes.append((bar * score.steps + step, max(1, round(gate * length)), pitch, rng.uniform(0.6, 1.0)))
     return notes
 

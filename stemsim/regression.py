@@ -53,7 +53,7 @@ class RowProducts:
         self.columns = products if more is None else torch.cat([products, more], dim=-1)
 
     def sums(self, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Return sum_i s_i d_i d_i^T `(..., stem, stem)` and those of `more` `(..., column)`, of `(..., triplet)`."""
+        """Sum d_i d_i^T `(..., stem, stem)` and `more` `(..., column)` over triplets, weighted by `(..., triplet)`."""
         stems, pairs = self.rows.shape[-1], len(self.upper)
         sums = (counts.unsqueeze(-2) @ self.columns).squeeze(-2)
         matrix = sums.new_empty(*sums.shape[:-1], stems, stems)
@@ -105,7 +105,7 @@ class RidgeFit:
         return self.features.forms(self.inverse) * self.counts.unsqueeze(-2)
 
     def left_out_error(self) -> Tensor:
-        """Return the squared error of every triplet predicted from the others of its subset, summed.
+        """Return the sum of the squared leave-one-out errors: each triplet is predicted from the others of its subset.
 
         The error of a left-out triplet is its residual over 1 - leverage, so nothing is fitted again (Golub, Heath and
         Wahba, "Generalized cross-validation as a method for choosing a good ridge parameter", Technometrics 21, 1979).
@@ -123,7 +123,7 @@ class RidgeFit:
         return torch.cat(errors)
 
     def best(self, first: int = 0) -> tuple[Tensor, Tensor]:
-        """Return weights `(subset..., stem)` and penalty `(subset...)` of the least left-out error, from `first` on."""
+        """Return weights `(subset..., stem)` and penalty `(subset...)` of least error, from penalty `first` on."""
         return least(self.left_out_error()[..., first:], self.weights[..., first:, :], self.alphas[first:])
 
     def _subsets(self, rows: slice) -> "RidgeFit":
@@ -150,7 +150,7 @@ def least(error: Tensor, weights: Tensor, alphas: Tensor) -> tuple[Tensor, Tenso
 
 
 def normal_equations(deltas: Tensor | RowProducts, target: Tensor, counts: Tensor) -> NormalEquations:
-    """Gather the sufficient statistics of the subsets `counts` of the triplets, as of `fit_ridge`, in one product."""
+    """Gather the sufficient statistics of subsets of the triplets at once; the arguments are those of `fit_ridge`."""
     weighted = counts.double()
     gram, more = _features(deltas, target.double()).sums(weighted)
     return NormalEquations(gram, more[..., :-2], weighted.sum(dim=-1), more[..., -2], more[..., -1])

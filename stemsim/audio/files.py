@@ -51,7 +51,7 @@ class AudioInfo(NamedTuple):
 
 
 def is_audio_path(path: Path) -> bool:
-    """Return whether a file name is that of audio; hidden files, such as `._x.wav` of macOS, are not audio."""
+    """Return whether a file is audio by its name; hidden files, such as `._x.wav` of macOS, are not."""
     return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
 
 
@@ -142,11 +142,12 @@ def read_audio(
     if not pad and first + frames == info.frames + 1:
         first = max(0, first - 1)  # start and duration were both rounded up
     try:
-        samples, _ = soundfile.read(str(path), frames, first, dtype="float32", always_2d=True)  # (time, channel)
+        fill = 0.0 if pad else None
+        samples, _ = soundfile.read(str(path), frames, first, dtype="float32", always_2d=True, fill_value=fill)
     except (soundfile.LibsndfileError, OSError) as error:
         msg = f"Decoding {path} failed at {first / info.sample_rate:.3f} s: {error} The file is damaged; replace it."
         raise AudioError(msg) from error
-    if len(samples) < frames and not pad:
+    if len(samples) < frames:  # (time, channel)
         msg = (
             f"{path} ends too early: asked for {frames / info.sample_rate:.3f} s from {start:.3f} s, got "
             f"{len(samples) / info.sample_rate:.3f} s of a file whose header says {info.duration:.3f} s. "
@@ -157,9 +158,7 @@ def read_audio(
         end = start + frames / info.sample_rate
         msg = f"{path} holds NaN or infinite samples between {start} s and {end} s. Export it again."
         raise AudioError(msg)
-    waveform = torch.zeros(info.channels, frames)
-    waveform[:, : len(samples)] = torch.from_numpy(samples.T)
-    return waveform, info.sample_rate
+    return torch.from_numpy(samples).T.contiguous(), info.sample_rate
 
 
 def write_audio(path: Path, waveform: Tensor, sample_rate: int) -> None:

@@ -40,7 +40,8 @@ class _Views:
 
     def __init__(self, waveforms: Tensor) -> None:
         centred = waveforms - waveforms.mean(dim=1, keepdim=True)
-        scaled = centred / centred.abs().amax(dim=1, keepdim=True).clamp_min(1e-4)  # -80 dBFS is not amplified further
+        peak = centred.abs().amax(dim=1, keepdim=True).clamp_min(1e-4)  # under -80 dBFS, nothing is amplified further
+        scaled = centred / peak
         scaled = functional.pad(scaled, (0, max(0, _SAMPLE_RATE // 4 - scaled.shape[1])))
         # RMS amplitude (batch, fine time) at _FINE_RATE, peak 1
         padded = functional.pad(scaled.square(), (_FINE_SIZE, _FINE_SIZE)).unsqueeze(1)

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, cast
 
 import torch
 import yaml
@@ -96,9 +96,8 @@ class Demucs(Separator):
     @torch.inference_mode()
     def __call__(self, waveforms: Tensor) -> Tensor:
         """Separate `(batch, 2, time)` into `(batch, stem, 2, time)` on the CPU, each clip on its own."""
-        track = _Track(waveforms)
         time = waveforms.shape[-1]
-        return self._separate(track, _spans(0, time, self._chunk), 0, time)
+        return self._separate(_Track(waveforms), _spans(0, time, self._chunk), 0, time)
 
     @torch.inference_mode()
     def read(self, segments: Sequence[Segment], sample_rate: int) -> Tensor:
@@ -153,8 +152,7 @@ class Demucs(Separator):
             waveform, rate = read_audio(path)
             self._current.track = _Track(resample(to_channels(waveform, 2), rate, self.sample_rate).unsqueeze(0))
             self._current.version = version
-        track: _Track = self._current.track
-        return track
+        return cast("_Track", self._current.track)
 
 
 class _Track:

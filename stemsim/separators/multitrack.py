@@ -23,7 +23,7 @@ StemFiles = Mapping[str, tuple[Path, ...]]
 
 
 class Multitrack(StemSource):
-    """True stems that lie beside a song's mix, in one of two layouts.
+    """True stems, stored beside a song's mix in one of two layouts.
 
     *Ours*: a folder with `mix.*` and one file for each stem that the song uses (`bass.*`, `drums.*`, `guitar.*`,
     `piano.*`, `vocals.*`, `residuals.*` or `other.*`). *Slakh2100*: a track folder with `mix.flac`, `metadata.yaml` and
@@ -76,7 +76,7 @@ class Multitrack(StemSource):
 
 @lru_cache(maxsize=8192)
 def _plain_files(mix: Path, _version: int) -> StemFiles:
-    """Find the stems in our own layout; a version, here and below, makes the cache look again after a change."""
+    """Find the stems in our own layout; a new version of the folder makes the cache look again."""
     if not mix.parent.is_dir():
         msg = f"No song folder at {mix.parent}. Check the folder of songs that the configuration names."
         raise DataNotFoundError(msg)
