@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,6 @@ from stemsim.pretrained.precision import Float32, Precision, precision_suffix
 from stemsim.pretrained.torchvision_repair import repair_torchvision
 
 __all__ = ["MuQMuLan"]
-
-_SECTIONS: Final = ("mulan", "audio_model", "text_model", "audio_transformer", "text_transformer")
 
 
 class MuQMuLan(AudioTextEncoder):
@@ -45,7 +43,8 @@ class MuQMuLan(AudioTextEncoder):
     ) -> None:
         folder = locate(weights)
         super().__init__(weights, locate_file(folder, suffixes=(".safetensors", ".bin")), text, precision)
-        self._config = _read_config(folder, _SECTIONS)
+        sections = ("mulan", "audio_model", "text_model", "audio_transformer", "text_transformer")
+        self._config = _read_config(folder, sections)
         mulan = self._config["mulan"]
         self.sample_rate, self.dim = int(mulan["sr"]), int(mulan["dim_latent"])
         self._window = self.sample_rate * int(mulan["clip_secs"])
@@ -108,13 +107,9 @@ def _audio_half(config: dict[str, Any], muq_config: dict[str, Any]) -> Any:
             self.model = MuQ(muq_config)
 
     settings = config["audio_model"]
-    return Audio(
-        settings["name"] if "muq" in settings["name"].lower() else "muq",  # upstream tells MuQ from MERT by the name
-        model_dim=settings["model_dim"],
-        use_layer_idx=settings["use_layer_idx"],
-        frozen_pretrained=False,
-        **config["audio_transformer"],
-    )
+    name = settings["name"] if "muq" in settings["name"].lower() else "muq"  # upstream tells MuQ from MERT by the name
+    options = {option: settings[option] for option in ("model_dim", "use_layer_idx")}
+    return Audio(name, frozen_pretrained=False, **options, **config["audio_transformer"])
 
 
 def _read_config(folder: Path, sections: Sequence[str] = ()) -> dict[str, Any]:
