@@ -3,9 +3,6 @@
 A message says what was expected, what was seen and what to do next. Catch `StemsimError` to catch them all.
 """
 
-from functools import partial
-from typing import Any
-
 __all__ = [
     "AudioError",
     "CheckpointError",
@@ -40,18 +37,15 @@ class ConfigError(StemsimError):
 class StemMismatchError(StemsimError):
     """Two things that must share one stem layout do not."""
 
-    def __init__(self, expected: tuple[str, ...], seen: tuple[str, ...], *, what: str, remedy: str) -> None:
-        super().__init__(
-            f"Stem layouts differ: {what} has ({', '.join(seen)}), expected ({', '.join(expected)}). "
-            f"The order counts. {remedy}"
-        )
+    def __init__(self, expected: tuple[str, ...], seen: tuple[str, ...], what: str, remedy: str) -> None:
+        super().__init__(expected, seen, what, remedy)  # its arguments, so that it can be pickled for worker processes
         self.expected = expected
         self.seen = seen
-        self._words = {"what": what, "remedy": remedy}
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Make the error picklable, for worker processes."""
-        return partial(StemMismatchError, self.expected, self.seen, **self._words), ()
+    def __str__(self) -> str:
+        expected, seen, what, remedy = self.args
+        layouts = f"{what} has ({', '.join(seen)}), expected ({', '.join(expected)})"
+        return f"Stem layouts differ: {layouts}. The order counts. {remedy}"
 
 
 class EmbeddingError(StemsimError):

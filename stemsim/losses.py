@@ -25,21 +25,15 @@ __all__ = ["Logistic", "Loss", "LossTerms", "SquaredError", "SquaredHinge"]
 
 
 class LossTerms(NamedTuple):
-    """A loss and its derivatives with respect to the preference, one entry for each triplet.
-
-    Attributes:
-        value: The loss.
-        slope: First derivative.
-        curvature: Second derivative, at least 0.
-    """
+    """A loss and its derivatives with respect to the preference, one entry for each triplet."""
 
     value: Tensor
-    slope: Tensor
-    curvature: Tensor
+    slope: Tensor  # first derivative
+    curvature: Tensor  # second derivative, at least 0
 
 
 class Loss(nn.Module, ABC):
-    """Base class of losses that compare preferences with answers; subclasses implement `terms`."""
+    """A loss that compares preferences with answers; subclasses implement `terms`."""
 
     @abstractmethod
     def terms(self, preference: Tensor, target: Tensor) -> LossTerms:
@@ -48,21 +42,10 @@ class Loss(nn.Module, ABC):
         Args:
             preference: `(...)` predicted preferences.
             target: Answers of the listeners, in [-1, 1]; of the same shape, or one that broadcasts to it.
-
-        Returns:
-            Loss, slope and curvature, each of the shape of `preference`.
         """
 
     def forward(self, preference: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        """Return the mean loss.
-
-        Args:
-            preference: `(batch,)` predicted preferences.
-            target: `(batch,)` answers of the listeners, in [-1, 1].
-            weight: `(batch,)` weight of each triplet; at least 0.
-
-        Returns:
-            Sum of weighted losses over sum of weights, a scalar.
+        """Return the mean loss of a batch `(batch,)`, weighted by `weight`, which is at least 0.
 
         Raises:
             ConfigError: If the shapes differ.

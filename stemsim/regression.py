@@ -53,7 +53,7 @@ class RowProducts:
         self.columns = products if more is None else torch.cat([products, more], dim=-1)
 
     def sums(self, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Return sum_i s_i d_i d_i^T `(..., stem, stem)` and those of `more` `(..., column)`, of `(..., triplet)`."""
+        """Sum d_i d_i^T `(..., stem, stem)` and `more` `(..., column)` over triplets, weighted by `(..., triplet)`."""
         stems, pairs = self.rows.shape[-1], len(self.upper)
         sums = (counts.unsqueeze(-2) @ self.columns).squeeze(-2)
         matrix = sums.new_empty(*sums.shape[:-1], stems, stems)
@@ -70,34 +70,24 @@ class RowProducts:
 class NormalEquations(NamedTuple):
     """Sufficient statistics of least squares on subsets of the triplets."""
 
-    gram: Tensor  # (..., stem, stem): D^T S D
-    moment: Tensor  # (..., stem): D^T S y
-    size: Tensor  # (...): sum of the counts
-    square: Tensor  # (...): y^T S y
-    total: Tensor  # (...): sum of s y
+    gram: Tensor  # (..., stem, stem) D^T S D
+    moment: Tensor  # (..., stem) D^T S y
+    size: Tensor  # (...) sum of the counts
+    square: Tensor  # (...) y^T S y
+    total: Tensor  # (...) sum of s y
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RidgeFit:
-    """Ridge regressions on subsets of the triplets, for every penalty.
+    """Ridge regressions on subsets of the triplets, for every penalty."""
 
-    Attributes:
-        features: Stem features `(..., triplet, stem)` with their products.
-        target: `(..., triplet)` preferences.
-        counts: `(subset..., triplet)` weight of each triplet in each subset, or True where it belongs to it.
-        alphas: `(alpha,)` penalties.
-        weights: `(subset..., alpha, stem)` fitted weights.
-        inverse: `(subset..., alpha, stem, stem)` (G + alpha R)^-1, without undetermined directions.
-        undetermined: `(subset..., stem)` True where the features of the subset do not determine the weight.
-    """
-
-    features: RowProducts
-    target: Tensor
-    counts: Tensor
-    alphas: Tensor
-    weights: Tensor
-    inverse: Tensor
-    undetermined: Tensor
+    features: RowProducts  # stem features (..., triplet, stem) with their products
+    target: Tensor  # (..., triplet) preferences
+    counts: Tensor  # (subset..., triplet) weight of each triplet in each subset, or True where it belongs to it
+    alphas: Tensor  # (alpha,) penalties
+    weights: Tensor  # (subset..., alpha, stem) fitted weights
+    inverse: Tensor  # (subset..., alpha, stem, stem) (G + alpha R)^-1, without undetermined directions
+    undetermined: Tensor  # (subset..., stem) True where the features of the subset do not determine the weight
 
     @property
     def deltas(self) -> Tensor:
@@ -115,7 +105,7 @@ class RidgeFit:
         return self.features.forms(self.inverse) * self.counts.unsqueeze(-2)
 
     def left_out_error(self) -> Tensor:
-        """Return the squared error of every triplet predicted from the others of its subset, summed.
+        """Return the sum of the squared leave-one-out errors: each triplet is predicted from the others of its subset.
 
         The error of a left-out triplet is its residual over 1 - leverage, so nothing is fitted again (Golub, Heath and
         Wahba, "Generalized cross-validation as a method for choosing a good ridge parameter", Technometrics 21, 1979).
@@ -124,29 +114,26 @@ class RidgeFit:
         Returns:
             `(subset..., alpha)` sums weighted by the counts.
         """
-        if self.counts.dim() > 1:
-            pieces = subset_slices(self.counts, len(self.alphas))
-            return torch.cat([_left_out_error(self._subsets(rows)) for rows in pieces])
-        return _left_out_error(self)
+        many = self.counts.dim() > 1
+        pieces = map(self._subsets, subset_slices(self.counts, len(self.alphas))) if many else [self]
+        errors = []
+        for fit in pieces:
+            left_out = fit.residual / (1.0 - fit.leverage).clamp(min=1e-12)
+            errors.append((left_out.square() @ fit.counts.double().unsqueeze(-1)).squeeze(-1))
+        return torch.cat(errors)
 
     def best(self, first: int = 0) -> tuple[Tensor, Tensor]:
-        """Return weights `(subset..., stem)` and penalty `(subset...)` of the least left-out error, from `first` on."""
+        """Return weights `(subset..., stem)` and penalty `(subset...)` of least error, from penalty `first` on."""
         return least(self.left_out_error()[..., first:], self.weights[..., first:, :], self.alphas[first:])
 
     def _subsets(self, rows: slice) -> "RidgeFit":
         """Return the fits to some subsets."""
-        shared_features, shared_target = self.deltas.dim() == 2, self.target.dim() == 1  # noqa: PLR2004
-        return replace(
-            self,
-            features=self.features if shared_features else RowProducts(self.deltas[rows]),
-            target=self.target if shared_target else self.target[rows],
-            **{name: getattr(self, name)[rows] for name in ("counts", "weights", "inverse", "undetermined")},
-        )
-
-
-def _left_out_error(fit: RidgeFit) -> Tensor:
-    left_out = fit.residual / (1.0 - fit.leverage).clamp(min=1e-12)
-    return (left_out.square() @ fit.counts.double().unsqueeze(-1)).squeeze(-1)
+        own = {name: getattr(self, name)[rows] for name in ("counts", "weights", "inverse", "undetermined")}
+        if self.target.dim() > 1:
+            own["target"] = self.target[rows]
+        if self.deltas.dim() > 2:  # noqa: PLR2004 - more than (triplet, stem)
+            own["features"] = RowProducts(self.deltas[rows])
+        return replace(self, **own)
 
 
 def subset_slices(counts: Tensor, penalties: int) -> Iterator[slice]:
@@ -163,7 +150,7 @@ def least(error: Tensor, weights: Tensor, alphas: Tensor) -> tuple[Tensor, Tenso
 
 
 def normal_equations(deltas: Tensor | RowProducts, target: Tensor, counts: Tensor) -> NormalEquations:
-    """Gather the sufficient statistics of many subsets with one matrix product; arguments as for `fit_ridge`."""
+    """Gather the sufficient statistics of subsets of the triplets at once; the arguments are those of `fit_ridge`."""
     weighted = counts.double()
     gram, more = _features(deltas, target.double()).sums(weighted)
     return NormalEquations(gram, more[..., :-2], weighted.sum(dim=-1), more[..., -2], more[..., -1])
@@ -198,10 +185,7 @@ def fit_ridge(
     Raises:
         ConfigError: If there is no penalty, or one is negative or not finite.
     """
-    penalties = torch.as_tensor(alphas, dtype=torch.float64)
-    if not len(penalties) or not (torch.isfinite(penalties) & (penalties >= 0.0)).all():
-        msg = f"Expected one or more ridge penalties, finite and at least 0; got {penalties.tolist()}."
-        raise ConfigError(msg)
+    penalties = _checked_penalties(alphas)
     wanted = target.double()
     features = _features(deltas, wanted)
     counted = torch.ones_like(features.rows[..., 0]) if counts is None else counts
@@ -250,11 +234,18 @@ def ridge_weights(deltas: Tensor, target: Tensor, alpha: float = 0.0, *, nonnega
     Raises:
         ConfigError: If the penalty is negative or not finite.
     """
-    if not np.isfinite(alpha) or alpha < 0.0:
-        msg = f"Expected a ridge penalty that is finite and at least 0; got {alpha}."
-        raise ConfigError(msg)
+    _checked_penalties([alpha])
     stems = deltas.shape[1]
     # Ridge is least squares with one more row for each stem, which is better conditioned than the normal equations.
     matrix = np.concatenate([deltas.double().numpy(), alpha**0.5 * np.eye(stems)])
     wanted = np.concatenate([target.double().numpy(), np.zeros(stems)])
     return torch.from_numpy(nnls(matrix, wanted)[0] if nonnegative else np.linalg.lstsq(matrix, wanted, rcond=None)[0])
+
+
+def _checked_penalties(alphas: Sequence[float] | Tensor) -> Tensor:
+    """Return ridge penalties `(alpha,)` in float64, or raise `ConfigError`."""
+    penalties = torch.as_tensor(alphas, dtype=torch.float64)
+    if not len(penalties) or not (torch.isfinite(penalties) & (penalties >= 0.0)).all():
+        msg = f"Expected one or more ridge penalties, finite and at least 0; got {penalties.tolist()}."
+        raise ConfigError(msg)
+    return penalties

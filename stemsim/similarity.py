@@ -27,11 +27,7 @@ class StemEmbeddings(NamedTuple):
 
 
 def stem_cosines(query: StemEmbeddings, candidate: StemEmbeddings) -> Tensor:
-    """Return the cosine similarity of each stem of two batches; higher is closer.
-
-    Args:
-        query: Embeddings of `batch` segments.
-        candidate: Embeddings of equally many segments, in the same stem layout.
+    """Return the cosine similarity of each stem of two batches of equal size and stem layout; higher is closer.
 
     Returns:
         `(batch, stem)` float64 in [-1, 1]; 0 where the stem is silent in either segment.
@@ -41,11 +37,6 @@ def stem_cosines(query: StemEmbeddings, candidate: StemEmbeddings) -> Tensor:
 
 def stem_deltas(x: StemEmbeddings, a: StemEmbeddings, b: StemEmbeddings) -> Tensor:
     """Return the stem features delta_i = cos(X_i, A_i) - cos(X_i, B_i) of triplets (paper, section 3.4).
-
-    Args:
-        x: Embeddings of the references.
-        a: Embeddings of the first candidates.
-        b: Embeddings of the second candidates.
 
     Returns:
         `(batch, stem)` float64; swapping A and B flips every sign exactly.

@@ -30,9 +30,6 @@ def stem_layout(layout: str | Sequence[str]) -> StemLayout:
     Args:
         layout: `4-stem`, `6-stem`, `mix`, or the stems themselves, in order.
 
-    Returns:
-        The stems, in order.
-
     Raises:
         ConfigError: If the name or a stem is unknown, a stem is repeated, or there are none.
     """
@@ -50,13 +47,6 @@ def stem_layout(layout: str | Sequence[str]) -> StemLayout:
 
 
 def check_same_layout(expected: Sequence[str], seen: Sequence[str], *, what: str, remedy: str) -> None:
-    """Raise `StemMismatchError`, naming both orders, unless two layouts are equal.
-
-    Args:
-        expected: The layout that must hold.
-        seen: The layout that was found.
-        what: Source of `seen`, as the subject of the message.
-        remedy: A sentence on what to do.
-    """
+    """Raise `StemMismatchError` unless two layouts are equal; `what` names the source of `seen` in its message."""
     if tuple(expected) != tuple(seen):
-        raise StemMismatchError(tuple(expected), tuple(seen), what=what, remedy=remedy)
+        raise StemMismatchError(tuple(expected), tuple(seen), what, remedy)

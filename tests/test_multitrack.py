@@ -1,5 +1,6 @@
 """True stems from files: both layouts, grouping, what may be missing and what may not."""
 
+import pickle
 import shutil
 
 import pytest
@@ -8,9 +9,9 @@ import yaml
 from fake_slakh import STEMS, write_fake_slakh
 
 from stemsim.audio import Segment, SongFolder, downmix, read_audio, write_audio
-from stemsim.errors import AudioError, ConfigError, DataNotFoundError
+from stemsim.errors import AudioError, ConfigError, DataNotFoundError, StemMismatchError
 from stemsim.separators import Multitrack
-from stemsim.stems import LAYOUTS
+from stemsim.stems import LAYOUTS, check_same_layout
 
 RATE = 8000
 SLAKH_STEMS = {
@@ -251,3 +252,10 @@ class TestRealSongs:
             (stems,) = Multitrack("6-stem").read([Segment(song.mix, 40.0, 5.0)], 44_100)
             heard = {stem for stem, waveform in zip(LAYOUTS["6-stem"], stems, strict=True) if waveform.any()}
             assert {"mix"} < heard <= there
+
+
+def test_a_mismatch_of_stem_layouts_survives_pickling_between_processes():
+    with pytest.raises(StemMismatchError, match=r"the fusion has \(mix, bass\), expected \(bass, mix\)") as raised:
+        check_same_layout(["bass", "mix"], ["mix", "bass"], what="the fusion", remedy="Sort them.")
+    copy = pickle.loads(pickle.dumps(raised.value))
+    assert (copy.expected, copy.seen, str(copy)) == (("bass", "mix"), ("mix", "bass"), str(raised.value))

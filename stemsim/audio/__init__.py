@@ -2,7 +2,7 @@
 
 from stemsim.audio.files import AUDIO_SUFFIXES, AudioInfo, audio_info, file_hash, is_audio_path, read_audio, write_audio
 from stemsim.audio.segment import Segment, Song, SongFolder, segment_windows
-from stemsim.audio.waveform import LEVEL_FLOOR, downmix, is_finite, level_dbfs, resample, to_channels
+from stemsim.audio.waveform import LEVEL_FLOOR, downmix, fit_length, is_finite, level_dbfs, resample, to_channels
 
 __all__ = [
     "AUDIO_SUFFIXES",
@@ -14,6 +14,7 @@ __all__ = [
     "audio_info",
     "downmix",
     "file_hash",
+    "fit_length",
     "is_audio_path",
     "is_finite",
     "level_dbfs",

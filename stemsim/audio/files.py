@@ -2,10 +2,9 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import soundfile
@@ -38,8 +37,7 @@ _OVERLONG_CHUNK = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+)\s*\(should be (\d+)
 _STREAMED_LENGTH: Final = 0x7FFF0000
 
 
-@dataclass(frozen=True, slots=True)
-class AudioInfo:
+class AudioInfo(NamedTuple):
     """The header of an audio file."""
 
     frames: int  # samples per channel
@@ -53,7 +51,7 @@ class AudioInfo:
 
 
 def is_audio_path(path: Path) -> bool:
-    """Return whether a name is that of an audio file; hidden files, such as `._x.wav` of macOS, are not."""
+    """Return whether a file is audio by its name; hidden files, such as `._x.wav` of macOS, are not."""
     return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
 
 
@@ -103,17 +101,13 @@ def _info(version: FileVersion) -> AudioInfo:
     try:
         info = soundfile.info(str(path), verbose=True)
     except (soundfile.LibsndfileError, OSError) as error:
-        msg = (
-            f"Cannot read {path} as audio: {error} Expected a wav, flac, ogg, mp3 or aiff file. "
-            "Replace it or remove it from the folder."
-        )
+        formats = "Expected a wav, flac, ogg, mp3 or aiff file. Replace it or remove it from the folder."
+        msg = f"Cannot read {path} as audio: {error} {formats}"
         raise AudioError(msg) from error
     for declared, actual in _OVERLONG_CHUNK.findall(info.extra_info):
         if int(actual) < int(declared) < _STREAMED_LENGTH:
-            msg = (
-                f"{path} is truncated: its header announces {int(declared)} bytes of samples, but the file holds only "
-                f"{int(actual)}. Copy or download it again."
-            )
+            sizes = f"its header announces {declared} bytes of samples, but the file holds only {actual}"
+            msg = f"{path} is truncated: {sizes}. Copy or download it again."
             raise AudioError(msg)
     if info.frames <= 0:
         msg = f"{path} holds no samples. Replace it or remove it from the folder."
@@ -148,11 +142,12 @@ def read_audio(
     if not pad and first + frames == info.frames + 1:
         first = max(0, first - 1)  # start and duration were both rounded up
     try:
-        samples, _ = soundfile.read(str(path), frames, first, dtype="float32", always_2d=True)  # (time, channel)
+        fill = 0.0 if pad else None
+        samples, _ = soundfile.read(str(path), frames, first, dtype="float32", always_2d=True, fill_value=fill)
     except (soundfile.LibsndfileError, OSError) as error:
         msg = f"Decoding {path} failed at {first / info.sample_rate:.3f} s: {error} The file is damaged; replace it."
         raise AudioError(msg) from error
-    if len(samples) < frames and not pad:
+    if len(samples) < frames:  # (time, channel)
         msg = (
             f"{path} ends too early: asked for {frames / info.sample_rate:.3f} s from {start:.3f} s, got "
             f"{len(samples) / info.sample_rate:.3f} s of a file whose header says {info.duration:.3f} s. "
@@ -163,9 +158,7 @@ def read_audio(
         end = start + frames / info.sample_rate
         msg = f"{path} holds NaN or infinite samples between {start} s and {end} s. Export it again."
         raise AudioError(msg)
-    waveform = torch.zeros(info.channels, frames)
-    waveform[:, : len(samples)] = torch.from_numpy(samples.T)
-    return waveform, info.sample_rate
+    return torch.from_numpy(samples).T.contiguous(), info.sample_rate
 
 
 def write_audio(path: Path, waveform: Tensor, sample_rate: int) -> None:

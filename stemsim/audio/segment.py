@@ -22,10 +22,8 @@ class Segment:
     def __post_init__(self) -> None:
         """Verify start and duration."""
         if not (0 <= self.start < math.inf and 0 < self.duration < math.inf):
-            msg = (
-                f"A segment starts at 0 s or later and lasts longer than 0 s; got start {self.start} s and duration "
-                f"{self.duration} s in {self.path}."
-            )
+            seen = f"start {self.start} s and duration {self.duration} s in {self.path}"
+            msg = f"A segment starts at 0 s or later and lasts longer than 0 s; got {seen}."
             raise AudioError(msg)
 
     @classmethod
@@ -102,7 +100,7 @@ class SongFolder:
         self.root = Path(root)
 
     def songs(self) -> list[Song]:
-        """Find the songs, sorted by name: subfolders with a `mix.*` file, and audio files outside such subfolders.
+        """Find the songs, sorted by name; the other files of a folder with a `mix.*` file are not songs.
 
         Raises:
             DataNotFoundError: If the folder does not exist or holds no audio.
@@ -110,14 +108,13 @@ class SongFolder:
         if not self.root.is_dir():
             msg = f"No folder of songs at {self.root}. Set `root` to a folder with audio files or multitrack songs."
             raise DataNotFoundError(msg)
-        below = ((path, path.relative_to(self.root).parts) for path in sorted(self.root.rglob("*")))
+        files = [path.relative_to(self.root) for path in sorted(self.root.rglob("*")) if is_audio_path(path)]
         # Hidden folders are not music, but the trash, or leftovers of a killed process.
-        visible = (path for path, parts in below if not any(part.startswith(".") for part in parts))
-        files = [path for path in visible if is_audio_path(path) and path.is_file()]
-        mixes = {path.parent: path for path in files if path.stem == "mix" and path.parent != self.root}
-        found = [Song(str(folder.relative_to(self.root)), mix) for folder, mix in mixes.items()]
-        alone = (path for path in files if not mixes.keys() & set(path.parents))
-        found += [Song(str(path.relative_to(self.root)), path) for path in alone]
+        files = [path for path in files if not any(part.startswith(".") for part in path.parts)]
+        files = [path for path in files if (self.root / path).is_file()]
+        mixes = {path.parent: path for path in files if path.stem == "mix" and len(path.parts) > 1}
+        alone = {path: path for path in files if not mixes.keys() & set(path.parents)}
+        found = [Song(str(name), self.root / path) for name, path in (mixes | alone).items()]
         if not found:
             msg = f"No audio in {self.root}: expected wav, flac, ogg, mp3 or aiff files, or subfolders with a mix.*."
             raise DataNotFoundError(msg)

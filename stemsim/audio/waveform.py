@@ -5,8 +5,9 @@ from typing import Final
 import soxr
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-__all__ = ["LEVEL_FLOOR", "downmix", "is_finite", "level_dbfs", "resample", "to_channels"]
+__all__ = ["LEVEL_FLOOR", "downmix", "fit_length", "is_finite", "level_dbfs", "resample", "to_channels"]
 
 LEVEL_FLOOR: Final = -120.0
 """Lowest level reported, in dBFS: digital silence and everything below 16-bit dither."""
@@ -39,11 +40,19 @@ def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
     # soxr wants (time, channel) and filters each channel on its own. A clone and not `contiguous`, which leaves the
     # strides of a single sample as they are, and soxr looks at them.
     columns = flat.T.clone(memory_format=torch.contiguous_format).cpu().numpy()
-    resampled = torch.from_numpy(soxr.resample(columns, source_rate, target_rate)).T
-    result = torch.zeros(len(flat), wanted)
-    kept = min(wanted, resampled.shape[-1])
-    result[:, :kept] = resampled[:, :kept]  # soxr's own length may differ from the rounded one by a sample
+    resampled = torch.from_numpy(soxr.resample(columns, source_rate, target_rate)).T.contiguous()
+    result = fit_length(resampled, wanted)  # soxr's own length may differ from the rounded one by a sample
     return result.reshape(*waveform.shape[:-1], wanted)
+
+
+def fit_length(waveform: Tensor, time: int) -> Tensor:
+    """Cut a waveform `(..., old_time)`, or pad it with zeros, to an exact number of samples.
+
+    Two roundings of one duration at two rates may differ by a sample, and some encoders (CLAP) give very different
+    vectors for 240 001 samples and for 240 000.
+    """
+    missing = time - waveform.shape[-1]
+    return pad(waveform, (0, missing)) if missing else waveform
 
 
 def is_finite(waveform: Tensor) -> bool:

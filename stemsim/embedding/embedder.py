@@ -27,11 +27,7 @@ _log = logging.getLogger(__name__)
 
 # Increase it whenever a change between separator and encoder changes a number: stored rows are then not used again.
 _PREPROCESSING: Final = "v1"
-_BATCH: Final = 16  # segments
-_LARGEST_BATCH: Final = 128
-_SHARE_OF_MEMORY: Final = 0.6  # of the free memory of a GPU: allocators waste some
 _BATCHES_PER_WORKER: Final = 16  # at least, where there are enough segments: nobody waits long for the last batch
-_UNIT_NORM_TOLERANCE: Final = 1e-3
 
 
 class StemEmbedder:
@@ -75,21 +71,17 @@ class StemEmbedder:
         self.source = source.to(self.device)
         self.encoder = encoder.eval().to(self.device)
         self.silence = silence
-        self.batch_size = batch_size or _BATCH
+        self.batch_size = batch_size or 16
         self.workers = workers or default_workers(self.device)
         self.progress = progress
         preprocessing = f"{_PREPROCESSING};silence={silence}"
         self.spec = EmbeddingSpec(source.identity, encoder.identity, preprocessing, source.stems, encoder.dim)
+        self.stems: StemLayout = self.spec.stems
         self._folder = store
         self._store: EmbeddingStore | None = None
         self._lock = threading.Lock()
         self._fits = batch_size is not None or self.device.type != "cuda"
         self._ran_out = False
-
-    @property
-    def stems(self) -> StemLayout:
-        """Stem layout of the embeddings."""
-        return self.spec.stems
 
     @property
     def store(self) -> EmbeddingStore | None:
@@ -117,18 +109,15 @@ class StemEmbedder:
         hashed = track(segments, "Hashing audio", console=console, transient=True, disable=not self.progress)
         keys = [self.spec.key(self.source.content_hash(segment), segment) for segment in hashed]
         missing = dict(zip(keys, segments, strict=True))
-        order, parts = list[str](), list[StemEmbeddings]()
+        done = list[tuple[Sequence[str], StemEmbeddings]]()
         if self.store is not None:
             found = self.store.get(list(missing))
-            order += found.keys
-            parts.append(found.embeddings)
+            done.append((found.keys, found.embeddings))
             for key in found.keys:
                 del missing[key]
-        for batch_keys, embeddings in self._fill(missing):
-            order += batch_keys
-            parts.append(embeddings)
-        rows = {key: row for row, key in enumerate(order)}
-        return self._joined(parts, [rows[key] for key in keys])
+        done += self._fill(missing)
+        rows = {key: row for row, key in enumerate(key for batch, _ in done for key in batch)}
+        return self._joined([embeddings for _, embeddings in done], [rows[key] for key in keys])
 
     def embed_waveforms(self, waveforms: Sequence[tuple[Tensor, int]]) -> StemEmbeddings:
         """Embed audio in memory, without the store; waveforms of equal shape and rate share a batch.
@@ -207,8 +196,8 @@ class StemEmbedder:
         taken = max(1, torch.cuda.max_memory_allocated(self.device) - before)
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(self.device)
-        fitting = int(_SHARE_OF_MEMORY * free / (taken * self.workers))
-        self.batch_size = max(1, min(fitting, _LARGEST_BATCH))
+        fitting = int(0.6 * free / (taken * self.workers))  # not all of it: allocators waste some
+        self.batch_size = max(1, min(fitting, 128))
         self._fits = True
         message = "One segment takes %.0f MB on %s, which has %.0f MB free: %d segments at once in each of %d workers."
         _log.info(message, taken / 1e6, self.device, free / 1e6, self.batch_size, self.workers)
@@ -249,10 +238,8 @@ class StemEmbedder:
 
     def _check_duration(self, segment: Segment) -> None:
         if segment.duration < self.encoder.min_duration:
-            msg = (
-                f"{segment} is too short for the encoder {self.encoder.identity!r}, which needs at least "
-                f"{self.encoder.min_duration} s. Leave it out, or use a longer segment."
-            )
+            shortest = f"the encoder {self.encoder.identity!r}, which needs at least {self.encoder.min_duration} s"
+            msg = f"{segment} is too short for {shortest}. Leave it out, or use a longer segment."
             raise EmbeddingError(msg)
 
     def _read(self, segments: Sequence[Segment]) -> Tensor:
@@ -282,20 +269,19 @@ class StemEmbedder:
             vectors[present] = self._verified(torch.cat(encoded), int(present.sum()), segments)
         return StemEmbeddings(vectors, levels, present)
 
-    def _verified(self, encoded: Tensor, expected: int, segments: Sequence[Segment]) -> Tensor:
+    def _verified(self, encoded: Tensor, count: int, segments: Sequence[Segment]) -> Tensor:
         """Return the encoder's output if it consists of finite unit vectors of the right shape."""
-        if encoded.shape != (expected, self.encoder.dim):
-            msg = (
-                f"The encoder {self.encoder.identity!r} returned shape {tuple(encoded.shape)}, expected "
-                f"{(expected, self.encoder.dim)}. Correct its `dim` or its `forward`."
-            )
+        returned, expected = f"The encoder {self.encoder.identity!r} returned", (count, self.encoder.dim)
+        if encoded.shape != expected:
+            seen = tuple(encoded.shape)
+            msg = f"{returned} shape {seen}, expected {expected}. Correct its `dim` or its `forward`."
             raise EmbeddingError(msg)
-        sound = (encoded.norm(dim=1) - 1.0).abs() < _UNIT_NORM_TOLERANCE  # False for NaN too
-        if not sound.all():
+        unit = torch.isclose(encoded.norm(dim=1), torch.ones(1), rtol=0.0, atol=1e-3)  # False for NaN too
+        if not unit.all():
             msg = (
-                f"The encoder {self.encoder.identity!r} returned {int((~sound).sum())} of {expected} vectors that are "
-                f"NaN or not of unit norm, for the segments from {segments[0]} to {segments[-1]}. Nothing of this "
-                "batch was stored. Check its weights and precision."
+                f"{returned} {int((~unit).sum())} of {count} vectors that are NaN or not of unit norm, for the "
+                f"segments from {segments[0]} to {segments[-1]}. Nothing of this batch was stored. Check its weights "
+                "and precision."
             )
             raise EmbeddingError(msg)
         return encoded

@@ -4,22 +4,21 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import torch
 
 __all__ = ["default_workers", "work"]
-
-_MOST: Final = 8  # each holds the activations of a batch
-_ON_GPU: Final = 2  # one reads audio while the other computes
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
 def default_workers(device: torch.device) -> int:
-    """Return the number of threads that makes the best use of a device: one per core (up to 8), or two on a GPU."""
-    return min(torch.get_num_threads(), _MOST) if device.type == "cpu" else _ON_GPU
+    """Return the best number of threads for a device: one per core of a CPU, up to eight, and two for a GPU."""
+    if device.type == "cpu":
+        return min(torch.get_num_threads(), 8)  # each holds the activations of a batch
+    return 2  # one reads audio while the other computes
 
 
 def work(

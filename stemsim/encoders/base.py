@@ -19,8 +19,8 @@ __all__ = ["AudioTextEncoder", "Encoder"]
 class Encoder(nn.Module, ABC):
     """A frozen map from mono waveforms `(batch, time)` to unit vectors `(batch, dim)`.
 
-    An encoder never trains: its parameters need no gradient, and `train()` leaves it in evaluation mode. Subclasses set
-    the attributes below and implement `forward`; those that also embed text override `encode_text`.
+    `train()` leaves an encoder in evaluation mode. Subclasses set the attributes below and implement `forward`; those
+    that also embed text override `encode_text`.
 
     Attributes:
         sample_rate: Sample rate of its input in Hz.
@@ -44,10 +44,8 @@ class Encoder(nn.Module, ABC):
         Raises:
             ConfigError: If this encoder does not embed text.
         """
-        msg = (
-            f"The encoder {self.identity!r} embeds audio only, so it cannot embed the text {list(texts)!r}. Use "
-            "LaionClap or MuQMuLan."
-        )
+        text = f"the text {list(texts)!r}. Use LaionClap or MuQMuLan."
+        msg = f"The encoder {self.identity!r} embeds audio only, so it cannot embed {text}"
         raise ConfigError(msg)
 
     def train(self, mode: bool = True) -> Self:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,6 @@ __all__ = ["LaionClap"]
 
 _WINDOW: Final = 480_000  # samples: 10 s at 48 kHz
 _ARCHITECTURES: Final = {96: "tiny", 128: "base", 256: "large"}  # by the width of HTS-AT's first stage
-_TOKENS: Final = 77
 
 
 class LaionClap(AudioTextEncoder):
@@ -72,8 +71,7 @@ class LaionClap(AudioTextEncoder):
 
     def _embed(self, windows: Tensor) -> Tensor:
         hidden = self._audio["audio_branch"]({"waveform": windows}, device=windows.device)["embedding"]
-        vectors: Tensor = self._audio["audio_projection"](hidden)
-        return vectors
+        return cast("Tensor", self._audio["audio_projection"](hidden))
 
     def _load_text_half(self) -> Callable[[list[str]], Tensor]:
         repair_torchvision()
@@ -86,10 +84,9 @@ class LaionClap(AudioTextEncoder):
         self._filled(self._state("text_branch", "text_projection"), text_branch=branch, text_projection=projection)
 
         def embed_text(texts: list[str]) -> Tensor:
-            tokens = tokenizer(texts, padding="max_length", truncation=True, max_length=_TOKENS, return_tensors="pt")
+            tokens = tokenizer(texts, padding="max_length", truncation=True, max_length=77, return_tensors="pt")
             hidden = branch(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).pooler_output
-            vectors: Tensor = projection(hidden)
-            return vectors
+            return cast("Tensor", projection(hidden))
 
         return embed_text
 
@@ -104,10 +101,8 @@ class LaionClap(AudioTextEncoder):
             )
             raise CheckpointError(msg)
         if any(name.startswith("audio_branch.patch_embed.fusion") for name in state):
-            msg = (
-                f"{self._path} is a fusion checkpoint, whose crops of long clips are random. Use "
-                "630k-audioset-best or music_audioset_epoch_15_esc_90.14."
-            )
+            remedy = "Use 630k-audioset-best or music_audioset_epoch_15_esc_90.14."
+            msg = f"{self._path} is a fusion checkpoint, whose crops of long clips are random. {remedy}"
             raise CheckpointError(msg)
         return _ARCHITECTURES[first.shape[0]]
 

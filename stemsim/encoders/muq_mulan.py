@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,6 @@ from stemsim.pretrained.precision import Float32, Precision, precision_suffix
 from stemsim.pretrained.torchvision_repair import repair_torchvision
 
 __all__ = ["MuQMuLan"]
-
-_SECTIONS: Final = ("mulan", "audio_model", "text_model", "audio_transformer", "text_transformer")
 
 
 class MuQMuLan(AudioTextEncoder):
@@ -45,7 +43,8 @@ class MuQMuLan(AudioTextEncoder):
     ) -> None:
         folder = locate(weights)
         super().__init__(weights, locate_file(folder, suffixes=(".safetensors", ".bin")), text, precision)
-        self._config = _read_config(folder, _SECTIONS)
+        sections = ("mulan", "audio_model", "text_model", "audio_transformer", "text_transformer")
+        self._config = _read_config(folder, sections)
         mulan = self._config["mulan"]
         self.sample_rate, self.dim = int(mulan["sr"]), int(mulan["dim_latent"])
         self._window = self.sample_rate * int(mulan["clip_secs"])
@@ -69,8 +68,7 @@ class MuQMuLan(AudioTextEncoder):
         return torch.stack(clips, dim=1)
 
     def _embed(self, windows: Tensor) -> Tensor:
-        vectors: Tensor = self._audio["audio_to_latents"](self._audio["audio"](windows))
-        return vectors
+        return cast("Tensor", self._audio["audio_to_latents"](self._audio["audio"](windows)))
 
     def _load_text_half(self) -> Callable[[list[str]], Tensor]:
         folder = locate(self._text)
@@ -85,13 +83,8 @@ class MuQMuLan(AudioTextEncoder):
                 model: nn.Module = XLMRobertaModel(XLMRobertaConfig.from_pretrained(folder, local_files_only=True))
                 return model
 
-        settings = self._config["text_model"]
-        text = Text(
-            settings["name"],
-            model_dim=settings["model_dim"],
-            frozen_pretrained=False,
-            **self._config["text_transformer"],
-        )
+        settings, transformer = self._config["text_model"], self._config["text_transformer"]
+        text = Text(settings["name"], model_dim=settings["model_dim"], frozen_pretrained=False, **transformer)
         text._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)  # noqa: SLF001 - upstream downloads one here
         projection = nn.Linear(text.dim, self.dim)
         self._filled(self._state("text", "text_to_latents"), text=text, text_to_latents=projection)
@@ -114,13 +107,9 @@ def _audio_half(config: dict[str, Any], muq_config: dict[str, Any]) -> Any:
             self.model = MuQ(muq_config)
 
     settings = config["audio_model"]
-    return Audio(
-        settings["name"] if "muq" in settings["name"].lower() else "muq",  # upstream tells MuQ from MERT by the name
-        model_dim=settings["model_dim"],
-        use_layer_idx=settings["use_layer_idx"],
-        frozen_pretrained=False,
-        **config["audio_transformer"],
-    )
+    name = settings["name"] if "muq" in settings["name"].lower() else "muq"  # upstream tells MuQ from MERT by the name
+    options = {option: settings[option] for option in ("model_dim", "use_layer_idx")}
+    return Audio(name, frozen_pretrained=False, **options, **config["audio_transformer"])
 
 
 def _read_config(folder: Path, sections: Sequence[str] = ()) -> dict[str, Any]:
@@ -135,10 +124,8 @@ def _read_config(folder: Path, sections: Sequence[str] = ()) -> dict[str, Any]:
         msg = f"{path} is damaged ({error}). Download it again."
         raise CheckpointError(msg) from error
     if missing := [section for section in sections if section not in config]:
-        msg = (
-            f"{path} is not a configuration of MuQ-MuLan: it lacks {', '.join(missing)}. Download the model again, or "
-            "name another folder."
-        )
+        remedy = "Download the model again, or name another folder."
+        msg = f"{path} is not a configuration of MuQ-MuLan: it lacks {', '.join(missing)}. {remedy}"
         raise CheckpointError(msg)
     return config
 

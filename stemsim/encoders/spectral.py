@@ -18,7 +18,6 @@ from stemsim.errors import EmbeddingError
 __all__ = ["GROUPS", "Group", "Spectral"]
 
 _VERSION: Final = 1  # increase it whenever a number of `describe` changes
-_LARGEST: Final = 4.0  # standard deviations
 # Centre and scale of every descriptor: mean and standard deviation over three corpora of equal share, 236 one-shots and
 # loops (Sonic Pi, uzu-drumkit), the 5 s windows of the stems of seven songs (Everything is Free) and 120 synthetic
 # tones. No label was used. Written by `python tests/benchmarks/bench_spectral.py --scaling FILE`.
@@ -30,10 +29,9 @@ class Group:
     """Descriptors of one property that share one weight.
 
     The gate is a factor of the weight that depends on the clip: `always` 1; `single` falls with the number of attacks,
-    `repeated` rises with it; `tonal` follows how periodic the clip is. The kind `angles` turns each value into a point
-    on the half circle, so that the group's similarity falls with each difference and never depends on the position of
-    zero. `vector` is for groups whose inner product is already a similarity, and for which nothing (no beat, no chord)
-    should mean no contribution.
+    `repeated` rises with it; `tonal` follows its periodicity. The kind `angles` turns each value into a point on the
+    half circle (see `Spectral`); `vector` is for groups whose inner product is already a similarity, and whose absence
+    (no beat, no chord) means no contribution.
     """
 
     name: str  # key of its values in `Spectral.describe`
@@ -43,9 +41,8 @@ class Group:
 
 
 # Coarse on purpose. Envelope, spectral centroid (in `shape`) and attack lead because they do in nearly every timbre
-# space (McAdams et al., 1995); small groups get more weight per value than large ones, or twenty-nine modulations would
-# drown two attack times. Halving or doubling any one weight moves precision@5 by at most 0.025 on 195 samples and 0.04
-# on 41.
+# space (McAdams et al., 1995); small groups get more weight per value, or 29 modulations would drown two attack times.
+# Halving or doubling any one weight moves precision@5 by at most 0.025 on 195 samples and 0.04 on 41.
 GROUPS = (
     Group("envelope", 4.0),
     Group("envelope change", 1.0),
@@ -91,14 +88,13 @@ class Spectral(Encoder):
     def __init__(self) -> None:
         super().__init__()
         scaling = json.loads(_SCALING.read_text(encoding="utf-8"))
-        centre, scale = ({name: tuple(group[key]) for name, group in scaling.items()} for key in ("centre", "scale"))
-        for name, table in (("_centre", centre), ("_scale", scale)):
-            flat = [value for group in GROUPS for value in table[group.name]]
-            self.register_buffer(name, torch.tensor(flat), persistent=False)
-        self._sizes = [len(centre[group.name]) for group in GROUPS]
-        coordinates = {"angles": 2, "vector": 1}
-        self.dim = sum(size * coordinates[group.kind] for group, size in zip(GROUPS, self._sizes, strict=True))
-        settings = repr((GROUPS, sorted(centre.items()), sorted(scale.items())))
+        tables = {key: {name: tuple(group[key]) for name, group in scaling.items()} for key in ("centre", "scale")}
+        for key, table in tables.items():
+            flat = torch.tensor([value for group in GROUPS for value in table[group.name]])
+            self.register_buffer(f"_{key}", flat, persistent=False)
+        self._sizes = [len(tables["centre"][group.name]) for group in GROUPS]
+        self.dim = sum(size * (1 + (group.kind == "angles")) for group, size in zip(GROUPS, self._sizes, strict=True))
+        settings = repr((GROUPS, *(sorted(table.items()) for table in tables.values())))
         self.identity = f"spectral-{_VERSION}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
         self.eval()
 
@@ -107,16 +103,16 @@ class Spectral(Encoder):
         """Embed mono waveforms `(batch, time)` as unit vectors `(batch, dim)`; raises as `describe` does."""
         if waveforms.ndim == 2 and not waveforms.shape[0]:  # noqa: PLR2004 - an FFT of nothing is an error
             return waveforms.new_zeros(0, self.dim)
-        values = self.describe(waveforms)
-        gates = {name: values[name].sqrt() for name in ("single", "repeated", "tonal")}
-        flat = torch.cat([values[group.name] for group in GROUPS], dim=1)
+        described = self.describe(waveforms)
+        gates = {name: described[name].sqrt() for name in ("single", "repeated", "tonal")}
+        flat = torch.cat([described[group.name] for group in GROUPS], dim=1)
         scaled = (flat - self.get_buffer("_centre")) / self.get_buffer("_scale")
         parts = []
         for group, part, size in zip(GROUPS, torch.split(scaled, self._sizes, dim=1), self._sizes, strict=True):
             angle = math.pi / 2 * torch.tanh(part)
-            part = torch.cat([angle.cos(), angle.sin()], dim=1) if group.kind == "angles" else part  # noqa: PLW2901
-            part = part.clamp(-_LARGEST, _LARGEST) / math.sqrt(size)  # noqa: PLW2901 - of about unit length
-            gated = part if group.gate == "always" else part * gates[group.gate]
+            values = torch.cat([angle.cos(), angle.sin()], dim=1) if group.kind == "angles" else part.clamp(-4.0, 4.0)
+            unit = values / math.sqrt(size)  # of about unit length
+            gated = unit if group.gate == "always" else unit * gates[group.gate]
             parts.append(gated * math.sqrt(group.weight))
         return functional.normalize(torch.cat(parts, dim=1), dim=1)
 

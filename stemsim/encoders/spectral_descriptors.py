@@ -10,7 +10,6 @@ under transposition. Scheirer (1998), Grosche et al. (2010): onset strength by b
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
@@ -29,43 +28,46 @@ _FRAME_RATE = _SAMPLE_RATE / _MEL_HOP  # Hz
 _FINE_RATE = _SAMPLE_RATE / _FINE_HOP  # Hz
 _BIN_HZ = _SAMPLE_RATE / _SPECTRUM_SIZE  # from one bin of the fine spectrum to the next
 _MEL_BANDS = 64
-_MEL_RANGE = (30.0, 16000.0)  # Hz
-_RANGE_DB = 60.0  # below the loudest band; keeps dither and codec noise out
-_ACTIVE = 10 ** (-50 / 20)  # frames fainter than this, relative to the loudest, do not count
-_QUIETEST = 1e-4  # peak of -80 dBFS: fainter input is not amplified any further
-_FAINTEST = 0.1  # mel power, less than that of a single click of peak 1
-_MIN_SAMPLES = _SAMPLE_RATE // 4
+_CEPSTRUM, _CHANGE = 13, 6  # coefficients: of the envelope, and of its change
+_ACF_BINS = 1024  # up to 11 kHz: pitch lies below, and half the transform takes half the time
+_LAGS = (13, 402)  # 1.7 kHz down to 55 Hz
+_AUDIBLE = 0.05  # of the peak amplitude
 _CHUNK_SAMPLES = {False: 2**20, True: 2**26}  # by "is on a GPU"
 
-_CEPSTRUM, _CHANGE = 13, 6  # coefficients: of the envelope, and of its change
-_OCTAVES_HZ = (60, 200, 400, 800, 1600, 3200, 6400, 16000)
-_PATCH = 64  # frames, 0.74 s: slowest modulation 1.3 Hz
-_RATES = ((0, 1), (1, 2), (2, 4), (4, 8), (8, 16), (16, 32))  # FFT bins of 1.35 Hz
-_SCALES = ((0, 1), (1, 2), (2, 4), (4, 8), (8, 16))  # cycles over the 64 mel bands
 
-_ACF_BINS = 1024  # up to 11 kHz: pitch lies below, and half the transform takes half the time
-_ACF_RATE = 2 * _ACF_BINS * _BIN_HZ  # Hz
-_LAGS = (13, 402)  # 1.7 kHz down to 55 Hz
-_OCTAVE_COST = 0.03  # per octave of lag: of two equally strong periods, the shorter one
-_HARMONICS = 12
-_CHROMA_HZ = (110.0, 4200.0)  # below, a semitone is narrower than a bin
-
-_ATTACK_S, _EVENT_S = 0.012, 0.05  # smoothing: a period of a low tone; events that the ear fuses into one
-_LAGS_S = (0.1, 2.4)
-_LAG_STEPS = 16
-_AUDIBLE = 0.05  # of the peak amplitude
-
-
-@dataclass(frozen=True)
 class _Views:
-    """A batch of clips at three resolutions, each clip scaled to a peak of 1."""
+    """A batch of clips `(batch, time)` at 44.1 kHz, each scaled to a peak of 1, at three resolutions."""
 
-    envelope: Tensor  # RMS amplitude (batch, fine time) at _FINE_RATE, peak 1
-    mel: Tensor  # power in mel bands (batch, frames, _MEL_BANDS) at _FRAME_RATE
-    log_mel: Tensor  # the same in dB relative to the clip's loudest band, in [-60, 0]
-    weight: Tensor  # relative amplitude of each frame (batch, frames); 0 for faint frames
-    spectrum: Tensor  # power (batch, slow frames, _BINS) of 93 ms windows every 46 ms
-    spectrum_weight: Tensor  # as `weight`, for `spectrum`
+    def __init__(self, waveforms: Tensor) -> None:
+        centred = waveforms - waveforms.mean(dim=1, keepdim=True)
+        peak = centred.abs().amax(dim=1, keepdim=True).clamp_min(1e-4)  # under -80 dBFS, nothing is amplified further
+        scaled = centred / peak
+        scaled = functional.pad(scaled, (0, max(0, _SAMPLE_RATE // 4 - scaled.shape[1])))
+        # RMS amplitude (batch, fine time) at _FINE_RATE, peak 1
+        padded = functional.pad(scaled.square(), (_FINE_SIZE, _FINE_SIZE)).unsqueeze(1)
+        self.envelope = _to_peak(functional.avg_pool1d(padded, _FINE_SIZE, _FINE_HOP).squeeze(1).sqrt())
+        # Power in mel bands (batch, frames, _MEL_BANDS) at _FRAME_RATE, and the same in dB relative to the clip's
+        # loudest band, in [-60, 0], which keeps dither and codec noise out.
+        filters = _mel_filters(scaled.device)
+        power = _power(scaled, _MEL_SIZE, _MEL_HOP)
+        self.mel = torch.cat([part[..., : len(filters)] @ filters for part in power], dim=1)
+        loudest = self.mel.amax(dim=(1, 2), keepdim=True).clamp_min(0.1)  # less than that of a single click of peak 1
+        self.log_mel = 10 * torch.log10(self.mel / loudest + 10 ** (-60 / 10))
+        self.weight = _frame_weight(self.mel)
+        # Power (batch, slow frames, _BINS) of 93 ms windows every 46 ms
+        power = _power(scaled, _SPECTRUM_SIZE, _SPECTRUM_HOP)
+        self.spectrum = torch.cat([part[..., :_BINS] for part in power], dim=1)
+        self.spectrum_weight = _frame_weight(self.spectrum)
+
+
+def _to_peak(envelope: Tensor) -> Tensor:
+    """Scale envelopes `(batch, time)` to a peak of 1."""
+    return envelope / envelope.amax(dim=1, keepdim=True).clamp_min(1e-9)
+
+
+def _frame_weight(power: Tensor) -> Tensor:
+    """Relative amplitude `(batch, time)` of the frames of a spectrum; 0 for those 50 dB or more below the loudest."""
+    return (_to_peak(power.sum(dim=2).sqrt()) - 10 ** (-50 / 20)).clamp_min(0)
 
 
 def _constant(make: Callable[[], Tensor]) -> Callable[[torch.device], Tensor]:
@@ -81,32 +83,23 @@ def _constant(make: Callable[[], Tensor]) -> Callable[[torch.device], Tensor]:
 
 def describe(waveforms: Tensor) -> dict[str, Tensor]:
     """Measure all descriptors and gates of mono waveforms `(batch, time)`; see `Spectral.describe`."""
-    views = _views_of(waveforms)
+    views = _Views(waveforms)
     dct = _dct(waveforms.device)
-    harmonics, periodicity, register = _pitch(views)
-    chroma, intervals = _harmony(views)
-    attack, decay = _attack_and_decay(views)
-    single, repeated = _repetition(views)
-    return {
+    values = {
         "envelope": _pool(views.log_mel @ dct, views.weight)[0],
         "envelope change": _change(views, views.log_mel @ dct[:, :_CHANGE]),
         "shape": _shape(views),
         "contrast": _contrast(views),
         "flux": _flux(views),
         "modulation": _modulation(views),
-        "attack": attack,
-        "decay": decay,
+        **_attack_and_decay(views),
         "texture": _texture(views),
-        "harmonics": harmonics,
-        "periodicity": periodicity,
-        "register": register,
-        "intervals": intervals,
-        "chroma": chroma,
+        **_pitch(views),
+        **_harmony(views),
         "rhythm": _rhythm(views),
-        "single": single,
-        "repeated": repeated,
-        "tonal": periodicity[:, :1],
+        **_repetition(views),
     }
+    return {**values, "tonal": values["periodicity"][:, :1]}
 
 
 def _pool(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,9 +128,8 @@ def _change(views: _Views, cepstrum: Tensor) -> Tensor:
 def _shape(views: _Views) -> Tensor:
     """Moments, roll-off, slope, flatness and crest of the mel spectrum, `(batch, 13)`.
 
-    Nine means over time (centroid, spread, skewness, log kurtosis, 85 % and 50 % roll-off, slope, flatness, crest),
-    then the deviations of centroid, spread, slope and flatness. The moments are over mel bands, which track brightness
-    better than Hz, and over amplitude, which is nearer to loudness than power.
+    Nine means over time, then the deviations of centroid, spread, slope and flatness. The moments are over mel bands,
+    which track brightness better than Hz, and over amplitude, which is nearer to loudness than power.
     """
     position = torch.linspace(0, 1, _MEL_BANDS, device=views.mel.device)
     amplitude = views.mel.sqrt()
@@ -155,8 +147,8 @@ def _shape(views: _Views) -> Tensor:
     mean_db = views.log_mel.mean(dim=2)
     flatness = mean_db - 10 * torch.log10((10 ** (views.log_mel / 10)).mean(dim=2))
     crest = views.log_mel.amax(dim=2) - mean_db
-    moments = [centroid.squeeze(2), variance.sqrt(), skewness, kurtosis]
-    mean, deviation = _pool(torch.stack([*moments, *rolloffs, slope, flatness, crest], dim=2), views.weight)
+    values = [centroid.squeeze(2), variance.sqrt(), skewness, kurtosis, *rolloffs, slope, flatness, crest]
+    mean, deviation = _pool(torch.stack(values, dim=2), views.weight)
     return torch.cat([mean, deviation[:, [0, 1, 6, 7]]], dim=1)
 
 
@@ -164,7 +156,7 @@ def _contrast(views: _Views) -> Tensor:
     """Peak over mean level in dB of seven octave bands: mean and deviation over time, `(batch, 14)`."""
     loudest = views.spectrum.amax(dim=(1, 2), keepdim=True).clamp_min(1e-9)
     level = 10 * torch.log10(views.spectrum / loudest + 1e-8)
-    edges = [round(hz / _BIN_HZ) for hz in _OCTAVES_HZ]
+    edges = [round(hz / _BIN_HZ) for hz in (60, 200, 400, 800, 1600, 3200, 6400, 16000)]
     octaves = [level[..., low:high] for low, high in pairwise(edges)]
     peaks = torch.stack([octave.amax(dim=2) - octave.mean(dim=2) for octave in octaves], dim=2)
     return torch.cat(_pool(peaks, views.spectrum_weight), dim=1)
@@ -194,23 +186,24 @@ def _modulation(views: _Views) -> Tensor:
     A two-dimensional Fourier transform of overlapping patches of the log-mel view, averaged over time and both
     directions, without the constant term.
     """
-    before, after = _PATCH // 2, _PATCH  # an attack at the very start falls into the middle of a patch
+    size = 64  # frames, 0.74 s: slowest modulation 1.3 Hz
+    before, after = size // 2, size  # an attack at the very start falls into the middle of a patch
     picture = functional.pad(views.log_mel - views.log_mel.amin(dim=(1, 2), keepdim=True), (0, 0, before, after))
-    patches = picture.unfold(1, _PATCH, _PATCH // 4)  # (batch, patch, mel, frame)
-    weight = functional.pad(views.weight, (before, after)).unfold(1, _PATCH, _PATCH // 4).mean(dim=2)
-    windowed = patches * torch.hann_window(_PATCH, device=picture.device)
+    patches = picture.unfold(1, size, size // 4)  # (batch, patch, mel, frame)
+    weight = functional.pad(views.weight, (before, after)).unfold(1, size, size // 4).mean(dim=2)
+    windowed = patches * torch.hann_window(size, device=picture.device)
     plane = torch.fft.fft(torch.fft.rfft(windowed), dim=2).abs()  # (batch, patch, scale, rate)
     plane = (plane + plane.roll(-1, dims=2).flip(2)) / 2  # bin k and bin -k: rising and falling ripples
     cells = [
         plane[:, :, low:high, slow:fast].mean(dim=(2, 3))
-        for slow, fast in _RATES
-        for low, high in _SCALES
+        for slow, fast in ((0, 1), (1, 2), (2, 4), (4, 8), (8, 16), (16, 32))  # FFT bins of 1.35 Hz
+        for low, high in ((0, 1), (1, 2), (2, 4), (4, 8), (8, 16))  # cycles over the 64 mel bands
         if (slow, low) != (0, 0)
     ]
     return torch.log10(_pool(torch.stack(cells, dim=2), weight)[0] + 1)
 
 
-def _pitch(views: _Views) -> tuple[Tensor, Tensor, Tensor]:
+def _pitch(views: _Views) -> dict[str, Tensor]:
     """Harmonics `(batch, 5)`, periodicity `(batch, 4)` and register `(batch, 2)`, from the pitch of each slow frame.
 
     Harmonics: tristimulus (three amplitudes), odd over even harmonics in dB, irregularity in dB; means over time.
@@ -218,8 +211,8 @@ def _pitch(views: _Views) -> tuple[Tensor, Tensor, Tensor]:
     Register: mean pitch in octaves above 55 Hz, and the log of its deviation (vibrato, melody).
     """
     lag, strength = _period(views.spectrum)  # (batch, frames, 1)
-    fundamental = _ACF_RATE / lag
-    order = torch.arange(1, _HARMONICS + 1, device=lag.device)
+    fundamental = 2 * _ACF_BINS * _BIN_HZ / lag
+    order = torch.arange(1, 13, device=lag.device)
     bins = (fundamental * order * (1 / _BIN_HZ)).round().long()
     inside = bins < _BINS - 1
     bins = bins.clamp(1, _BINS - 2)
@@ -229,25 +222,29 @@ def _pitch(views: _Views) -> tuple[Tensor, Tensor, Tensor]:
     tonal = torch.cat([strength, (total / everything).clamp(0, 1)], dim=2)
     weight = views.spectrum_weight * strength.squeeze(2).square()  # large for loud, periodic frames
     share = power / total.clamp_min(1e-12)  # (batch, frames, harmonic)
-    tristimulus = [share[..., low:high].sum(dim=2).sqrt() for low, high in ((0, 1), (1, 4), (4, _HARMONICS))]
+    tristimulus = [share[..., low:high].sum(dim=2).sqrt() for low, high in ((0, 1), (1, 4), (4, 12))]
     odd, even = share[..., 2::2].sum(dim=2), share[..., 1::2].sum(dim=2)
     ratio = 10 * torch.log10((odd + 1e-3) / (even + 1e-3))
     level = 10 * torch.log10(share + 1e-6)
     jagged = (level[..., 1:-1] - (level[..., 2:] + level[..., :-2]) / 2).abs().mean(dim=2)
     harmonics = _pool(torch.stack([*tristimulus, ratio, jagged], dim=2), weight)[0]
     mean, deviation = _pool(torch.log2(fundamental / 55), weight)
-    register = torch.cat([mean, torch.log10(deviation + 0.02)], dim=1)
-    return harmonics, torch.cat(_pool(tonal, views.spectrum_weight), dim=1), register
+    return {
+        "harmonics": harmonics,
+        "periodicity": torch.cat(_pool(tonal, views.spectrum_weight), dim=1),
+        "register": torch.cat([mean, torch.log10(deviation + 0.02)], dim=1),
+    }
 
 
 def _period(spectrum: Tensor) -> tuple[Tensor, Tensor]:
-    """Lag of the strongest period in samples at `_ACF_RATE`, and its strength, each `(batch, frames, 1)`."""
+    """Lag of the strongest period in samples at 22 kHz, and its strength in [0, 1], each `(batch, frames, 1)`."""
     correlation = torch.fft.irfft(spectrum[..., : _ACF_BINS + 1] ** (1 / 3))
     low, high = _LAGS
     curve = correlation[..., low - 1 : high + 1] / correlation[..., :1].clamp_min(1e-9) / _lag_taper(spectrum.device)
     before, middle, after = curve[..., :-2], curve[..., 1:-1], curve[..., 2:]
     is_peak = (middle >= before) & (middle > after)
-    cost = _OCTAVE_COST * torch.log2(torch.arange(low, high, device=curve.device) / low)
+    # Of two equally strong periods, the shorter one: each octave of lag costs 0.03.
+    cost = 0.03 * torch.log2(torch.arange(low, high, device=curve.device) / low)
     best = (middle - cost).masked_fill(~is_peak, -1).argmax(dim=2, keepdim=True)
     left, top, right = (curve.gather(2, best + step) for step in range(3))
     shift = 0.5 * (left - right) / (left - 2 * top + right).clamp_max(-1e-6)  # vertex of the parabola
@@ -270,11 +267,12 @@ def _chroma_matrix() -> Tensor:
     hz = (torch.arange(_BINS, dtype=torch.float64) * _BIN_HZ).clamp_min(1)
     semitone = 12 * torch.log2(hz / 440).unsqueeze(1)
     distance = (semitone - torch.arange(12) + 6) % 12 - 6
-    inside = (hz > _CHROMA_HZ[0]) & (hz < _CHROMA_HZ[1])
+    lowest, highest = 110.0, 4200.0  # below, a semitone is narrower than a bin
+    inside = (hz > lowest) & (hz < highest)
     return torch.exp(-2 * distance.square()) * inside.unsqueeze(1)
 
 
-def _harmony(views: _Views) -> tuple[Tensor, Tensor]:
+def _harmony(views: _Views) -> dict[str, Tensor]:
     """Chroma `(batch, 12)`, the notes in use, and intervals that sound together, independent of the key, `(batch, 7)`.
 
     Chroma is a mean of unit vectors, from the peaks of the spectrum only, minus its own mean. Intervals are magnitudes
@@ -290,17 +288,17 @@ def _harmony(views: _Views) -> tuple[Tensor, Tensor]:
     magnitudes = torch.fft.rfft(mean)[:, 1:].abs() / mean.sum(dim=1, keepdim=True).clamp_min(1e-6)
     constancy = functional.cosine_similarity(frames, mean.unsqueeze(1), dim=2, eps=1e-6).unsqueeze(2)
     intervals = torch.cat([magnitudes, _pool(constancy, views.spectrum_weight)[0]], dim=1)
-    return chroma - chroma.mean(dim=1, keepdim=True), intervals
+    return {"intervals": intervals, "chroma": chroma - chroma.mean(dim=1, keepdim=True)}
 
 
-def _attack_and_decay(views: _Views) -> tuple[Tensor, Tensor]:
+def _attack_and_decay(views: _Views) -> dict[str, Tensor]:
     """Attack `(batch, 2)` and decay `(batch, 6)` of the envelope.
 
     Attack: rise times from 10 % to 90 %, and from 5 % to 50 %, of the peak, in log10 s. Decay: temporal centroid (from
     the onset) and durations above 10 % and 40 % of the peak in log10 s, slope in dB/s of a regression line through the
     level after the peak (weighted by amplitude, compressed by asinh), crest and skew.
     """
-    envelope = _smooth(views.envelope, _ATTACK_S)
+    envelope = _smooth(views.envelope, 0.012)  # a period of a low tone
     index = torch.arange(envelope.shape[1], device=envelope.device)
     rises = []
     for low, high in ((0.1, 0.9), (0.05, 0.5)):
@@ -321,7 +319,7 @@ def _attack_and_decay(views: _Views) -> tuple[Tensor, Tensor]:
     crest = -torch.log10(body.square().sum(dim=1) / total + 1e-3)
     logs = torch.log10(torch.stack([centroid, long, short], dim=1) + 0.005)
     shape = torch.stack([torch.asinh(slope / 20), crest, centroid / (long + 0.01)], dim=1)
-    return attack, torch.cat([logs, shape], dim=1)
+    return {"attack": attack, "decay": torch.cat([logs, shape], dim=1)}
 
 
 def _texture(views: _Views) -> Tensor:
@@ -344,8 +342,8 @@ def _rhythm(views: _Views) -> Tensor:
     rises = (views.log_mel[:, 1:] - views.log_mel[:, :-1]).clamp_min(0)
     onsets = (rises @ _onset_bands(rises.device)).transpose(1, 2)  # (batch, band, frame)
     heard = (views.weight[:, 1:] > 0).float()
-    span = heard.cummax(dim=1).values * heard.flip(1).cummax(dim=1).values.flip(1)  # 1 from first to last sound
-    span = span.unsqueeze(1)  # silence before and after is no part of the rhythm
+    # 1 from first to last sound: silence before and after is no part of the rhythm
+    span = (heard.cummax(dim=1).values * heard.flip(1).cummax(dim=1).values.flip(1)).unsqueeze(1)
     mean = (onsets * span).sum(dim=2, keepdim=True) / span.sum(dim=2, keepdim=True).clamp_min(1)
     onsets = (onsets - mean) * span
     lags = _lag_pool(rises.device)
@@ -366,27 +364,27 @@ def _onset_bands() -> Tensor:
 
 @_constant
 def _lag_pool() -> Tensor:
-    """Triangles on a log axis that pool the lags of an autocorrelation, `(lags, _LAG_STEPS)`."""
-    low, high = _LAGS_S
+    """Triangles on a log axis that pool the lags of an autocorrelation, `(lags, 16)`."""
+    low, high, steps = 0.1, 2.4, 16  # s, s, triangles
     lag = torch.arange(round(1.2 * high * _FRAME_RATE), dtype=torch.float64) / _FRAME_RATE
-    position = torch.log2(lag.clamp_min(1e-3) / low) / math.log2(high / low) * (_LAG_STEPS - 1)
-    triangles = (1 - (position.unsqueeze(1) - torch.arange(_LAG_STEPS)).abs()).clamp_min(0)
+    position = torch.log2(lag.clamp_min(1e-3) / low) / math.log2(high / low) * (steps - 1)
+    triangles = (1 - (position.unsqueeze(1) - torch.arange(steps)).abs()).clamp_min(0)
     return triangles / triangles.sum(dim=0).clamp_min(1e-6)
 
 
-def _repetition(views: _Views) -> tuple[Tensor, Tensor]:
+def _repetition(views: _Views) -> dict[str, Tensor]:
     """Two shares `(batch, 1)` in [0, 1]: how much a clip is a single event, and how much it is a rhythm.
 
     One attack makes the first 1 and the second 0, so rhythm says nothing about one-shots, nor attack time about loops.
     """
-    envelope = _smooth(views.envelope, _EVENT_S)
+    envelope = _smooth(views.envelope, 0.05)  # the ear fuses what is closer into one event
     first = envelope[:, :1]  # a clip may start in the middle of a sound
     rises = (envelope[:, 1:] - envelope[:, :-1]).clamp_min(0).sum(dim=1, keepdim=True)
     single = 1 / (rises + first).clamp_min(1)  # one attack rises by the peak, two attacks by twice as much
     time = torch.arange(envelope.shape[1], device=envelope.device) / _FINE_RATE
     last = ((envelope > _AUDIBLE) * time).amax(dim=1)
     span = (last - _first(envelope, _AUDIBLE) / _FINE_RATE).clamp_min(0)
-    return single, (1 - single) * (span / 2).clamp(0, 1).unsqueeze(1)
+    return {"single": single, "repeated": (1 - single) * (span / 2).clamp(0, 1).unsqueeze(1)}
 
 
 def _smooth(envelope: Tensor, seconds: float) -> Tensor:
@@ -395,8 +393,7 @@ def _smooth(envelope: Tensor, seconds: float) -> Tensor:
     smooth = envelope.unsqueeze(1)
     for _ in range(2):
         smooth = functional.avg_pool1d(smooth, size, stride=1, padding=size // 2)
-    smooth = smooth.squeeze(1)
-    return smooth / smooth.amax(dim=1, keepdim=True).clamp_min(1e-9)
+    return _to_peak(smooth.squeeze(1))
 
 
 def _first(envelope: Tensor, level: float) -> Tensor:
@@ -404,30 +401,11 @@ def _first(envelope: Tensor, level: float) -> Tensor:
     return (envelope >= level).to(torch.uint8).argmax(dim=1)
 
 
-def _views_of(waveforms: Tensor) -> _Views:
-    """Analyse mono waveforms `(batch, time)` at 44.1 kHz."""
-    centred = waveforms - waveforms.mean(dim=1, keepdim=True)
-    scaled = centred / centred.abs().amax(dim=1, keepdim=True).clamp_min(_QUIETEST)
-    scaled = functional.pad(scaled, (0, max(0, _MIN_SAMPLES - scaled.shape[1])))
-    filters = _mel_filters(scaled.device)
-    mel = torch.cat([power[..., : len(filters)] @ filters for power in _power(scaled, _MEL_SIZE, _MEL_HOP)], dim=1)
-    loudest = mel.amax(dim=(1, 2), keepdim=True).clamp_min(_FAINTEST)
-    fine = _power(scaled, _SPECTRUM_SIZE, _SPECTRUM_HOP)
-    spectrum = torch.cat([power[..., :_BINS] for power in fine], dim=1)
-    return _Views(
-        envelope=_fine_envelope(scaled),
-        mel=mel,
-        log_mel=10 * torch.log10(mel / loudest + 10 ** (-_RANGE_DB / 10)),
-        weight=_frame_weight(mel.sum(dim=2)),
-        spectrum=spectrum,
-        spectrum_weight=_frame_weight(spectrum.sum(dim=2)),
-    )
-
-
 @_constant
 def _mel_filters() -> Tensor:
     """Triangles of equal area on the mel scale, `(bins, _MEL_BANDS)` (Davis and Mermelstein, 1980)."""
-    low, high = (2595 * math.log10(1 + hz / 700) for hz in _MEL_RANGE)
+    lowest, highest = 30.0, 16000.0
+    low, high = (2595 * math.log10(1 + edge / 700) for edge in (lowest, highest))
     mels = torch.linspace(low, high, _MEL_BANDS + 2, dtype=torch.float64)
     edges = 700 * (10 ** (mels / 2595) - 1)
     hz = torch.arange(_MEL_SIZE // 2 + 1, dtype=torch.float64).unsqueeze(1) * (_SAMPLE_RATE / _MEL_SIZE)
@@ -436,8 +414,7 @@ def _mel_filters() -> Tensor:
     # The lowest triangles are narrower than a bin: an empty one gets its nearest bin.
     nearest = functional.one_hot((hz - centre).abs().argmin(dim=0), hz.shape[0]).T
     triangles = torch.where(triangles.sum(dim=0) > 0, triangles, nearest.to(triangles))
-    used = int((hz < _MEL_RANGE[1]).sum())
-    return (triangles / triangles.sum(dim=0))[:used]
+    return (triangles / triangles.sum(dim=0))[: int((hz < highest).sum())]
 
 
 def _power(waveforms: Tensor, size: int, hop: int) -> Iterator[Tensor]:
@@ -451,16 +428,3 @@ def _power(waveforms: Tensor, size: int, hop: int) -> Iterator[Tensor]:
     for start in range(0, frames.shape[1], chunk):
         spectrum = torch.fft.rfft(frames[:, start : start + chunk] * window)
         yield spectrum.real.square() + spectrum.imag.square()
-
-
-def _fine_envelope(waveforms: Tensor) -> Tensor:
-    """Return the RMS amplitude `(batch, fine time)` of short overlapping windows, peak 1."""
-    padded = functional.pad(waveforms.square(), (_FINE_SIZE, _FINE_SIZE)).unsqueeze(1)
-    envelope = functional.avg_pool1d(padded, _FINE_SIZE, _FINE_HOP).squeeze(1).sqrt()
-    return envelope / envelope.amax(dim=1, keepdim=True).clamp_min(1e-9)
-
-
-def _frame_weight(energy: Tensor) -> Tensor:
-    """Return the relative amplitude of frames `(batch, time)` minus the level below which they do not count."""
-    amplitude = energy.sqrt()
-    return (amplitude / amplitude.amax(dim=1, keepdim=True).clamp_min(1e-9) - _ACTIVE).clamp_min(0)

@@ -13,13 +13,10 @@ __all__ = ["Bands"]
 
 _N_FFT: Final = 2048
 _HOP: Final = 1024
-_HARMONIC_FRAMES: Final = 17  # 0.4 s at 44.1 kHz: longer than a drum hit
-_PERCUSSIVE_BINS: Final = 31  # 0.67 kHz: wider than a partial
-_CROSSOVER_ORDER: Final = 4
 
 
 class Bands(Separator):
-    """Splits a mix into bass (low and sustained), drums (percussive) and residuals (everything else), without weights.
+    """Split of a mix into bass (low, sustained), drums (percussive) and residuals (everything else), without weights.
 
     Harmonic/percussive separation by median filtering (FitzGerald, DAFx 2010) with soft masks, followed by a crossover
     that takes the bass out of the harmonic part. The three stems add up to the mix. **It is the offline default, and
@@ -49,10 +46,10 @@ class Bands(Separator):
         # Zeros on both sides: a clip shorter than one frame is separated like any other.
         padded = pad(mix, (_N_FFT, _N_FFT))
         spectrum = torch.stft(padded, _N_FFT, _HOP, window=window, return_complex=True)  # (row, bin, frame)
-        harmonic = self._harmonic_mask(spectrum.abs())
-        # The Butterworth-shaped share (bin, 1) of the bass in the harmonic part.
+        harmonic = _harmonic_mask(spectrum.abs())
+        # The share (bin, 1) of the bass in the harmonic part, shaped like a Butterworth filter of order 4.
         ratio = torch.fft.rfftfreq(_N_FFT, 1.0 / self.sample_rate, device=mix.device) / self.crossover
-        low = torch.reciprocal(1.0 + ratio.pow(2 * _CROSSOVER_ORDER)).unsqueeze(1)
+        low = torch.reciprocal(1.0 + ratio.pow(8)).unsqueeze(1)
         masks = torch.stack([harmonic * low, 1.0 - harmonic])  # (2, row, bin, frame)
         masked = (masks * spectrum).flatten(0, 1)  # (2 * row, bin, frame)
         parts = torch.istft(masked, _N_FFT, _HOP, window=window, length=padded.shape[-1])
@@ -60,13 +57,13 @@ class Bands(Separator):
         stems = torch.stack([bass, drums, mix - bass - drums, mix], dim=1)  # (row, stem, time)
         return stems.reshape(batch, channels, len(self.stems), time).transpose(1, 2)
 
-    @staticmethod
-    def _harmonic_mask(magnitude: Tensor) -> Tensor:
-        """Return the share `(row, bin, frame)` in [0, 1] that is smoother in time than in frequency."""
-        harmonic = _running_median(magnitude, _HARMONIC_FRAMES)
-        percussive = _running_median(magnitude.transpose(1, 2), _PERCUSSIVE_BINS).transpose(1, 2)
-        power = harmonic.square() + percussive.square()
-        return torch.where(power > 0.0, harmonic.square() / power.clamp(min=1e-30), 0.5)
+
+def _harmonic_mask(magnitude: Tensor) -> Tensor:
+    """Return the share `(row, bin, frame)` in [0, 1] that is smoother in time than in frequency."""
+    harmonic = _running_median(magnitude, 17)  # 0.4 s at 44.1 kHz: longer than a drum hit
+    percussive = _running_median(magnitude.transpose(1, 2), 31).transpose(1, 2)  # 0.67 kHz: wider than a partial
+    power = harmonic.square() + percussive.square()
+    return torch.where(power > 0.0, harmonic.square() / power.clamp(min=1e-30), 0.5)
 
 
 def _running_median(values: Tensor, width: int) -> Tensor:

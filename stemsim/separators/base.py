@@ -8,11 +8,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from stemsim.audio import Segment, downmix, is_finite, read_audio, resample, to_channels
+from stemsim.audio import Segment, downmix, fit_length, is_finite, read_audio, resample, to_channels
 from stemsim.errors import EmbeddingError
 from stemsim.stems import StemLayout
 
-__all__ = ["MixOnly", "Separator", "StemSource", "fit_length"]
+__all__ = ["MixOnly", "Separator", "StemSource"]
 
 
 class StemSource(ABC):
@@ -77,7 +77,7 @@ class Separator(StemSource):
 
     def _prepared(self, waveform: Tensor, rate: int, own: int, duration: float) -> Tensor:
         """Convert a waveform `(..., channel, time)` to the channels, the rate and the exact length of the input."""
-        mixed = to_channels(waveform, 1 if self.channels is None else self.channels)  # stems become mono in the end
+        mixed = to_channels(waveform, self.channels or 1)  # one if any will do: stems become mono in the end
         return fit_length(resample(mixed, rate, own), round(duration * own))
 
     def _to_mono(self, stems: Tensor, rate: int, sample_rate: int, segments: Sequence[Segment]) -> Tensor:
@@ -86,10 +86,9 @@ class Separator(StemSource):
         seen = (*stems.shape[:2], stems.shape[-1]) if stems.ndim == 4 else None  # noqa: PLR2004 - see `stems`
         if seen != expected or not is_finite(stems):
             msg = (
-                f"Expected finite stems (segment, stem, channel, time) from the separator {self.identity!r}, of "
-                f"{expected[0]} segments, {expected[1]} stems and {expected[2]} samples; got shape "
-                f"{tuple(stems.shape)}, or NaN or infinite samples. The first segment was {segments[0]}. Check the "
-                "separator's weights and precision."
+                f"Expected finite stems (segment={expected[0]}, stem={expected[1]}, channel, time={expected[2]}) from "
+                f"the separator {self.identity!r}; got shape {tuple(stems.shape)}, or NaN or infinite samples. The "
+                f"first segment was {segments[0]}. Check the separator's weights and precision."
             )
             raise EmbeddingError(msg)
         mono = resample(downmix(stems), rate, sample_rate)
@@ -107,13 +106,3 @@ class MixOnly(Separator):
     def __call__(self, waveforms: Tensor) -> Tensor:
         """Return `(batch, 1, channel, time)`."""
         return waveforms.unsqueeze(1)
-
-
-def fit_length(waveform: Tensor, time: int) -> Tensor:
-    """Cut a waveform `(..., old_time)`, or pad it with zeros, to an exact number of samples.
-
-    Two roundings of one duration at two rates may differ by a sample, and some encoders (CLAP) give very different
-    vectors for 240 001 samples and for 240 000.
-    """
-    missing = time - waveform.shape[-1]
-    return torch.nn.functional.pad(waveform, (0, missing)) if missing else waveform

@@ -6,20 +6,20 @@ import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, cast
 
 import torch
 import yaml
 from torch import Tensor
 from torch.nn.functional import pad
 
-from stemsim.audio import Segment, read_audio, resample, to_channels
+from stemsim.audio import Segment, fit_length, read_audio, resample, to_channels
 from stemsim.audio.files import file_version
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
 from stemsim.pretrained import locate
 from stemsim.pretrained.loading import load_strictly, read_checkpoint, state_hash
 from stemsim.pretrained.precision import Precision, autocast, check_precision, precision_suffix
-from stemsim.separators.base import Separator, fit_length
+from stemsim.separators.base import Separator
 from stemsim.stems import STEMS
 
 __all__ = ["Demucs"]
@@ -30,9 +30,7 @@ Context = Literal["none", "neighbours", "file"]
 Span = tuple[int, int]  # offset and length in samples
 
 _OVERLAP: Final = 0.25  # of a chunk with the next, as upstream
-_EPSILON: Final = 1e-8  # added to the standard deviation, as upstream
 _CHUNKS_KEPT: Final = 8  # of the current file: 16 MB each with six sources
-_KLASS: Final = "demucs.htdemucs.HTDemucs"
 _SUFFIXES: Final = (".safetensors", ".th")
 _ALIASES: Final = {"other": "residuals"}
 
@@ -74,10 +72,8 @@ class Demucs(Separator):
         batch_size: int | None = None,
     ) -> None:
         if context not in {"none", "neighbours", "file"} or (batch_size is not None and batch_size < 1):
-            msg = (
-                "`context` must be none, neighbours or file, and `batch_size` at least 1 or null; got "
-                f"{context!r} and {batch_size}."
-            )
+            expected = "`context` must be none, neighbours or file, and `batch_size` at least 1 or null"
+            msg = f"{expected}; got {context!r} and {batch_size}."
             raise ConfigError(msg)
         self.model = model
         self.context: Context = context
@@ -100,10 +96,8 @@ class Demucs(Separator):
     @torch.inference_mode()
     def __call__(self, waveforms: Tensor) -> Tensor:
         """Separate `(batch, 2, time)` into `(batch, stem, 2, time)` on the CPU, each clip on its own."""
-        mean, deviation = _scale(waveforms)
         time = waveforms.shape[-1]
-        sources = self._separate((waveforms - mean) / deviation, _spans(0, time, self._chunk), 0, time, {})
-        return self._with_mix(sources * deviation.unsqueeze(1) + mean.unsqueeze(1), waveforms)
+        return self._separate(_Track(waveforms), _spans(0, time, self._chunk), 0, time)
 
     @torch.inference_mode()
     def read(self, segments: Sequence[Segment], sample_rate: int) -> Tensor:
@@ -120,30 +114,27 @@ class Demucs(Separator):
         """
         track = self._track(segment.path)
         start, time = round(segment.start * self.sample_rate), round(segment.duration * self.sample_rate)
-        kept: dict[Span, Tensor] = {}
-        spans = _spans(start, time, self._chunk)
         if self.context == "file":
-            kept = track.chunks
             whole = _spans(0, track.waveform.shape[-1], self._chunk)
             spans = [(at, length) for at, length in whole if at < start + time and start < at + length]
-        sources = self._separate(track.normalised, spans, start, time, kept)
-        while len(kept) > max(_CHUNKS_KEPT, len(spans)):
-            del kept[next(iter(kept))]  # the oldest
-        mix = fit_length(track.waveform[..., start : start + time], time)
-        return self._with_mix(sources * track.deviation.unsqueeze(1) + track.mean.unsqueeze(1), mix)[0]
+        else:
+            spans = _spans(start, time, self._chunk)
+        return self._separate(track, spans, start, time)[0]
 
-    def _separate(self, tracks: Tensor, spans: list[Span], start: int, time: int, kept: dict[Span, Tensor]) -> Tensor:
-        """Separate a stretch of normalised tracks `(batch, 2, length)` into `(batch, source, 2, time)`.
-
-        `kept` holds the outputs of earlier spans, and those of the missing ones are added to it.
-        """
-        missing = [span for span in spans if span not in kept]
-        if missing:
-            inputs = torch.stack([_input(tracks, *span, self._chunk) for span in missing], dim=1)
+    def _separate(self, track: "_Track", spans: list[Span], start: int, time: int) -> Tensor:
+        """Separate a stretch of a track into `(batch, stem, 2, time)`, from the outputs of the given spans."""
+        kept = track.chunks
+        if missing := [span for span in spans if span not in kept]:
+            inputs = torch.stack([_input(track.normalised, *span, self._chunk) for span in missing], dim=1)
             outputs = self._run(inputs.flatten(0, 1))
             outputs = outputs.reshape(*inputs.shape[:2], *outputs.shape[1:])  # (batch, span, source, 2, chunk)
             kept.update(zip(missing, outputs.unbind(1), strict=True))
-        return _overlap_add({span: kept[span] for span in spans}, start, time, self._chunk)
+        sources = _overlap_add({span: kept[span] for span in spans}, start, time, self._chunk)
+        while len(kept) > max(_CHUNKS_KEPT, len(spans)):
+            del kept[next(iter(kept))]  # the oldest
+        sources = sources * track.deviation.unsqueeze(1) + track.mean.unsqueeze(1)
+        mix = fit_length(track.waveform[..., start : start + time], time)
+        return torch.cat([sources[:, self._order], mix.unsqueeze(1)], dim=1)
 
     def _run(self, chunks: Tensor) -> Tensor:
         """Apply the model to chunks `(n, 2, chunk)`: `(n, source, 2, chunk)`."""
@@ -154,10 +145,6 @@ class Demucs(Separator):
                 outputs.append(self._model(part.to(device)).float().cpu())
         return torch.cat(outputs)
 
-    def _with_mix(self, sources: Tensor, mix: Tensor) -> Tensor:
-        """Put sources `(batch, source, 2, time)` into the order of the stem layout, with the mix last."""
-        return torch.cat([sources[:, self._order], mix.unsqueeze(1)], dim=1)
-
     def _track(self, path: Path) -> "_Track":
         """Return a whole file at the model's rate; each thread keeps the last one."""
         version = file_version(path)
@@ -165,24 +152,19 @@ class Demucs(Separator):
             waveform, rate = read_audio(path)
             self._current.track = _Track(resample(to_channels(waveform, 2), rate, self.sample_rate).unsqueeze(0))
             self._current.version = version
-        track: _Track = self._current.track
-        return track
+        return cast("_Track", self._current.track)
 
 
 class _Track:
-    """A whole file `(1, 2, length)` at the model's rate while its segments are separated."""
+    """Clips, or one whole file, `(batch, 2, length)` at the model's rate while stretches of them are separated."""
 
     def __init__(self, waveform: Tensor) -> None:
         self.waveform = waveform
-        self.mean, self.deviation = _scale(waveform)
+        reference = waveform.mean(dim=1, keepdim=True)
+        self.mean = reference.mean(dim=2, keepdim=True)  # (batch, 1, 1), as the deviation
+        self.deviation = reference.std(dim=2, keepdim=True) + 1e-8  # as upstream
         self.normalised = (waveform - self.mean) / self.deviation
-        self.chunks: dict[Span, Tensor] = {}  # of the last spans, (1, source, 2, chunk) each
-
-
-def _scale(waveforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation `(batch, 1, 1)` of the downmix."""
-    reference = waveforms.mean(dim=1, keepdim=True)
-    return reference.mean(dim=2, keepdim=True), reference.std(dim=2, keepdim=True) + _EPSILON
+        self.chunks: dict[Span, Tensor] = {}  # outputs of the last spans, (batch, source, 2, chunk) each
 
 
 def _spans(start: int, time: int, chunk: int) -> list[Span]:
@@ -229,18 +211,18 @@ def _load(path: Path) -> tuple[Any, str]:
         raise ConfigError(msg) from error
     file, segment = _weights_file(path)
     checkpoint = read_checkpoint(file)
-    if checkpoint.metadata.get("klass") != _KLASS:
-        msg = (
-            f"{file} holds a {checkpoint.metadata.get('klass', 'model of no stated class')}, expected {_KLASS}: "
-            "htdemucs or htdemucs_6s, or a model of your own of that class."
-        )
+    metadata = checkpoint.metadata
+    seen, expected = metadata.get("klass", "model of no stated class"), "demucs.htdemucs.HTDemucs"
+    if seen != expected:
+        models = "htdemucs or htdemucs_6s, or a model of your own of that class"
+        msg = f"{file} holds a {seen}, expected {expected}: {models}."
         raise CheckpointError(msg)
     known = inspect.signature(HTDemucs).parameters
-    settings = {name: value for name, value in checkpoint.metadata["kwargs"].items() if name in known}
-    if dropped := sorted(set(checkpoint.metadata["kwargs"]) - set(settings)):
+    settings = {name: value for name, value in metadata["kwargs"].items() if name in known}
+    if dropped := sorted(set(metadata["kwargs"]) - set(settings)):
         _log.warning("%s: ignored settings that this version of demucs does not know: %s.", file, dropped)
     try:
-        model = HTDemucs(*checkpoint.metadata["args"], **settings)
+        model = HTDemucs(*metadata["args"], **settings)
     except (TypeError, ValueError, AssertionError) as error:
         msg = f"{file} describes a model that cannot be built ({error}). Download it again."
         raise CheckpointError(msg) from error
@@ -267,15 +249,15 @@ def _weights_file(path: Path) -> tuple[Path, float | None]:
             ".safetensors or .th file that it names. Name one of the files instead of the folder."
         )
         raise (ConfigError if bags else DataNotFoundError)(msg)
-    path = bags[0]
-    signature, segment = _read_bag(path)
-    for suffix in _SUFFIXES:
-        for file in (path.parent / f"{signature}{suffix}", *sorted(path.parent.glob(f"{signature}-*{suffix}"))):
-            if file.is_file():
-                _check_name(file)
-                return file, segment
-    msg = f"{path} names the model {signature}, but {path.parent} has no {signature}.safetensors or {signature}.th."
-    raise DataNotFoundError(msg)
+    signature, segment = _read_bag(bags[0])
+    folder = bags[0].parent
+    named = [[folder / f"{signature}{end}", *sorted(folder.glob(f"{signature}-*{end}"))] for end in _SUFFIXES]
+    file = next((file for files in named for file in files if file.is_file()), None)
+    if file is None:
+        msg = f"{bags[0]} names the model {signature}, but {folder} has no {signature}.safetensors or {signature}.th."
+        raise DataNotFoundError(msg)
+    _check_name(file)
+    return file, segment
 
 
 def _read_bag(path: Path) -> tuple[str, float | None]:
@@ -287,10 +269,8 @@ def _read_bag(path: Path) -> tuple[str, float | None]:
         msg = f"{path} does not describe a Demucs model ({error!r}): expected `models: [SIGNATURE]`."
         raise CheckpointError(msg) from error
     if len(models) != 1:
-        msg = (
-            f"{path} is a bag of {len(models)} models, which would be that many times as slow; expected one, as in "
-            "htdemucs and htdemucs_6s."
-        )
+        expected = "which would be that many times as slow; expected one, as in htdemucs and htdemucs_6s"
+        msg = f"{path} is a bag of {len(models)} models, {expected}."
         raise ConfigError(msg)
     return models[0], None if segment is None else float(segment)
 

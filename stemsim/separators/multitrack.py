@@ -10,9 +10,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from stemsim.audio import Segment, downmix, file_hash, is_audio_path, read_audio, resample
+from stemsim.audio import Segment, downmix, file_hash, fit_length, is_audio_path, read_audio, resample
 from stemsim.errors import AudioError, ConfigError, DataNotFoundError
-from stemsim.separators.base import StemSource, fit_length
+from stemsim.separators.base import StemSource
 from stemsim.stems import STEMS, stem_layout
 
 __all__ = ["Multitrack"]
@@ -23,12 +23,11 @@ StemFiles = Mapping[str, tuple[Path, ...]]
 
 
 class Multitrack(StemSource):
-    """True stems that lie beside a song's mix, in one of two layouts.
+    """True stems, stored beside a song's mix in one of two layouts.
 
-    *Ours*: a folder with `mix.*` and one file for each stem (`bass.*`, `drums.*`, `guitar.*`, `piano.*`, `vocals.*`,
-    `residuals.*` or `other.*`); the files of stems that a song does not use are missing. *Slakh2100*: a track folder
-    with `mix.flac`, `metadata.yaml` and `stems/S00.flac ...`, grouped by instrument class; a stem that was never
-    rendered (`audio_rendered: false`) has no file.
+    *Ours*: a folder with `mix.*` and one file for each stem that the song uses (`bass.*`, `drums.*`, `guitar.*`,
+    `piano.*`, `vocals.*`, `residuals.*` or `other.*`). *Slakh2100*: a track folder with `mix.flac`, `metadata.yaml` and
+    `stems/S00.flac ...`, grouped by instrument class; a stem with `audio_rendered: false` has no file.
 
     A stem that is not part of the stem layout is added to `residuals`, so that the 4-stem residuals include guitar
     and piano, like Demucs' `other`; if the layout has no `residuals`, it is left out.
@@ -77,7 +76,7 @@ class Multitrack(StemSource):
 
 @lru_cache(maxsize=8192)
 def _plain_files(mix: Path, _version: int) -> StemFiles:
-    """Find the stems in our own layout; a version, here and below, makes the cache look again after a change."""
+    """Find the stems in our own layout; a new version of the folder makes the cache look again."""
     if not mix.parent.is_dir():
         msg = f"No song folder at {mix.parent}. Check the folder of songs that the configuration names."
         raise DataNotFoundError(msg)
@@ -107,9 +106,7 @@ def _slakh_files(mix: Path, _version: int) -> StemFiles:
     metadata = mix.with_name("metadata.yaml")
     try:
         stems = yaml.safe_load(metadata.read_text(encoding="utf-8"))["stems"]
-        classes = {
-            name: (str(stem["inst_class"]), bool(stem.get("audio_rendered", True))) for name, stem in stems.items()
-        }
+        classes = {name: (stem["inst_class"], stem.get("audio_rendered", True)) for name, stem in sorted(stems.items())}
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         msg = (
             f"{metadata} is not valid Slakh2100 metadata ({error!r}): expected `stems: {{S00: {{inst_class: Bass, "
@@ -118,18 +115,16 @@ def _slakh_files(mix: Path, _version: int) -> StemFiles:
         raise ConfigError(msg) from error
     files: dict[str, tuple[Path, ...]] = {}
     missing: list[str] = []
-    for name, (inst_class, rendered) in sorted(classes.items()):
+    for name, (inst_class, rendered) in classes.items():
         path = next((p for p in sorted((metadata.parent / "stems").glob(f"{name}.*")) if is_audio_path(p)), None)
         if path is not None:
-            stem = _SLAKH_CLASSES.get(inst_class, "residuals")
+            stem = _SLAKH_CLASSES.get(str(inst_class), "residuals")
             files[stem] = (*files.get(stem, ()), path)
         elif rendered:
             missing.append(name)
     if missing:
-        msg = (
-            f"{metadata.parent / 'stems'} lacks {', '.join(missing)}, which metadata.yaml says were rendered. "
-            "Unpack the track again."
-        )
+        seen = f"{metadata.parent / 'stems'} lacks {', '.join(missing)}"
+        msg = f"{seen}, which metadata.yaml says were rendered. Unpack the track again."
         raise DataNotFoundError(msg)
     if not files:
         msg = f"{metadata.parent} has no rendered stem. Unpack the track again, or leave it out."
