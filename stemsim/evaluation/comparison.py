@@ -81,7 +81,7 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether the difference is significant by the corrected t-test."""
+        """Significance of the difference by the corrected t-test."""
         return self.difference.p_value < 1.0 - self.difference.level
 
     @property

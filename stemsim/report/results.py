@@ -247,7 +247,7 @@ class CrossvalResults(Results):
 
     @property
     def has_intervals(self) -> bool:
-        """Whether the interval of a weight is known."""
+        """True if the interval of any weight is known."""
         return any(math.isfinite(row.lower) for row in self.by_stem.values())
 
     @classmethod

@@ -85,7 +85,7 @@ class StemSimilarityModule(lightning.LightningModule):
 
     @property
     def trained(self) -> bool:
-        """Whether the weights have been learned, here or in the checkpoint that was loaded."""
+        """True if the weights have been learned, here or in the checkpoint that was loaded."""
         return bool(self.batches_trained)
 
     def forward(self, x: StemEmbeddings, a: StemEmbeddings, b: StemEmbeddings) -> Tensor:

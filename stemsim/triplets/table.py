@@ -202,7 +202,7 @@ class Triplets:
 
     @property
     def simulated(self) -> bool:
-        """Whether the votes were simulated from known weights."""
+        """True if the votes were simulated from known weights."""
         return self.true_weights is not None
 
     def select(self, rows: IntArray | BoolArray | Sequence[int]) -> Self:
