@@ -110,19 +110,17 @@ def _embed(arguments: list[str], shard: _Shard | None) -> None:
 def _show(data: "TripletDataModule") -> None:
     """Print in how many segments each stem sounds, and how loudly."""
     from rich.console import Console
-    from rich.table import Table
 
-    store = data.embedder.store
-    table = Table("stem")
-    for column in ("segments where it sounds", "median level there, dBFS"):
-        table.add_column(column, justify="right")
+    from stemsim.report.text import TextTable, fixed
+
+    store, rows = data.embedder.store, []
     triplets, (_, levels, present) = data.embedded.triplets, data.embedded.embeddings
     for index, stem in enumerate(data.stems):
         heard = levels[present[:, index], index]
-        level = f"{heard.median():.1f}" if len(heard) else "-"
-        table.add_row(stem, f"{len(heard)} of {len(present)}", level)
+        level = fixed(float(heard.median())) if len(heard) else "-"
+        rows.append((stem, f"{len(heard)} of {len(present)}", level))
     console = Console(soft_wrap=True)
     console.print(f"{triplets.source}: {len(triplets)} triplets over {len(triplets.segments)} segments")
-    console.print(table)
+    TextTable("", ("stem", "segments where it sounds", "median level there, dBFS"), tuple(rows)).print(console)
     if store is not None:
         console.print(f"Store {store.root}: {len(store)} segments of {store.spec.separator} x {store.spec.encoder}")
