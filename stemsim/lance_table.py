@@ -108,8 +108,7 @@ class LanceTable:
     def raw(self) -> Any:
         """The table of LanceDB itself."""
         if not self.exists():
-            msg = f"{self._what} does not exist. {self._remedy}"
-            raise StoreError(msg)
+            raise StoreError(f"{self._what} does not exist. {self._remedy}")
         return self._opened
 
     @property
@@ -209,8 +208,7 @@ class LanceTable:
                 attempts -= 1
                 if not _is_conflict(error) or not attempts:
                     reason = f"LanceDB panicked ({first_line(error)})." if panicked else first_line(error)
-                    msg = f"{self._what} cannot be {verb}: {reason} {self._remedy}"
-                    raise StoreError(msg) from error
+                    raise StoreError(f"{self._what} cannot be {verb}: {reason} {self._remedy}") from error
             time.sleep(pause)
             pause *= 2.0
 

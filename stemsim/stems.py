@@ -35,14 +35,14 @@ def stem_layout(layout: str | Sequence[str]) -> StemLayout:
     """
     if isinstance(layout, str):
         if layout not in LAYOUTS:
-            msg = f"Unknown stem layout {layout!r}; expected one of {', '.join(LAYOUTS)}, or a list of stems."
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"Unknown stem layout {layout!r}; expected one of {', '.join(LAYOUTS)}, or a list of stems."
+            )
         return LAYOUTS[layout]
     stems = tuple(layout)
     unknown = [stem for stem in stems if stem not in STEMS]
     if unknown or not stems or len(set(stems)) != len(stems):
-        msg = f"A stem layout is a list of distinct stems out of {', '.join(STEMS)}; got {list(stems)!r}."
-        raise ConfigError(msg)
+        raise ConfigError(f"A stem layout is a list of distinct stems out of {', '.join(STEMS)}; got {list(stems)!r}.")
     return stems
 
 

@@ -69,15 +69,15 @@ def import_fusion(path: str) -> "type[Fusion]":
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        msg = f"--fusion {path!r} cannot be imported ({error}). Expected the path of a class: my_module.MyFusion."
-        raise ConfigError(msg) from error
+        raise ConfigError(
+            f"--fusion {path!r} cannot be imported ({error}). Expected the path of a class: my_module.MyFusion."
+        ) from error
     finally:
         sys.path.pop(0)
     if not (isinstance(found, type) and issubclass(found, Fusion)):
-        msg = (
+        raise ConfigError(
             f"--fusion {path!r} is not a subclass of stemsim.fusion.Fusion, but {found!r}. Name the class of a fusion."
         )
-        raise ConfigError(msg)
     return found
 
 
@@ -87,6 +87,7 @@ def _parsed(text: str, flag: str) -> tuple[str, dict[str, str]]:
     if not colon:
         return name, {}
     if name not in _OPTION or not option:
-        msg = f"{flag} {text!r}: only {', '.join(_OPTION)} take something after a colon. Write {name!r} alone."
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"{flag} {text!r}: only {', '.join(_OPTION)} take something after a colon. Write {name!r} alone."
+        )
     return name, {_OPTION[name]: option}

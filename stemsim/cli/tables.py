@@ -81,8 +81,7 @@ def _chosen(option: str, names: str, known: Collection[str]) -> tuple[str, ...]:
 
     wanted = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     if not wanted or not set(wanted) <= set(known):
-        msg = f"{option} names some of {', '.join(known)}, comma-separated; got {names!r}."
-        raise ConfigError(msg)
+        raise ConfigError(f"{option} names some of {', '.join(known)}, comma-separated; got {names!r}.")
     return wanted
 
 

@@ -45,8 +45,7 @@ class Encoder(nn.Module, ABC):
             ConfigError: If this encoder does not embed text.
         """
         text = f"the text {list(texts)!r}. Use LaionClap or MuQMuLan."
-        msg = f"The encoder {self.identity!r} embeds audio only, so it cannot embed {text}"
-        raise ConfigError(msg)
+        raise ConfigError(f"The encoder {self.identity!r} embeds audio only, so it cannot embed {text}")
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: an encoder is frozen."""

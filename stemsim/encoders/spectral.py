@@ -128,17 +128,15 @@ class Spectral(Encoder):
         """
         shortest = math.ceil(self.min_duration * self.sample_rate)
         if waveforms.ndim != 2 or waveforms.shape[1] < shortest:  # noqa: PLR2004
-            msg = (
+            raise EmbeddingError(
                 f"Expected mono waveforms (batch, time) of at least {shortest} samples ({self.min_duration} s at "
                 f"{self.sample_rate} Hz), got a tensor of shape {tuple(waveforms.shape)}. "
                 "Average the channels, add the batch dimension, or pad with zeros."
             )
-            raise EmbeddingError(msg)
         if not torch.isfinite(waveforms).all():
             bad = int((~torch.isfinite(waveforms)).any(dim=1).sum())
-            msg = (
+            raise EmbeddingError(
                 f"Expected finite samples, got NaN or infinity in {bad} of {waveforms.shape[0]} waveforms. "
                 "Check the files, or the separator, and replace those samples."
             )
-            raise EmbeddingError(msg)
         return describe(waveforms.float())

@@ -111,11 +111,10 @@ class Fusion(nn.Module, ABC):
         Raises:
             ConfigError: If there is not one finite weight for each stem, or the fusion does not contain the linear one.
         """
-        msg = (
+        raise ConfigError(
             f"{type(self).__name__} cannot start from stem weights {weights.tolist()}. Make it a subclass of "
             "WeightedFusion, or give it a `start_from` after which it is the linear fusion."
         )
-        raise ConfigError(msg)
 
     def penalty(self) -> Tensor:
         """Return the sum of squares that the L2 term of the loss is multiplied with."""
@@ -142,8 +141,7 @@ class WeightedFusion(Fusion):
     def __init__(self, stems: Sequence[str], smoothing: float = 0.0) -> None:
         super().__init__(stems)
         if not smoothing >= 0.0:
-            msg = f"`smoothing` must not be negative; got {smoothing}."
-            raise ConfigError(msg)
+            raise ConfigError(f"`smoothing` must not be negative; got {smoothing}.")
         self.smoothing = smoothing
         self.weight = nn.Parameter(torch.ones(len(self.stems), dtype=torch.float64))
 
@@ -154,8 +152,9 @@ class WeightedFusion(Fusion):
             ConfigError: If there is not one finite weight for each stem.
         """
         if weights.shape != (len(self.stems),) or not bool(torch.isfinite(weights).all()):
-            msg = f"Expected one finite weight for each of {', '.join(self.stems)}; got {weights.tolist()}."
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"Expected one finite weight for each of {', '.join(self.stems)}; got {weights.tolist()}."
+            )
         with torch.no_grad():
             if parametrize.is_parametrized(self, "weight"):
                 self.weight = weights.double()  # the parametrization inverts them
@@ -170,6 +169,7 @@ class WeightedFusion(Fusion):
 def prepared(pairs: StemPairs) -> Tensor:
     """Return the features of pairs, or raise `ConfigError` if nothing has prepared them."""
     if pairs.features is None:
-        msg = "These pairs have no features. Make them with the fusion's `compare`, not with `StemPairs.of`."
-        raise ConfigError(msg)
+        raise ConfigError(
+            "These pairs have no features. Make them with the fusion's `compare`, not with `StemPairs.of`."
+        )
     return pairs.features

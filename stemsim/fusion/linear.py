@@ -39,8 +39,7 @@ class LinearFusion(WeightedFusion):
             ConfigError: If there is not one finite weight for each stem, or one is negative where none may be.
         """
         if self.nonnegative and bool((weights < 0.0).any()):
-            msg = f"Expected nonnegative weights for {', '.join(self.stems)}; got {weights.tolist()}."
-            raise ConfigError(msg)
+            raise ConfigError(f"Expected nonnegative weights for {', '.join(self.stems)}; got {weights.tolist()}.")
         super().start_from(weights)
 
 

@@ -48,8 +48,7 @@ class MonotoneFusion(WeightedFusion):
     def __init__(self, stems: Sequence[str], units_per_stem: int = 2, smoothing: float = 0.003) -> None:
         super().__init__(stems, smoothing)
         if units_per_stem < 1:
-            msg = f"Expected at least 1 hidden unit per stem; got {units_per_stem}."
-            raise ConfigError(msg)
+            raise ConfigError(f"Expected at least 1 hidden unit per stem; got {units_per_stem}.")
         self.units_per_stem = units_per_stem
         count = len(self.stems)
         own = _LOG_SHARE_OF_OWN_STEM * torch.eye(count, dtype=torch.float64)

@@ -33,8 +33,7 @@ class SplineFusion(WeightedFusion):
     def __init__(self, stems: Sequence[str], pieces: int = 6, smoothing: float = 0.01) -> None:
         super().__init__(stems, smoothing)
         if pieces < 2:  # noqa: PLR2004 - one piece is the linear fusion
-            msg = f"Splines have at least 2 pieces; got {pieces}."
-            raise ConfigError(msg)
+            raise ConfigError(f"Splines have at least 2 pieces; got {pieces}.")
         self.pieces = pieces
         self.log_slope = nn.Parameter(torch.zeros(len(self.stems), pieces, dtype=torch.float64))
         knots = torch.linspace(-1.0, 1.0, pieces + 1, dtype=torch.float64)[1:-1]

@@ -115,11 +115,10 @@ def _folder(name_or_path: str | Path) -> Path:
     if isinstance(name_or_path, Path) or path.exists() or os.sep in name_or_path or "/" in name_or_path:
         return path
     names.sort(key=lambda name: -SequenceMatcher(None, name, name_or_path).ratio())
-    msg = (
+    raise ConfigError(
         f"No ready-made model {name_or_path!r}, and no folder of that name; expected one of {', '.join(names)}, or the "
         "folder of a model of your own."
     )
-    raise ConfigError(msg)
 
 
 def _checkpoints() -> Path:
@@ -135,8 +134,7 @@ def _checkpoints() -> Path:
     for folder in candidates:
         if folder.is_dir():
             return folder
-    msg = (
+    raise DataNotFoundError(
         f"The ready-made models are not installed; expected them in one of {', '.join(map(str, candidates))}. "
         "Install stemsim again, or load a model of your own by its folder."
     )
-    raise DataNotFoundError(msg)

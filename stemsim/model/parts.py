@@ -64,24 +64,21 @@ class Part:
         """Verify that the part is in the table, or else has an identity."""
         table = _TABLE[self.kind]
         if self.name is None and (not self.identity or self.options):
-            msg = (
+            raise ConfigError(
                 f"A card gives its {self.kind} a name out of {', '.join(table)}, with `options`; or, for one of your "
                 f"own, its `identity` alone. Got identity {self.identity!r} and options {dict(self.options)}."
             )
-            raise ConfigError(msg)
         if self.name is not None and self.name not in table:
-            msg = (
+            raise ConfigError(
                 f"Unknown {self.kind} {self.name!r}; expected one of {', '.join(table)}. No card or option can name "
                 f"your own: pass the object itself, `load(..., {self.kind}=...)`; its card has an `identity` alone."
             )
-            raise ConfigError(msg)
         known = table[self.name][1] if self.name else ()
         if wrong := {key: value for key, value in self.options.items() if key not in known or not _is_option(value)}:
-            msg = (
+            raise ConfigError(
                 f"A card may set these options of the {self.kind} {self.name!r}: {', '.join(known) or 'none'}, to "
                 f"texts, numbers, booleans, lists of texts or null; got {wrong!r}."
             )
-            raise ConfigError(msg)
 
     def __str__(self) -> str:
         options = ", ".join(f"{key}={value}" for key, value in self.options.items())
@@ -111,8 +108,9 @@ def build_fusion(part: Part, stems: StemLayout) -> Fusion:
     try:
         fusion: Fusion = _build(part, stems)
     except RuntimeError as error:  # of torch: negative sizes, or more than the memory holds
-        msg = f"The fusion {part} of the card cannot be made: {error}. Correct its options in card.yaml."
-        raise ConfigError(msg) from error
+        raise ConfigError(
+            f"The fusion {part} of the card cannot be made: {error}. Correct its options in card.yaml."
+        ) from error
     return fusion
 
 
@@ -158,17 +156,17 @@ def _own_class(thing: Encoder | StemSource | Fusion) -> type:
 
 def _build(part: Part, *arguments: Any) -> Any:
     if part.name is None:
-        msg = (
+        raise ConfigError(
             f"This model was fitted with the {part.kind} {part.identity!r}, which is not part of stemsim. Pass that "
             f"{part.kind} yourself: load(..., {part.kind}=...)."
         )
-        raise ConfigError(msg)
     making = _class_of(part)
     try:
         return making(*arguments, **part.options)
     except TypeError as error:  # the names of the options are known, so a value must be of a wrong type
-        msg = f"The {part.kind} {part} of the card cannot be made: {error}. Correct the options in card.yaml."
-        raise ConfigError(msg) from error
+        raise ConfigError(
+            f"The {part.kind} {part} of the card cannot be made: {error}. Correct the options in card.yaml."
+        ) from error
 
 
 def _class_of(part: Part) -> Any:

@@ -125,11 +125,10 @@ class StemSimilarity:
             ConfigError: If the fusion has no stem weights.
         """
         if not isinstance(self._fusion, WeightedFusion):
-            msg = (
+            raise ConfigError(
                 f"{type(self._fusion).__name__} has no stem weights: expected a WeightedFusion. `explain` tells what "
                 "each stem contributes to a similarity; `fusion` has all parameters."
             )
-            raise ConfigError(msg)
         return dict(zip(self.stems, self._fusion.weight.tolist(), strict=True))
 
     @property
@@ -263,11 +262,10 @@ class StemSimilarity:
         parsed = [self._parsed(argument) for argument in arguments]
         lengths = {len(batch) for batch in parsed if not batch.single}
         if len(lengths) > 1:
-            msg = (
+            raise ConfigError(
                 f"Batches are compared one by one, so they must be equally long; got "
                 f"{' and '.join(str(len(batch)) for batch in parsed)} inputs. A single input goes with all of a batch."
             )
-            raise ConfigError(msg)
         embedded = self._embedded(parsed)
         if not lengths:
             return embedded, True

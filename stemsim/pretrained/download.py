@@ -65,8 +65,9 @@ def download(
     """
     known = PRETRAINED.get(name)
     if known is None and not is_repository(name):
-        msg = f"Unknown model {name!r}; expected one of {', '.join(PRETRAINED)}, or org/name of a repository."
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"Unknown model {name!r}; expected one of {', '.join(PRETRAINED)}, or org/name of a repository."
+        )
     needs = known.needs if known else ()
     if offline or is_offline():
         *_, folder = [locate(part) for part in (*needs, name)]
@@ -94,11 +95,10 @@ def download(
         announce(f"{name}: {size / 1e6:,.1f} MB from {repo} to {folder}.")
         with _alone(folder, announce):
             if size + _MARGIN > free:
-                msg = (
+                raise CheckpointError(
                     f"Not enough room in {folder}: {size / 1e6:,.0f} MB to download, {free / 1e6:,.0f} MB free. Make "
                     "room, or choose another folder by STEMSIM_PRETRAINED."
                 )
-                raise CheckpointError(msg)
             _fetch(hub, info, folder, missing)
             record = {"repository": repo, "license": terms, "license_source": source}
             _write_record(folder, record, [{"name": file, "size": sizes[file], "commit": info.sha} for file in sizes])
@@ -124,19 +124,22 @@ def _needed_files(info: Any, known: Pretrained | None, with_code: bool) -> dict[
     if known is None:
         weights = next((found for kind in _WEIGHTS if (found := fnmatch_filter(listed, kind))), [])
         if "config.json" not in listed or not weights:
-            msg = f"The repository {info.id} has no usable model: it lacks config.json or weights; it has {[*listed]}."
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"The repository {info.id} has no usable model: it lacks config.json or weights; it has {[*listed]}."
+            )
         kinds = (*_WANTED, "*.py") if with_code else _WANTED
         names = [*weights, *(name for kind in kinds for name in fnmatch_filter(listed, kind))]
     else:
         names = [next((name for name in names if name in listed), " or ".join(names)) for names in known.alternatives]
         if lacking := [name for name in names if name not in listed]:
-            msg = f"The repository {info.id} has no file {', '.join(lacking)}. Upgrade stemsim, or report it."
-            raise DataNotFoundError(msg)
+            raise DataNotFoundError(
+                f"The repository {info.id} has no file {', '.join(lacking)}. Upgrade stemsim, or report it."
+            )
     names.sort(key=lambda name: name == "config.json")  # downloaded last: its presence says that all files are there
     if not info.sha or any(listed[name] is None for name in names):
-        msg = f"The hub states no sizes of the files of {info.id}: not downloaded. Is --endpoint an incomplete mirror?"
-        raise DataNotFoundError(msg)
+        raise DataNotFoundError(
+            f"The hub states no sizes of the files of {info.id}: not downloaded. Is --endpoint an incomplete mirror?"
+        )
     return {name: listed[name] for name in names}
 
 
@@ -158,12 +161,11 @@ def _fetch(hub: Any, info: Any, folder: Path, names: Iterable[str]) -> None:
     for name in unsound:
         (folder / name).unlink()
     if unsound:
-        msg = (
+        raise CheckpointError(
             "Files without the hash that the hub states were deleted: "
             f"{'; '.join(f'{name} {reason}' for name, reason in unsound.items())}. Try again; if it happens again, "
             "something between you and the hub changes files."
         )
-        raise CheckpointError(msg)
 
 
 def _write_record(folder: Path, source: dict[str, Any], files: list[dict[str, Any]]) -> None:
@@ -182,8 +184,7 @@ def _readable_errors(repo: str, folder: Path) -> Iterator[None]:
         import httpx
         from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
     except ImportError as error:
-        msg = "Downloads need the package huggingface_hub: pip install 'stemsim[models]'."
-        raise ConfigError(msg) from error
+        raise ConfigError("Downloads need the package huggingface_hub: pip install 'stemsim[models]'.") from error
     try:
         yield
     except (HfHubHTTPError, OSError, httpx.HTTPError, httpx.InvalidURL, json.JSONDecodeError) as error:

@@ -68,11 +68,10 @@ def locate(model: str | Path) -> Path:
         if (found := find(known)) is not None:
             return found
         files = ", ".join(" or ".join(names) for names in known.alternatives)
-        msg = (
+        raise DataNotFoundError(
             f"The model {name} is not on this disk: expected {files} in {folder_of(name)}. To download it (about "
             f"{known.megabytes} MB; license: {known.terms}): stemsim models download {name}{_offline_hint()}"
         )
-        raise DataNotFoundError(msg)
     if (path := Path(model).expanduser()).exists():
         return path
     if is_repository(name):
@@ -80,15 +79,15 @@ def locate(model: str | Path) -> Path:
         config = folder / "config.json" if (folder / "config.json").is_file() else _cached(name, ("config.json",))
         if config is not None:
             return config.parent
-        msg = (
+        raise DataNotFoundError(
             f"No file or folder {name}, and no model of that name in {folder}. If it is a repository of the Hugging "
             f"Face hub: stemsim models download {name}{_offline_hint()}"
         )
-        raise DataNotFoundError(msg)
     close = get_close_matches(name, PRETRAINED, n=1, cutoff=0.4)
     hint = f" Did you mean {close[0]}?" if close else ""
-    msg = f"No file or folder {name}, nor a model of that name.{hint} Known models: {', '.join(PRETRAINED)}."
-    raise DataNotFoundError(msg)
+    raise DataNotFoundError(
+        f"No file or folder {name}, nor a model of that name.{hint} Known models: {', '.join(PRETRAINED)}."
+    )
 
 
 def locate_file(model: str | Path, *, suffixes: Sequence[str]) -> Path:
@@ -114,14 +113,14 @@ def locate_file(model: str | Path, *, suffixes: Sequence[str]) -> Path:
         files = [file for file in sorted(path.glob(f"[!.]*{suffix}")) if file.is_file()]
         files = [file for file in files if not expected or file.stem in expected]  # the cache has others beside it
         if len(files) > 1:
-            msg = f"{path} holds several models: {', '.join(file.name for file in files)}. Name one of the files."
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"{path} holds several models: {', '.join(file.name for file in files)}. Name one of the files."
+            )
         if files:
             return files[0]
     names = " or ".join(f"*{suffix}" for suffix in suffixes)
     also = " (model.safetensors or pytorch_model.bin)" if ".bin" in suffixes else ""
-    msg = f"No weights in {path}: expected a file {names}{also}. Download or copy them there."
-    raise DataNotFoundError(msg)
+    raise DataNotFoundError(f"No weights in {path}: expected a file {names}{also}. Download or copy them there.")
 
 
 def _is_here(folder: Path, names: Sequence[str]) -> bool:

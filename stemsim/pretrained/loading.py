@@ -55,12 +55,14 @@ def read_checkpoint(path: str | Path, *, allow_pickle: bool = False) -> Checkpoi
     """
     path = Path(path)
     if not path.is_file():
-        msg = f"No checkpoint at {path}. `stemsim models` lists the pretrained models and where they are expected."
-        raise DataNotFoundError(msg)
+        raise DataNotFoundError(
+            f"No checkpoint at {path}. `stemsim models` lists the pretrained models and where they are expected."
+        )
     checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path, allow_pickle)
     if not checkpoint.state:
-        msg = f"{path} holds no tensors. Expected the weights of a model: download it again, or name another file."
-        raise CheckpointError(msg)
+        raise CheckpointError(
+            f"{path} holds no tensors. Expected the weights of a model: download it again, or name another file."
+        )
     return checkpoint
 
 
@@ -86,8 +88,9 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
             save_file(state, Path(partial) / path.name, metadata=metadata)
             (Path(partial) / path.name).replace(path)
     except (OSError, SafetensorError) as error:
-        msg = f"{path} cannot be written ({error}). Nothing was changed; make room, or choose another folder."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(
+            f"{path} cannot be written ({error}). Nothing was changed; make room, or choose another folder."
+        ) from error
 
 
 def import_checkpoint(
@@ -147,16 +150,14 @@ def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], what: st
             for name, shape in expected.items()
             if seen.get(name, shape) != shape
         ]
-        msg = (
+        raise CheckpointError(
             f"{what} does not fit {type(module).__name__}: {len(missing)} tensors missing {missing[:3]}, {len(left)} "
             f"left over {left[:3]}, {len(shapes)} of another shape {shapes[:3]}. It is the checkpoint of another "
             "architecture, or of another version: name the right one."
-        )
-        raise CheckpointError(msg) from error
+        ) from error
     broken = [name for name, tensor in module.state_dict().items() if not torch.isfinite(tensor).all()]
     if broken:
-        msg = f"{what} has tensors that are not finite: {broken[:3]}. Download or copy it again."
-        raise CheckpointError(msg)
+        raise CheckpointError(f"{what} has tensors that are not finite: {broken[:3]}. Download or copy it again.")
 
 
 def state_hash(state: Mapping[str, Tensor]) -> str:
@@ -194,11 +195,10 @@ def _read_torch(path: Path, allow_pickle: bool) -> Checkpoint:
         if unsafe is None or allow_pickle:  # torch's own message would advise unsafe loading
             reason = "not written by torch.save, or with a pickle protocol that needs `models import --allow-pickle`"
             raise _damaged(path, ValueError(reason)) from error
-        msg = (
+        raise CheckpointError(
             f"{path} cannot be read without running code that it holds ({unsafe[1].rstrip('.,')}), so it was not read. "
             f"If you trust its authors, convert it to safetensors once: stemsim models import {path} --allow-pickle"
-        )
-        raise CheckpointError(msg) from error
+        ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, ImportError) as error:
         raise _damaged(path, error) from error
     return _unwrapped(path, package)
@@ -222,11 +222,10 @@ def _unwrapped(path: Path, package: Any) -> Checkpoint:
         name = f"{klass.__module__}.{klass.__qualname__}"
         metadata = {"klass": name, "args": list(package["args"]), "kwargs": dict(package["kwargs"])}
     if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        msg = (
+        raise CheckpointError(
             f"{path} is not a checkpoint of a known kind: expected a state dictionary of tensors, one under "
             f"`state_dict`, or a Demucs package; got {type(package).__name__}."
         )
-        raise CheckpointError(msg)
     if state and all(name.startswith("module.") for name in state):  # of DistributedDataParallel
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     return Checkpoint(dict(state), metadata)
@@ -250,8 +249,7 @@ def _safe_globals() -> list[Any]:
 def _encode_fraction(value: Any) -> Any:
     if isinstance(value, Fraction):
         return {"_type": "fraction", "numerator": value.numerator, "denominator": value.denominator}
-    msg = f"{value!r} cannot be written into a safetensors header"
-    raise TypeError(msg)
+    raise TypeError(f"{value!r} cannot be written into a safetensors header")
 
 
 def _decode_fraction(value: dict[str, Any]) -> Any:

@@ -18,8 +18,7 @@ _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16
 def check_precision(precision: str) -> Precision:
     """Return a verified precision, or raise `ConfigError`."""
     if precision not in _DTYPES:
-        msg = f"Precision is one of {', '.join(_DTYPES)}; got {precision!r}."
-        raise ConfigError(msg)
+        raise ConfigError(f"Precision is one of {', '.join(_DTYPES)}; got {precision!r}.")
     return cast("Precision", precision)
 
 

@@ -56,8 +56,9 @@ def _extension_stub() -> ModuleType:
 
     def fail_if_no_align(function: Any) -> Any:
         def fail(*_args: Any, **_kwargs: Any) -> NoReturn:
-            msg = f"{function.__name__} needs the compiled part of torchaudio, which cannot load beside a CPU torch."
-            raise RuntimeError(msg)
+            raise RuntimeError(
+                f"{function.__name__} needs the compiled part of torchaudio, which cannot load beside a CPU torch."
+            )
 
         return fail
 

@@ -104,8 +104,9 @@ class LibraryCard:
         try:
             content = json.loads(text)
             if content["version"] != _VERSION:
-                msg = f"The library {where} is of version {content['version']}, expected {_VERSION}. Make it again."
-                raise StoreError(msg)
+                raise StoreError(
+                    f"The library {where} is of version {content['version']}, expected {_VERSION}. Make it again."
+                )
             stems = content["stems"]
             if content["separator"]["identity"] == Multitrack(stems).identity:  # older cards do not name it
                 content["separator"] |= {"name": "multitrack", "options": {"stems": stems}}
@@ -114,8 +115,7 @@ class LibraryCard:
             content["weights"] = dict(zip(stems, content["weights"], strict=True)) if content["weights"] else {}
             return _CARD.validate_python(content)
         except (ValueError, KeyError, TypeError, ConfigError) as error:
-            msg = f"{where} is not a library of stemsim ({error!r}). Name another folder."
-            raise StoreError(msg) from error
+            raise StoreError(f"{where} is not a library of stemsim ({error!r}). Name another folder.") from error
 
     def build_embedder(
         self, *, encoder: Encoder | None = None, separator: StemSource | None = None, **options: Any
@@ -143,11 +143,10 @@ class LibraryCard:
         """Raise a `ConfigError` unless stemsim ships encoder and separator, so that other machines can build them."""
         for part in (self.encoder, self.separator):
             if part.name is None:
-                msg = (
+                raise ConfigError(
                     f"The library was made with the {part.kind} {part.identity!r}, which stemsim does not ship, so "
                     "that no other machine can build it. Add files in this process (without an engine)."
                 )
-                raise ConfigError(msg)
 
     def build_hash_source(self) -> StemSource:
         """Build a source that hashes files as the library's own does, and needs no weights."""

@@ -44,15 +44,13 @@ class Routing:
         """Verify the shape, and that weights are finite and not all zero."""
         size = len(self.stems)
         if self.matrix.shape != (size, size) or self.matrix.dtype != torch.float64:
-            msg = (
+            raise ConfigError(
                 f"Routing between {', '.join(self.stems)} needs weights ({size}, {size}) in float64; got "
                 f"{tuple(self.matrix.shape)} in {self.matrix.dtype}."
             )
-            raise ConfigError(msg)
         if not bool(torch.isfinite(self.matrix).all()) or not bool(self.matrix.any()):
             seen = "all 0" if bool(torch.isfinite(self.matrix).all()) else f"{self.matrix.tolist()}"
-            msg = f"Weights must be finite, and one of them other than 0; got {seen}. {_SYNTAX}."
-            raise ConfigError(msg)
+            raise ConfigError(f"Weights must be finite, and one of them other than 0; got {seen}. {_SYNTAX}.")
 
     @classmethod
     def sliders(cls, stems: StemLayout, weights: Mapping[str, float]) -> Self:
@@ -74,8 +72,7 @@ class Routing:
         matrix = torch.zeros(len(stems), len(stems), dtype=torch.float64)
         for pair, weight in weights.items():
             if unknown := [stem for stem in pair if stem not in stems]:
-                msg = f"There is no stem {unknown[0]!r} here, but {', '.join(stems)}. {_SYNTAX}."
-                raise ConfigError(msg)
+                raise ConfigError(f"There is no stem {unknown[0]!r} here, but {', '.join(stems)}. {_SYNTAX}.")
             query, library = map(stems.index, pair)
             matrix[query, library] = weight
         return cls(tuple(stems), matrix)
@@ -103,16 +100,16 @@ class Routing:
             if entry in {"learned", "equal"} and number == 0:
                 preset = learned if entry == "learned" else dict.fromkeys(stems, 1.0)
                 if not preset:
-                    msg = "No weights were learned for this library. Make it with a model (--model), or name weights."
-                    raise ConfigError(msg)
+                    raise ConfigError(
+                        "No weights were learned for this library. Make it with a model (--model), or name weights."
+                    )
                 weights = {(stem, stem): float(weight) for stem, weight in preset.items()}
                 continue
             names, _, value = entry.partition("=")
             query, colon, library = (part.strip() for part in names.partition(":"))
             weights[query, library if colon else query] = _number(value, entry) if "=" in entry else 1.0
         if not weights:
-            msg = f"No weights in {text!r}. {_SYNTAX}."
-            raise ConfigError(msg)
+            raise ConfigError(f"No weights in {text!r}. {_SYNTAX}.")
         return cls.pairs_of(stems, weights)
 
     @property
@@ -163,6 +160,5 @@ def _number(value: str, entry: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        msg = f"The weight in {entry!r} is not a finite number. {_SYNTAX}."
-        raise ConfigError(msg)
+        raise ConfigError(f"The weight in {entry!r} is not a finite number. {_SYNTAX}.")
     return number

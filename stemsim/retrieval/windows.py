@@ -37,14 +37,12 @@ class Windowing:
     def __post_init__(self) -> None:
         """Verify that windows have a length and go forward."""
         if not all(math.isfinite(value) and value > 0.0 for value in (self.length, self.step)):
-            msg = f"Windows need a length and a hop above 0 s; got {self.length} s and {self.hop} s."
-            raise ConfigError(msg)
+            raise ConfigError(f"Windows need a length and a hop above 0 s; got {self.length} s and {self.hop} s.")
         if self.step > self.length:
-            msg = (
+            raise ConfigError(
                 f"With a hop of {self.hop} s windows of {self.length} s leave parts of a file out. "
                 "Choose a hop no longer than the window."
             )
-            raise ConfigError(msg)
 
     @property
     def step(self) -> float:

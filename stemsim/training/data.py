@@ -106,8 +106,7 @@ class TripletDataModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         if batch_size is not None and batch_size < 1:
-            msg = f"`batch_size` must be at least 1, or null for full batches; got {batch_size}."
-            raise ConfigError(msg)
+            raise ConfigError(f"`batch_size` must be at least 1, or null for full batches; got {batch_size}.")
         self.reader = triplets
         self.embedder = StemEmbedder(
             separator or Bands(),
@@ -172,13 +171,12 @@ class TripletDataModule(lightning.LightningDataModule):
         rows = torch.from_numpy(np.flatnonzero(self.parts == PARTS.index(part)))
         if len(rows) == 0:
             triplets = self.embedded.triplets
-            msg = (
+            raise SplitError(
                 f"The {part} part is empty: a {self.split} split of {len(triplets)} triplets over "
                 f"{len(set(triplets.tracks))} tracks into train/val/test {tuple(round(f, 3) for f in self.fractions)}. "
                 "Change data.val_fraction and data.test_fraction so that every part has some triplets, use more "
                 "triplets or tracks, or split by triplet (data.split=stratified)."
             )
-            raise SplitError(msg)
         return rows
 
     def train_dataloader(self) -> DataLoader[int]:
@@ -219,14 +217,14 @@ class TripletDataModule(lightning.LightningDataModule):
     def _check(self, triplets: Triplets) -> None:
         """Verify the table, if possible before hours of embedding."""
         if len(triplets) == 0:
-            msg = f"No triplets are left of {triplets.source}. Relax the filter: min_agreement, min_votes, test_type."
-            raise SplitError(msg)
+            raise SplitError(
+                f"No triplets are left of {triplets.source}. Relax the filter: min_agreement, min_votes, test_type."
+            )
         triplets.target(self.target)
         heard = sorted(set(triplets.instrument.tolist()))
         if heard != ["mix"] and tuple(heard) != self.stems:
-            msg = (
+            raise ConfigError(
                 f"In these triplets, listeners heard {', '.join(heard)}, but the model would weight "
                 f"{', '.join(self.stems)}. Keep only triplets with `instrument: mix`, or set the separator's stems to "
                 "the one instrument that was heard."
             )
-            raise ConfigError(msg)

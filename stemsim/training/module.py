@@ -69,8 +69,7 @@ class StemSimilarityModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         if l2 < 0.0:
-            msg = f"`l2` must not be negative; got {l2}."
-            raise ConfigError(msg)
+            raise ConfigError(f"`l2` must not be negative; got {l2}.")
         # Only what belongs to the weights: a checkpoint then loads with weights_only=True, and overrides nothing else.
         self.stems = list(stem_layout(stems))
         self.save_hyperparameters({"stems": self.stems, "l2": l2}, logger=False)

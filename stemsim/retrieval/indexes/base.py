@@ -62,8 +62,7 @@ class Index(ABC):
         remedy = "Make another index for such items."
         check_same_layout(self.spec.stems, items.stems, what="the set of items", remedy=remedy)
         if items.dim != self.spec.dim:
-            msg = f"The index holds vectors of length {self.spec.dim}; got items of {items.dim}. {remedy}"
-            raise ConfigError(msg)
+            raise ConfigError(f"The index holds vectors of length {self.spec.dim}; got items of {items.dim}. {remedy}")
         if len(items):
             self._write(items.distinct())
 
@@ -118,10 +117,9 @@ class Index(ABC):
             ConfigError: If the vector has a wrong length or is not finite, or `k` is not positive.
         """
         if vector.shape != (self.spec.width,) or not bool(torch.isfinite(vector).all()) or k < 1:
-            msg = (
+            raise ConfigError(
                 f"A search needs a finite vector of length {self.spec.width} ({len(self.spec.stems)} stems x "
                 f"{self.spec.dim}) and a positive number of items; got {tuple(vector.shape)} and {k}."
             )
-            raise ConfigError(msg)
         found = self._candidates(vector.double(), k + SPARE, where)
         return RankedItems.best(found, found.vectors.double().flatten(1) @ vector.double(), k)
