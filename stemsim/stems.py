@@ -35,9 +35,7 @@ def stem_layout(layout: str | Sequence[str]) -> StemLayout:
     """
     if isinstance(layout, str):
         if layout not in LAYOUTS:
-            raise ConfigError(
-                f"Unknown stem layout {layout!r}; expected one of {', '.join(LAYOUTS)}, or a list of stems."
-            )
+            raise ConfigError(f"Unknown stem layout {layout!r}; expected {', '.join(LAYOUTS)}, or a list of stems.")
         return LAYOUTS[layout]
     stems = tuple(layout)
     unknown = [stem for stem in stems if stem not in STEMS]

@@ -99,9 +99,7 @@ def _similarity(
         learned = loaded.weights if isinstance(loaded.fusion, WeightedFusion) else None
         return StemSimilarity(loaded.embedder, _weights(weights, loaded.stems, learned))
     if fusion is not None:
-        raise ConfigError(
-            "--fusion is for a --model that was fitted with a fusion of your own; give its folder by --model."
-        )
+        raise ConfigError("--fusion is for a model that was fitted with a fusion of your own; name it by --model.")
     embedder = StemEmbedder(
         make_separator(separator or "bands"), make_encoder(encoder or "spectral"), device=device, progress=False
     )
@@ -153,6 +151,4 @@ def _plot(explanation: "Explanation", a: Path, b: Path, path: Path, *, linear: b
     try:
         figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"The picture cannot be written to {path}: {error}. Name a file such as x.png in a folder that exists."
-        ) from error
+        raise ConfigError(f"Cannot write the picture {path}: {error}. Name another file, such as x.png.") from error

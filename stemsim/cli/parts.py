@@ -70,14 +70,12 @@ def import_fusion(path: str) -> "type[Fusion]":
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"--fusion {path!r} cannot be imported ({error}). Expected the path of a class: my_module.MyFusion."
+            f"--fusion {path!r} cannot be imported ({error}). Name a class: my_module.MyFusion."
         ) from error
     finally:
         sys.path.pop(0)
     if not (isinstance(found, type) and issubclass(found, Fusion)):
-        raise ConfigError(
-            f"--fusion {path!r} is not a subclass of stemsim.fusion.Fusion, but {found!r}. Name the class of a fusion."
-        )
+        raise ConfigError(f"--fusion {path!r} is not a subclass of stemsim.fusion.Fusion, but {found!r}. Name one.")
     return found
 
 
@@ -87,7 +85,5 @@ def _parsed(text: str, flag: str) -> tuple[str, dict[str, str]]:
     if not colon:
         return name, {}
     if name not in _OPTION or not option:
-        raise ConfigError(
-            f"{flag} {text!r}: only {', '.join(_OPTION)} take something after a colon. Write {name!r} alone."
-        )
+        raise ConfigError(f"{flag} {text!r}: only {', '.join(_OPTION)} take something after a colon. Write {name!r}.")
     return name, {_OPTION[name]: option}

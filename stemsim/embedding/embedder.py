@@ -295,6 +295,6 @@ def _checked_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
         raise ConfigError(
-            f"The device {name!r} cannot be used ({first}). Use cpu, or cuda:0 with a GPU and a CUDA build of torch."
+            f"The device {name!r} cannot be used ({first}). Use cpu, or a GPU and a CUDA build of torch."
         ) from error
     return device

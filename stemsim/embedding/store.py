@@ -90,9 +90,7 @@ class EmbeddingSpec:
             raise StemMismatchError(self.stems, tuple(seen["stems"]), what=what, remedy=remedy)
         if different := [name for name in mine if seen.get(name) != mine[name]]:
             theirs, ours = (", ".join(f"{name} {of.get(name)!r}" for name in different) for of in (seen, mine))
-            raise ConfigError(
-                f"Embeddings differ: {what} has {theirs}, expected {ours}. They cannot be compared. {remedy}"
-            )
+            raise ConfigError(f"Embeddings differ: {what} has {theirs}, expected {ours}. {remedy}")
 
     def key(self, content_hash: str, segment: Segment) -> str:
         """Return the key of a segment's row: its place in the audio with some content, whatever the path."""

@@ -101,9 +101,7 @@ class LaionClap(AudioTextEncoder):
             )
         if any(name.startswith("audio_branch.patch_embed.fusion") for name in state):
             remedy = "Use 630k-audioset-best or music_audioset_epoch_15_esc_90.14."
-            raise CheckpointError(
-                f"{self._path} is a fusion checkpoint, whose crops of long clips are random. {remedy}"
-            )
+            raise CheckpointError(f"{self._path} is a fusion checkpoint, which crops long clips at random. {remedy}")
         return _ARCHITECTURES[first.shape[0]]
 
 

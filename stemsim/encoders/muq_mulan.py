@@ -117,9 +117,7 @@ def _read_config(folder: Path, sections: Sequence[str] = ()) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataNotFoundError(
-            f"No configuration at {path} ({error.strerror}). Expected it beside the weights: download them again."
-        ) from error
+        raise DataNotFoundError(f"No configuration at {path} ({error.strerror}). Download the model again.") from error
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged ({error}). Download it again.") from error
     if missing := [section for section in sections if section not in config]:

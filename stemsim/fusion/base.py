@@ -152,9 +152,7 @@ class WeightedFusion(Fusion):
             ConfigError: If there is not one finite weight for each stem.
         """
         if weights.shape != (len(self.stems),) or not bool(torch.isfinite(weights).all()):
-            raise ConfigError(
-                f"Expected one finite weight for each of {', '.join(self.stems)}; got {weights.tolist()}."
-            )
+            raise ConfigError(f"Expected one finite weight each for {', '.join(self.stems)}; got {weights.tolist()}.")
         with torch.no_grad():
             if parametrize.is_parametrized(self, "weight"):
                 self.weight = weights.double()  # the parametrization inverts them
@@ -169,7 +167,5 @@ class WeightedFusion(Fusion):
 def prepared(pairs: StemPairs) -> Tensor:
     """Return the features of pairs, or raise `ConfigError` if nothing has prepared them."""
     if pairs.features is None:
-        raise ConfigError(
-            "These pairs have no features. Make them with the fusion's `compare`, not with `StemPairs.of`."
-        )
+        raise ConfigError("These pairs have no features. Make them with the fusion's `compare`, not `StemPairs.of`.")
     return pairs.features

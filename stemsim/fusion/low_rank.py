@@ -37,9 +37,7 @@ class LowRankFusion(WeightedFusion):
     def __init__(self, stems: Sequence[str], rank: int = 4, components: int = 16, smoothing: float = 0.03) -> None:
         super().__init__(stems, smoothing)
         if not 1 <= rank <= components:
-            raise ConfigError(
-                f"Expected a rank of at least 1, and at least as many components; got {rank} and {components}."
-            )
+            raise ConfigError(f"Expected a rank of at least 1, and no fewer components; got {rank} and {components}.")
         self.rank = rank
         self.components = components
         count = len(self.stems)

@@ -117,9 +117,7 @@ def write_model(folder: str | Path, card: ModelCard, fusion: Fusion) -> None:
     check_same_layout(card.stems, fusion.stems, what="the fusion", remedy="Give the card the stems of the fusion.")
     state = _state(fusion)
     if broken := [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]:
-        raise CheckpointError(
-            f"The fusion has parameters that are not finite: {', '.join(broken)}. Fit it again; nothing was written."
-        )
+        raise CheckpointError(f"These parameters are not finite: {', '.join(broken)}. Nothing was written; fit again.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
@@ -128,9 +126,7 @@ def write_model(folder: str | Path, card: ModelCard, fusion: Fusion) -> None:
             for file in (WEIGHTS_FILE, CARD_FILE):
                 os.replace(Path(partial) / file, folder / file)  # noqa: PTH105 - the atomic one, by its usual name
     except OSError as error:
-        raise CheckpointError(
-            f"The model cannot be written to {folder} ({error}). Make room, or choose another folder."
-        ) from error
+        raise CheckpointError(f"The model cannot be written to {folder} ({error}). Choose another folder.") from error
 
 
 def read_model(folder: str | Path, *, fusion: FusionLike | None = None) -> tuple[ModelCard, Fusion]:
@@ -212,7 +208,7 @@ def _stems_of(checkpoint: Checkpoint, file: Path) -> tuple[str, ...]:
         return _STEMS.validate_json(checkpoint.metadata["stems"])
     except (KeyError, ValidationError) as error:
         raise CheckpointError(
-            f"{file} does not say which stems its tensors are for ({error!r}). Save the model again."
+            f"{file} does not say for which stems it is ({error!r}). Save the model again."
         ) from error
 
 
@@ -234,9 +230,7 @@ def _card_of(content: object) -> tuple[ModelCard, dict[str, float] | None]:
         values["license"] = values.pop("licence")
     weights = _WEIGHTS.validate_python(values.pop("weights", None))
     if (weights is None) != ("stems" in values):
-        raise ConfigError(
-            "A card has `weights`, one `stem: weight` for each stem in order; or, where there are none, `stems`."
-        )
+        raise ConfigError("A card has `weights`, one `stem: weight` for each stem; or, where there are none, `stems`.")
     parts = {
         kind: {**values[kind], "kind": kind}
         for kind in ("encoder", "separator", "fusion")

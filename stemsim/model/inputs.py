@@ -77,9 +77,7 @@ def parse_inputs(inputs: object, stems: StemLayout, dim: int) -> ParsedInputs:
     items: Sequence[Any] = [inputs] if single else inputs  # type: ignore[assignment]
     if not all(map(_is_item, items)) or len(set(map(_is_waveform, items))) > 1:
         kinds = ", ".join(dict.fromkeys(map(_kind, items)))
-        raise ConfigError(
-            f"Expected {_EXPECTED}; got a list of {kinds}. Embed each kind with `embed` and pass the embeddings."
-        )
+        raise ConfigError(f"Expected {_EXPECTED}; got a list of {kinds}. Embed each kind, and pass the embeddings.")
     if items and _is_waveform(items[0]):
         return ParsedInputs(single, waveforms=tuple(map(_waveform, items)))
     segments = (item if isinstance(item, Segment) else Segment.whole(Path(item)) for item in items)
@@ -100,14 +98,10 @@ def _waveform(item: tuple[Any, ...]) -> tuple[Tensor, int]:
     """Return a verified waveform `(channel, time)` and its sample rate."""
     samples, *rates = item
     if len(rates) != 1 or type(rates[0]) is bool or not isinstance(rates[0], int | np.integer) or rates[0] <= 0:
-        raise AudioError(
-            f"A waveform comes as (waveform, sample_rate), the rate a positive integer in Hz; got {tuple(rates)}."
-        )
+        raise AudioError(f"A waveform comes as (waveform, sample_rate), a positive integer in Hz; got {tuple(rates)}.")
     floating = samples.is_floating_point() if isinstance(samples, Tensor) else samples.dtype.kind == "f"
     if not floating:
-        raise AudioError(
-            f"Expected a waveform of floats nominally in [-1, 1], got {samples.dtype}. Divide 16-bit integers by 32768."
-        )
+        raise AudioError(f"Expected a waveform of floats, got {samples.dtype}. Divide 16-bit integers by 32768.")
     if isinstance(samples, Tensor):
         waveform = samples.detach().to("cpu", torch.float32)
     else:

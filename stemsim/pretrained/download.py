@@ -65,9 +65,7 @@ def download(
     """
     known = PRETRAINED.get(name)
     if known is None and not is_repository(name):
-        raise ConfigError(
-            f"Unknown model {name!r}; expected one of {', '.join(PRETRAINED)}, or org/name of a repository."
-        )
+        raise ConfigError(f"Unknown model {name!r}; expected one of {', '.join(PRETRAINED)}, or an org/name.")
     needs = known.needs if known else ()
     if offline or is_offline():
         *_, folder = [locate(part) for part in (*needs, name)]
@@ -124,22 +122,16 @@ def _needed_files(info: Any, known: Pretrained | None, with_code: bool) -> dict[
     if known is None:
         weights = next((found for kind in _WEIGHTS if (found := fnmatch_filter(listed, kind))), [])
         if "config.json" not in listed or not weights:
-            raise ConfigError(
-                f"The repository {info.id} has no usable model: it lacks config.json or weights; it has {[*listed]}."
-            )
+            raise ConfigError(f"{info.id} has no usable model: it lacks config.json or weights; it has {[*listed]}.")
         kinds = (*_WANTED, "*.py") if with_code else _WANTED
         names = [*weights, *(name for kind in kinds for name in fnmatch_filter(listed, kind))]
     else:
         names = [next((name for name in names if name in listed), " or ".join(names)) for names in known.alternatives]
         if lacking := [name for name in names if name not in listed]:
-            raise DataNotFoundError(
-                f"The repository {info.id} has no file {', '.join(lacking)}. Upgrade stemsim, or report it."
-            )
+            raise DataNotFoundError(f"{info.id} has no file {', '.join(lacking)}. Upgrade stemsim, or report it.")
     names.sort(key=lambda name: name == "config.json")  # downloaded last: its presence says that all files are there
     if not info.sha or any(listed[name] is None for name in names):
-        raise DataNotFoundError(
-            f"The hub states no sizes of the files of {info.id}: not downloaded. Is --endpoint an incomplete mirror?"
-        )
+        raise DataNotFoundError(f"The hub states no sizes of files in {info.id}. Is --endpoint an incomplete mirror?")
     return {name: listed[name] for name in names}
 
 

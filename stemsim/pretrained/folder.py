@@ -85,9 +85,7 @@ def locate(model: str | Path) -> Path:
         )
     close = get_close_matches(name, PRETRAINED, n=1, cutoff=0.4)
     hint = f" Did you mean {close[0]}?" if close else ""
-    raise DataNotFoundError(
-        f"No file or folder {name}, nor a model of that name.{hint} Known models: {', '.join(PRETRAINED)}."
-    )
+    raise DataNotFoundError(f"No file, folder or model {name}.{hint} Known models: {', '.join(PRETRAINED)}.")
 
 
 def locate_file(model: str | Path, *, suffixes: Sequence[str]) -> Path:
@@ -114,7 +112,7 @@ def locate_file(model: str | Path, *, suffixes: Sequence[str]) -> Path:
         files = [file for file in files if not expected or file.stem in expected]  # the cache has others beside it
         if len(files) > 1:
             raise ConfigError(
-                f"{path} holds several models: {', '.join(file.name for file in files)}. Name one of the files."
+                f"{path} holds several models: {', '.join(file.name for file in files)}. Name one of them."
             )
         if files:
             return files[0]

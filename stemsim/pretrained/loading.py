@@ -55,14 +55,10 @@ def read_checkpoint(path: str | Path, *, allow_pickle: bool = False) -> Checkpoi
     """
     path = Path(path)
     if not path.is_file():
-        raise DataNotFoundError(
-            f"No checkpoint at {path}. `stemsim models` lists the pretrained models and where they are expected."
-        )
+        raise DataNotFoundError(f"No checkpoint at {path}. `stemsim models` lists models and where they belong.")
     checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path, allow_pickle)
     if not checkpoint.state:
-        raise CheckpointError(
-            f"{path} holds no tensors. Expected the weights of a model: download it again, or name another file."
-        )
+        raise CheckpointError(f"{path} holds no tensors, expected weights. Download it again, or name another file.")
     return checkpoint
 
 
@@ -88,9 +84,7 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
             save_file(state, Path(partial) / path.name, metadata=metadata)
             (Path(partial) / path.name).replace(path)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path} cannot be written ({error}). Nothing was changed; make room, or choose another folder."
-        ) from error
+        raise CheckpointError(f"{path} cannot be written ({error}). Make room, or choose another folder.") from error
 
 
 def import_checkpoint(

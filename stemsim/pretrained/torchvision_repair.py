@@ -56,9 +56,7 @@ def _extension_stub() -> ModuleType:
 
     def fail_if_no_align(function: Any) -> Any:
         def fail(*_args: Any, **_kwargs: Any) -> NoReturn:
-            raise RuntimeError(
-                f"{function.__name__} needs the compiled part of torchaudio, which cannot load beside a CPU torch."
-            )
+            raise RuntimeError(f"{function.__name__} needs the compiled part of torchaudio, which a CPU torch lacks.")
 
         return fail
 

@@ -58,9 +58,8 @@ class LibraryCard:
         stem_layout(self.stems)
         Windowing(self.window, self.hop)
         if self.weights and tuple(self.weights) != self.stems:
-            raise StemMismatchError(
-                self.stems, tuple(self.weights), what="the set of weights", remedy="Give one weight for each stem."
-            )
+            remedy = "Give one weight for each stem."
+            raise StemMismatchError(self.stems, tuple(self.weights), what="the set of weights", remedy=remedy)
 
     @classmethod
     def of(cls, embedder: StemEmbedder, **settings: Any) -> Self:
@@ -104,9 +103,7 @@ class LibraryCard:
         try:
             content = json.loads(text)
             if content["version"] != _VERSION:
-                raise StoreError(
-                    f"The library {where} is of version {content['version']}, expected {_VERSION}. Make it again."
-                )
+                raise StoreError(f"{where} has version {content['version']}, expected {_VERSION}. Make it again.")
             stems = content["stems"]
             if content["separator"]["identity"] == Multitrack(stems).identity:  # older cards do not name it
                 content["separator"] |= {"name": "multitrack", "options": {"stems": stems}}

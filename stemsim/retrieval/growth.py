@@ -90,7 +90,7 @@ def measure_cost(library: Library, *, items: int = 32, made: int = 20_000) -> Co
     """
     if items < 1 or made < _LEAST_MADE:
         raise ConfigError(
-            f"A measurement takes at least 1 item and {_LEAST_MADE} synthetic ones; got {items} and {made}."
+            f"A measurement takes 1 item and {_LEAST_MADE} synthetic ones or more; got {items} and {made}."
         )
     counts = library.item_counts()
     existing = [path for path, count in sorted(counts.items()) if count and path.exists()]
@@ -135,9 +135,7 @@ def _add_again(library: Library, files: list[Path], folder: Path) -> tuple[int, 
     added = measured.add(files).items
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     if not added:
-        raise DataNotFoundError(
-            f"None of {len(files)} files of the library {library.root} can be read any more; index them again."
-        )
+        raise DataNotFoundError(f"No file of the library {library.root} can be read any more; index them again.")
     return added, wall / added, cpu / added
 
 

@@ -228,9 +228,7 @@ class Library:
             folder = path.rstrip(os.sep) + os.sep
             inside = [record for record in known if record.path == path or record.path.startswith(folder)]
             if not inside:
-                raise DataNotFoundError(
-                    f"The library {self.root} has no file {path}, and none in a folder of that name. Check the path."
-                )
+                raise DataNotFoundError(f"The library {self.root} has no file {path}, and none in it. Check the path.")
             chosen += inside
         return self._drop(chosen)
 

@@ -60,9 +60,7 @@ def recall_check(index: Index, *, k: int = 50, queries: int = 20, seed: int = 0)
     """
     total = index.count()
     if min(total, k, queries) < 1:
-        raise ConfigError(
-            f"A check of recall needs items, k and queries of at least 1; got {total}, {k} and {queries}."
-        )
+        raise ConfigError(f"A check of recall needs 1 or more items, k and queries; got {total}, {k} and {queries}.")
     rng = np.random.default_rng(seed)
     keys = index.table(["key"])["key"].to_pylist()
     chosen = index.items([keys[row] for row in rng.integers(total, size=queries)])

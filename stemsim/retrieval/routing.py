@@ -100,9 +100,7 @@ class Routing:
             if entry in {"learned", "equal"} and number == 0:
                 preset = learned if entry == "learned" else dict.fromkeys(stems, 1.0)
                 if not preset:
-                    raise ConfigError(
-                        "No weights were learned for this library. Make it with a model (--model), or name weights."
-                    )
+                    raise ConfigError("This library has no learned weights. Make it with --model, or name weights.")
                 weights = {(stem, stem): float(weight) for stem, weight in preset.items()}
                 continue
             names, _, value = entry.partition("=")

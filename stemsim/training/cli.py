@@ -151,9 +151,7 @@ def _checkpoint_of_run(name: str, folder: str | Path) -> Path:
 def _read_checkpoint(path: str) -> dict[str, Any]:
     """Read a checkpoint of stemsim without running any code in it."""
     if not Path(path).is_file():
-        raise CheckpointError(
-            f"No checkpoint at {path}. Give --ckpt_path last, or the path of a file that `python train.py fit` wrote."
-        )
+        raise CheckpointError(f"No checkpoint at {path}. Give --ckpt_path last, or a file that `train.py fit` wrote.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the safe unpickler raises all kinds of errors on garbage
@@ -163,9 +161,7 @@ def _read_checkpoint(path: str) -> dict[str, Any]:
             "tensors and primitives. Fit again."
         ) from error
     if not isinstance(checkpoint, dict) or "stems" not in checkpoint.get("hyper_parameters", {}):
-        raise CheckpointError(
-            f"{path} is not a checkpoint of stemsim: it has no stem layout. Expected a file that `train.py fit` wrote."
-        )
+        raise CheckpointError(f"{path} has no stem layout. Expected a checkpoint that `train.py fit` wrote.")
     return checkpoint
 
 

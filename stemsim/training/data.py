@@ -217,9 +217,7 @@ class TripletDataModule(lightning.LightningDataModule):
     def _check(self, triplets: Triplets) -> None:
         """Verify the table, if possible before hours of embedding."""
         if len(triplets) == 0:
-            raise SplitError(
-                f"No triplets are left of {triplets.source}. Relax the filter: min_agreement, min_votes, test_type."
-            )
+            raise SplitError(f"No triplets are left of {triplets.source}. Relax min_agreement, min_votes or test_type.")
         triplets.target(self.target)
         heard = sorted(set(triplets.instrument.tolist()))
         if heard != ["mix"] and tuple(heard) != self.stems:

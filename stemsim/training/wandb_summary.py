@@ -33,9 +33,7 @@ def common_group(runs: Sequence[Run]) -> str:
         groups.add(logger.get("init_args", {}).get("group") if isinstance(logger, dict) else None)
     if len(groups) != 1 or None in groups:
         seen = ", ".join(sorted(str(group or "none") for group in groups))
-        raise ConfigError(
-            f"The runs of one experiment share one W&B group; these have: {seen}. Name one with --wandb-group."
-        )
+        raise ConfigError(f"The runs do not share one W&B group; they have: {seen}. Name one with --wandb-group.")
     return str(groups.pop())
 
 
@@ -82,9 +80,7 @@ def log_summary(
             settings=wandb.Settings(quiet=True),
         )
     except wandb.errors.Error as error:
-        raise ConfigError(
-            f"W&B refuses the summary: {error}. Log in with `wandb login`, or leave out --online."
-        ) from error
+        raise ConfigError(f"W&B refuses the summary: {error}. Run `wandb login`, or leave out --online.") from error
     with summary:
         compared = [f"{name}, {unit}" for name in ("agreement", "XAB", "XYC") for unit in ("%", "standard deviation")]
         triplet: list[str | int] = ["run", "test type", "X", "A", "B", "votes A", "votes B", "preference", "segments"]

@@ -55,9 +55,7 @@ class MilvusIndex(Index):
         try:
             from pymilvus import MilvusClient
         except ImportError as error:
-            raise StoreError(
-                "Milvus needs the package pymilvus (and milvus-lite for a local file): pip install 'stemsim[milvus]'"
-            ) from error
+            raise StoreError("Milvus needs the package pymilvus: pip install 'stemsim[milvus]'") from error
         self._client: Any = self._do("opened", lambda: MilvusClient(uri, token=token))
         self._version = str(self._do("opened", self._client.get_server_version))
         self._columns = list(item_schema(spec.stems, spec.dim).names)
