@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from stemsim.model import Explanation, StemSimilarity
     from stemsim.stems import StemLayout
 
-__all__ = ["compare_command"]
-
 
 def compare_command(
     a: Annotated[Path, typer.Argument(metavar="A", help="Audio file.")],

@@ -14,8 +14,6 @@ from stemsim.errors import ConfigError, EmbeddingError
 if TYPE_CHECKING:
     from stemsim.training.data import TripletDataModule
 
-__all__ = ["embed_command"]
-
 T = TypeVar("T")
 
 

@@ -8,8 +8,6 @@ import typer
 
 from stemsim.cli.errors import readable_errors
 
-__all__ = ["report_command"]
-
 _MIB = 2**20
 
 

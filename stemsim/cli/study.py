@@ -8,8 +8,6 @@ import typer
 
 from stemsim.cli.errors import readable_errors
 
-__all__ = ["study_command"]
-
 _List = str | None
 
 

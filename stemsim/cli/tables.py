@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from stemsim.paper.tables import Cell, PaperTables
     from stemsim.report.text import TextTable
 
-__all__ = ["tables_command"]
-
 _TITLES: Final = {
     "1": "Table 1: agreement of the cosine, %",
     "2-3": "Tables 2 and 3: weighted sums on the mix triplets, test agreement in %",

@@ -12,8 +12,6 @@ from stemsim.cli.libraries import JsonOption, print_json
 if TYPE_CHECKING:
     from stemsim.evaluation.listening_test import ListeningTest, VoteCount
 
-__all__ = ["votes_command"]
-
 
 def votes_command(
     folder: Annotated[

@@ -21,8 +21,6 @@ from stemsim.separators import Separator, StemSource
 from stemsim.similarity import StemEmbeddings
 from stemsim.stems import StemLayout
 
-__all__ = ["StemEmbedder"]
-
 _log = logging.getLogger(__name__)
 
 # Increase it whenever a change between separator and encoder changes a number: stored rows are then not used again.

@@ -25,8 +25,6 @@ from stemsim.lance_table import LanceTable, chunks, first_line, key_field
 from stemsim.similarity import StemEmbeddings
 from stemsim.stems import StemLayout
 
-__all__ = ["EmbeddingSpec", "EmbeddingStore", "FoundRows"]
-
 _log = logging.getLogger(__name__)
 
 _UNIT_NORM_TOLERANCE: Final = 1e-3

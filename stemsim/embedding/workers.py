@@ -8,8 +8,6 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["default_workers", "work"]
-
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 

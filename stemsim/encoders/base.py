@@ -13,8 +13,6 @@ from stemsim.errors import ConfigError
 from stemsim.pretrained.loading import load_strictly, read_checkpoint
 from stemsim.pretrained.precision import Precision, autocast, check_precision
 
-__all__ = ["AudioTextEncoder", "Encoder"]
-
 
 class Encoder(nn.Module, ABC):
     """A frozen map from mono waveforms `(batch, time)` to unit vectors `(batch, dim)`.

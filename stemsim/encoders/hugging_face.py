@@ -15,8 +15,6 @@ from stemsim.pretrained.loading import state_hash
 from stemsim.pretrained.precision import Precision, autocast, check_precision, precision_suffix
 from stemsim.pretrained.torchvision_repair import repair_torchvision
 
-__all__ = ["HuggingFaceAudio"]
-
 
 class HuggingFaceAudio(Encoder):
     """The mean over time of a hidden layer of any audio model with a `config.json`: MERT, wav2vec 2.0, HuBERT, ...

@@ -21,8 +21,6 @@ from stemsim.pretrained.loading import state_hash
 from stemsim.pretrained.precision import Float32, Precision, precision_suffix
 from stemsim.pretrained.torchvision_repair import repair_torchvision
 
-__all__ = ["LaionClap"]
-
 _WINDOW: Final = 480_000  # samples: 10 s at 48 kHz
 _ARCHITECTURES: Final = {96: "tiny", 128: "base", 256: "large"}  # by the width of HTS-AT's first stage
 

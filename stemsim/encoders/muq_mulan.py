@@ -16,8 +16,6 @@ from stemsim.pretrained.loading import state_hash
 from stemsim.pretrained.precision import Float32, Precision, precision_suffix
 from stemsim.pretrained.torchvision_repair import repair_torchvision
 
-__all__ = ["MuQMuLan"]
-
 
 class MuQMuLan(AudioTextEncoder):
     """MuQ-MuLan: 512-d vectors that music and text share. Its weights are CC BY-NC 4.0: **not for commercial use**.

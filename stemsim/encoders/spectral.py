@@ -15,8 +15,6 @@ from stemsim.encoders.base import Encoder
 from stemsim.encoders.spectral_descriptors import describe
 from stemsim.errors import EmbeddingError
 
-__all__ = ["GROUPS", "Group", "Spectral"]
-
 _VERSION: Final = 1  # increase it whenever a number of `describe` changes
 # Centre and scale of every descriptor: mean and standard deviation over three corpora of equal share, 236 one-shots and
 # loops (Sonic Pi, uzu-drumkit), the 5 s windows of the stems of seven songs (Everything is Free) and 120 synthetic

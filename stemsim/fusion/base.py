@@ -11,8 +11,6 @@ from torch.nn.utils import parametrize
 from stemsim.errors import ConfigError
 from stemsim.similarity import StemEmbeddings, stem_cosines
 
-__all__ = ["Fusion", "StemPairs", "WeightedFusion", "prepared"]
-
 
 class StemPairs(NamedTuple):
     """Pairs of segments compared stem by stem: the input of a fusion, which does not depend on its parameters.

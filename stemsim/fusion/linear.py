@@ -8,8 +8,6 @@ from torch.nn.utils import parametrize
 from stemsim.errors import ConfigError
 from stemsim.fusion.base import StemPairs, WeightedFusion
 
-__all__ = ["LinearFusion"]
-
 
 class LinearFusion(WeightedFusion):
     """Bias-free weighted sum of per-stem cosines: similarity = sum_i w_i cos_i (paper, section 3.4).

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from stemsim.errors import ConfigError
 from stemsim.fusion.base import StemPairs, WeightedFusion, prepared
 
-__all__ = ["LowRankFusion"]
-
 _LEAST_STRETCH: Final = 1e-12  # of a squared norm: a vector that the metric nearly removes has no direction left
 
 

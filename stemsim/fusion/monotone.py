@@ -9,8 +9,6 @@ from torch.nn.functional import softplus
 from stemsim.errors import ConfigError
 from stemsim.fusion.base import StemPairs, WeightedFusion
 
-__all__ = ["MonotoneFusion"]
-
 _SCALE_FLOOR = 1e-12  # of a squared scale: a unit whose stems have no weight
 _LOG_SHARE_OF_OWN_STEM = 3.0  # at first; others have 0
 _NEARLY_ZERO = 1e-5  # below, a secant is its tangent to 1e-11

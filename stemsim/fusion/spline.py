@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from stemsim.errors import ConfigError
 from stemsim.fusion.base import StemPairs, WeightedFusion, prepared
 
-__all__ = ["SplineFusion"]
-
 
 class SplineFusion(WeightedFusion):
     """Sum of monotone functions of the stems' cosines: similarity = sum_i w_i g_i(cos_i), with g_i(0) = 0.

@@ -17,11 +17,9 @@ from torch import Tensor
 
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
 from stemsim.fusion import Fusion, WeightedFusion
-from stemsim.model.parts import Part, build_fusion, describe, is_same
+from stemsim.model.parts import Part, build, describe, is_same
 from stemsim.pretrained.loading import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
 from stemsim.stems import StemLayout, check_same_layout, stem_layout
-
-__all__ = ["CARD_FILE", "WEIGHTS_FILE", "FusionLike", "ModelCard", "ReportedAgreement", "read_model", "write_model"]
 
 CARD_FILE: Final = "card.yaml"
 WEIGHTS_FILE: Final = "weights.safetensors"
@@ -176,7 +174,8 @@ def read_model(folder: str | Path, *, fusion: FusionLike | None = None) -> tuple
 def _made(card: ModelCard, fusion: FusionLike | None) -> Fusion:
     """Return the fusion of a card, with its parameters at their start."""
     if fusion is None:
-        return build_fusion(card.fusion, card.stems)
+        untrained: Fusion = build(card.fusion, card.stems)
+        return untrained
     made = deepcopy(fusion) if isinstance(fusion, Fusion) else fusion(card.stems)
     check_same_layout(card.stems, made.stems, what="the fusion", remedy=f"Make it for the stems of {card.name!r}.")
     if not is_same(card.fusion, made):

@@ -15,8 +15,6 @@ from stemsim.errors import AudioError, ConfigError, EmbeddingError
 from stemsim.similarity import StemEmbeddings
 from stemsim.stems import StemLayout
 
-__all__ = ["Input", "Inputs", "ParsedInputs", "Waveform", "parse_inputs"]
-
 Waveform = tuple[Tensor | npt.NDArray[np.floating[Any]], int]
 Input = str | Path | Segment | Waveform | StemEmbeddings
 Inputs = Input | Sequence[str] | Sequence[Path] | Sequence[Segment] | Sequence[Waveform]

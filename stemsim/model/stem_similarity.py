@@ -19,8 +19,6 @@ from stemsim.model.parts import describe
 from stemsim.similarity import StemEmbeddings, stem_cosines
 from stemsim.stems import StemLayout, check_same_layout
 
-__all__ = ["Explanation", "StemSimilarity"]
-
 SilentIn = Literal["a", "b", "both"]
 _SILENT_IN: Final[dict[tuple[bool, bool], SilentIn]] = {
     (False, True): "a",
@@ -75,6 +73,10 @@ class StemSimilarity:
         weights_or_fusion: One weight for each stem of the embedder, by name, for a weighted sum; or a fitted fusion.
         card: What is known of the model. Its parts are replaced by those in use where they differ.
 
+    Attributes:
+        fusion: The frozen fusion of the stems' similarities.
+        card: Card of the model, with the identities of the encoder and the separator in use.
+
     Raises:
         StemMismatchError: If weights or fusion, card and embedder do not have the same stems.
         ConfigError: If a weight is not finite.
@@ -104,18 +106,13 @@ class StemSimilarity:
             fusion = deepcopy(weights_or_fusion).cpu()
         else:
             fusion = _weighted_sum(embedder.stems, weights_or_fusion)
-        self._fusion = fusion.eval().requires_grad_(requires_grad=False)
-        self._card = self._described(card)
+        self.fusion = fusion.eval().requires_grad_(requires_grad=False)
+        self.card: ModelCard = self._described(card)
 
     @property
     def stems(self) -> StemLayout:
         """Stem layout, in order."""
         return self.embedder.stems
-
-    @property
-    def fusion(self) -> Fusion:
-        """The frozen fusion of the stems' similarities."""
-        return self._fusion
 
     @property
     def weights(self) -> dict[str, float]:
@@ -124,17 +121,12 @@ class StemSimilarity:
         Raises:
             ConfigError: If the fusion has no stem weights.
         """
-        if not isinstance(self._fusion, WeightedFusion):
+        if not isinstance(self.fusion, WeightedFusion):
             raise ConfigError(
-                f"{type(self._fusion).__name__} has no stem weights: expected a WeightedFusion. `explain` tells what "
+                f"{type(self.fusion).__name__} has no stem weights: expected a WeightedFusion. `explain` tells what "
                 "each stem contributes to a similarity; `fusion` has all parameters."
             )
-        return dict(zip(self.stems, self._fusion.weight.tolist(), strict=True))
-
-    @property
-    def card(self) -> ModelCard:
-        """Card of the model, with the identities of the encoder and the separator in use."""
-        return self._card
+        return dict(zip(self.stems, self.fusion.weight.tolist(), strict=True))
 
     @torch.no_grad()
     def __call__(self, a: Inputs, b: Inputs) -> float | Tensor:
@@ -152,7 +144,7 @@ class StemSimilarity:
             StemsimError: If an input is not one, cannot be read or embedded, or the batches are not equally long.
         """
         (query, candidate), single = self._matched(a, b)
-        return _result(self._fusion(query, candidate), single=single)
+        return _result(self.fusion(query, candidate), single=single)
 
     @torch.no_grad()
     def prefer(self, x: Inputs, a: Inputs, b: Inputs) -> float | Tensor:
@@ -171,7 +163,7 @@ class StemSimilarity:
             StemsimError: As for a similarity.
         """
         (reference, first, second), single = self._matched(x, a, b)
-        return _result(self._fusion.preference(reference, first, second).clamp(-1.0, 1.0), single=single)
+        return _result(self.fusion.preference(reference, first, second).clamp(-1.0, 1.0), single=single)
 
     @torch.no_grad()
     def explain(self, a: Inputs, b: Inputs) -> Explanation | list[Explanation]:
@@ -189,13 +181,13 @@ class StemSimilarity:
         """
         (query, candidate), single = self._matched(a, b)
         figures = zip(
-            self._fusion(query, candidate).tolist(),
+            self.fusion(query, candidate).tolist(),
             stem_cosines(query, candidate).tolist(),
-            self._fusion.contributions(query, candidate).tolist(),
+            self.fusion.contributions(query, candidate).tolist(),
             torch.stack([query.present, candidate.present], dim=2).tolist(),  # (batch, stem, side)
             strict=True,
         )
-        weights = self.weights if isinstance(self._fusion, WeightedFusion) else None
+        weights = self.weights if isinstance(self.fusion, WeightedFusion) else None
         explanations = [
             Explanation(
                 self.stems,
@@ -221,7 +213,7 @@ class StemSimilarity:
         Raises:
             StemsimError: If an input is not one, or cannot be read or embedded.
         """
-        return self._embedded([self._parsed(inputs)])[0]
+        return self._embedded([parse_inputs(inputs, self.stems, self.embedder.spec.dim)])[0]
 
     def save(self, folder: str | Path) -> None:
         """Write the fitted fusion and the card, from which `load` makes this model again.
@@ -232,7 +224,7 @@ class StemSimilarity:
         Raises:
             CheckpointError: If it cannot be written.
         """
-        write_model(folder, self._card, self._fusion)
+        write_model(folder, self.card, self.fusion)
 
     def _described(self, card: ModelCard | None) -> ModelCard:
         """Return the card of the model as it is."""
@@ -240,26 +232,19 @@ class StemSimilarity:
         known = card or ModelCard(
             name="custom", stems=self.stems, encoder=describe(encoder), separator=describe(source), silence=silence
         )
-        check_same_layout(
-            self.stems,
-            known.stems,
-            what=f"the card of {known.name!r}",
-            remedy="Give the embedder a separator with the stems of the card.",
-        )
+        remedy = "Give the embedder a separator with the stems of the card."
+        check_same_layout(self.stems, known.stems, what=f"the card of {known.name!r}", remedy=remedy)
         return replace(
             known,
             encoder=describe(encoder, known.encoder),
             separator=describe(source, known.separator),
             silence=silence,
-            fusion=describe(self._fusion),
+            fusion=describe(self.fusion),
         )
-
-    def _parsed(self, inputs: Inputs) -> ParsedInputs:
-        return parse_inputs(inputs, self.stems, self.embedder.spec.dim)
 
     def _matched(self, *arguments: Inputs) -> tuple[list[StemEmbeddings], bool]:
         """Embed arguments, and repeat single ones as often as the batches are long."""
-        parsed = [self._parsed(argument) for argument in arguments]
+        parsed = [parse_inputs(argument, self.stems, self.embedder.spec.dim) for argument in arguments]
         lengths = {len(batch) for batch in parsed if not batch.single}
         if len(lengths) > 1:
             raise ConfigError(

@@ -22,8 +22,6 @@ from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
 from stemsim.pretrained.folder import folder_of, is_offline, is_repository, locate
 from stemsim.pretrained.registry import PRETRAINED, Pretrained
 
-__all__ = ["RECORD", "download"]
-
 RECORD: Final = "SOURCE.json"
 """Beside the files of a model: their source, their license and their hashes."""
 

@@ -10,8 +10,6 @@ from typing import Final
 from stemsim.errors import ConfigError, DataNotFoundError
 from stemsim.pretrained.registry import PRETRAINED, Pretrained
 
-__all__ = ["find", "folder_of", "is_offline", "is_repository", "locate", "locate_file", "pretrained_folder"]
-
 _TRUE: Final = ("1", "true", "yes", "on")
 # As `huggingface_hub.utils.validate_repo_id`, which may not be installed.
 _REPOSITORY: Final = re.compile(r"(?!.*(?:--|\.\.))\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b(?<!\.git)", re.ASCII)

@@ -20,8 +20,6 @@ from torch import Tensor
 
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
 
-__all__ = ["Checkpoint", "import_checkpoint", "load_strictly", "read_checkpoint", "state_hash", "write_checkpoint"]
-
 _JSON_KEYS: Final = ("args", "kwargs")  # how `demucs.hf` stores the arguments of a model in safetensors
 _UNSAFE: Final = re.compile(r"[Uu]nsupported (?:global: )?(?:GLOBAL|class) (\S+)")
 

@@ -7,8 +7,6 @@ from torch import nn
 
 from stemsim.errors import ConfigError
 
-__all__ = ["Float32", "Precision", "autocast", "check_precision", "precision_suffix"]
-
 Precision = Literal["float32", "bfloat16", "float16"]
 """Number type that a frozen model computes in. Any but float32 changes its results, and so its identity."""
 

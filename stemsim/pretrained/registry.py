@@ -6,8 +6,6 @@ from functools import partial
 from types import MappingProxyType
 from typing import Final, Literal
 
-__all__ = ["PRETRAINED", "Pretrained"]
-
 Kind = Literal["encoder", "separator", "part"]
 
 

@@ -13,8 +13,6 @@ from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any, NoReturn
 
-__all__ = ["repair_torchvision"]
-
 # PyTorch removes definitions when the library that made them is deleted.
 _libraries: list[Any] = []
 

@@ -11,12 +11,10 @@ from pydantic.dataclasses import dataclass
 from stemsim.embedding import EmbeddingSpec, StemEmbedder
 from stemsim.encoders import Encoder
 from stemsim.errors import ConfigError, StemMismatchError, StoreError
-from stemsim.model.parts import Part, build_encoder, build_separator, describe
+from stemsim.model.parts import Part, build, describe
 from stemsim.retrieval.windows import Windowing
 from stemsim.separators import MixOnly, Multitrack, StemSource
 from stemsim.stems import StemLayout, stem_layout
-
-__all__ = ["LibraryCard"]
 
 _VERSION: Final = 1  # raise it whenever older libraries cannot be read any more
 
@@ -127,8 +125,8 @@ class LibraryCard:
             DataNotFoundError: If weights are missing.
         """
         embedder = StemEmbedder(
-            build_separator(self.separator) if separator is None else separator,
-            build_encoder(self.encoder) if encoder is None else encoder,
+            build(self.separator) if separator is None else separator,
+            build(self.encoder) if encoder is None else encoder,
             silence=self.silence,
             progress=False,
             **options,
@@ -147,7 +145,8 @@ class LibraryCard:
 
     def build_hash_source(self) -> StemSource:
         """Build a source that hashes files as the library's own does, and needs no weights."""
-        return build_separator(self.separator) if self.is_multitrack else MixOnly()
+        source: StemSource = build(self.separator) if self.is_multitrack else MixOnly()
+        return source
 
     def check_embedder(self, embedder: StemEmbedder) -> None:
         """Raise, naming both, unless an embedder makes vectors of the kind that the library holds.

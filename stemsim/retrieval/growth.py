@@ -18,8 +18,6 @@ from stemsim.retrieval.indexes.lance import LanceIndex
 from stemsim.retrieval.items import Items
 from stemsim.retrieval.library import Library
 
-__all__ = ["CostPerItem", "Needs", "measure_cost", "needs"]
-
 _FIRST: Final = 0.25  # of the synthetic items, at which the first searches are timed
 _SEARCHES: Final = 40
 _AT_ONCE: Final = 4096

@@ -13,7 +13,7 @@ from stemsim.embedding import StemEmbedder
 from stemsim.encoders import Encoder
 from stemsim.errors import ConfigError, DataNotFoundError, StemsimError
 from stemsim.model.inputs import Input
-from stemsim.model.parts import build_encoder
+from stemsim.model.parts import build
 from stemsim.retrieval.card import LibraryCard
 from stemsim.retrieval.catalogue import Catalogue, FileRecord, absolute
 from stemsim.retrieval.filter import ItemFilter
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from stemsim.fusion import Fusion
     from stemsim.retrieval.indexing.adding import AddReport, Engine
     from stemsim.retrieval.stats import LibraryStats
-
-__all__ = ["Library"]
 
 _WINDOW: Final = 5.0  # seconds, like the segments of the paper
 _SPARE: Final = 4  # times as many items as hits are searched first, since some are folded into others
@@ -131,7 +129,8 @@ class Library:
     @cached_property
     def encoder(self) -> Encoder:
         """The encoder, built when it is first needed."""
-        return build_encoder(self.card.encoder) if self._embedder is None else self._embedder.encoder
+        encoder: Encoder = build(self.card.encoder) if self._embedder is None else self._embedder.encoder
+        return encoder
 
     @cached_property
     def embedder(self) -> StemEmbedder:

@@ -14,8 +14,6 @@ from stemsim.errors import ConfigError
 from stemsim.retrieval.indexes.base import Index
 from stemsim.retrieval.routing import Routing
 
-__all__ = ["RecallCheck", "recall_check"]
-
 _SAME: Final = 1e-6  # similarities that differ by less are equal: either item is right
 
 

@@ -14,8 +14,6 @@ from stemsim.stems import StemLayout
 if TYPE_CHECKING:
     from stemsim.fusion import Fusion
 
-__all__ = ["Routing"]
-
 _SYNTAX: Final = (
     "Write sliders as drums=1,bass=0.5; a stem of the query against another one of the library as drums:mix=1; a stem "
     "alone as drums; or a preset, learned or equal, which entries after it change: learned,drums=2"

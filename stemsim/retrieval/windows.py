@@ -15,8 +15,6 @@ from stemsim.errors import ConfigError
 from stemsim.separators import Separator
 from stemsim.similarity import StemEmbeddings
 
-__all__ = ["Windowing", "embed_windows", "padding_group"]
-
 _TAIL: Final = 0.25  # of a window: a shorter rest of a file is left out
 _TOLERANCE: Final = 1e-5  # seconds: 80 s of 5 s windows are 16, in spite of rounding
 _STEP: Final = 0.1  # seconds, to a multiple of which short clips are padded with silence

@@ -16,8 +16,6 @@ from stemsim.retrieval.filter import ItemFilter
 from stemsim.retrieval.items import Items
 from stemsim.stems import check_same_layout
 
-__all__ = ["SPARE", "Index", "RankedItems"]
-
 SPARE: Final = 8
 """Extra items that are scored again exactly, because the first scores of an engine are rounded."""
 

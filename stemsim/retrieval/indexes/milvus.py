@@ -17,8 +17,6 @@ from stemsim.retrieval.filter import ItemFilter
 from stemsim.retrieval.indexes.base import Index
 from stemsim.retrieval.items import Items, item_schema
 
-__all__ = ["MilvusIndex"]
-
 _VECTORS: Final = "vectors"
 _UNKNOWN_BPM: Final = -1.0  # Milvus has no NaN
 _AT_ONCE: Final = 256  # rows in one request: vectors are long, and a request holds 64 MB
