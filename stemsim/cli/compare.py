@@ -97,7 +97,7 @@ def _similarity(
         learned = loaded.weights if isinstance(loaded.fusion, WeightedFusion) else None
         return StemSimilarity(loaded.embedder, _weights(weights, loaded.stems, learned))
     if fusion is not None:
-        raise ConfigError("--fusion is for a model that was fitted with a fusion of your own; name it by --model.")
+        raise ConfigError("--fusion is for a --model that was fitted with a fusion of your own; name that model.")
     embedder = StemEmbedder(
         make_separator(separator or "bands"), make_encoder(encoder or "spectral"), device=device, progress=False
     )

@@ -27,18 +27,11 @@ _EXPECTED: Final = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ParsedInputs:
-    """One verified argument, of one of three kinds.
-
-    Attributes:
-        single: True for one input, False for a batch.
-        segments: Segments of audio files.
-        waveforms: `(channel, time)` float32 on the CPU with their sample rates in Hz.
-        embeddings: Stem embeddings that are computed already.
-    """
+    """One verified argument, of one of three kinds; `single` is False for a batch."""
 
     single: bool
     segments: tuple[Segment, ...] = ()
-    waveforms: tuple[tuple[Tensor, int], ...] = ()
+    waveforms: tuple[tuple[Tensor, int], ...] = ()  # `(channel, time)` float32 on the CPU, sample rates in Hz
     embeddings: StemEmbeddings | None = None
 
     def __len__(self) -> int:
@@ -49,15 +42,9 @@ class ParsedInputs:
 
 
 def parse_inputs(inputs: object, stems: StemLayout, dim: int) -> ParsedInputs:
-    """Verify one argument of `StemSimilarity`.
+    """Verify one argument of `StemSimilarity`, given the stems and the dimension of stem embeddings.
 
-    Args:
-        inputs: `Inputs`: one input or a list of them. A tuple that starts with a waveform is one input, not a batch.
-        stems: Stem layout that stem embeddings must have.
-        dim: Length that their vectors must have.
-
-    Returns:
-        The parsed argument.
+    A tuple that starts with a waveform is one input, not a batch.
 
     Raises:
         ConfigError: If it is something else, or a list of several kinds.

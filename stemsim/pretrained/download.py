@@ -53,9 +53,6 @@ def download(
         endpoint: Address of a mirror of the hub.
         offline: Fail where something is missing instead of using the network, as with `STEMSIM_OFFLINE`.
 
-    Returns:
-        The folder with the files.
-
     Raises:
         ConfigError: If the name is unknown, the repository holds no model, or huggingface_hub is missing.
         DataNotFoundError: If the hub cannot be reached or has no such file, or the network must not be used.

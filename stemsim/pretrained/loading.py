@@ -26,26 +26,17 @@ _UNSAFE: Final = re.compile(r"[Uu]nsupported (?:global: )?(?:GLOBAL|class) (\S+)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """Content of a checkpoint file.
-
-    Attributes:
-        state: The tensors of a model, by their names in the model.
-        metadata: For a Demucs model `klass` (dotted name), `args` and `kwargs`; for safetensors also their header.
-    """
+    """Content of a checkpoint file: the tensors of a model, by their names in it, and what else is known of it."""
 
     state: dict[str, Tensor]
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # of a Demucs model `klass`, `args` and `kwargs`
 
 
 def read_checkpoint(path: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
     """Read a safetensors file, or a torch file by the unpickler that makes tensors and runs no code.
 
-    Args:
-        path: A `.safetensors` file, or one that `torch.save` wrote.
-        allow_pickle: Let a torch file run whatever code it holds. Only for files from people you trust.
-
-    Returns:
-        Its tensors, on the CPU, memory-mapped where the format allows it.
+    `allow_pickle` lets a torch file run whatever code it holds: only for files from people you trust. The tensors are
+    on the CPU, memory-mapped where the format allows it.
 
     Raises:
         DataNotFoundError: If there is no such file.
@@ -61,11 +52,7 @@ def read_checkpoint(path: str | Path, *, allow_pickle: bool = False) -> Checkpoi
 
 
 def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint as safetensors, atomically.
-
-    Args:
-        path: File to write; an existing one is replaced.
-        checkpoint: Tensors and metadata; `args` and `kwargs` are encoded as `demucs.hf` expects them.
+    """Write a checkpoint as safetensors, atomically; an existing file is replaced.
 
     Raises:
         CheckpointError: If it cannot be written (disk full, no permission).
@@ -88,18 +75,15 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
 def import_checkpoint(
     file: str | Path, *, allow_pickle: bool = False, output: Path | None = None, overwrite: bool = False
 ) -> Path:
-    """Convert a checkpoint to safetensors, which are quicker to read and cannot hold code.
+    """Convert a checkpoint, such as of LAION-CLAP, MuQ-MuLan or Demucs, to safetensors; return the file written.
 
     The tensors do not change, and neither does the identity of an encoder or separator that is made of them.
 
     Args:
-        file: A torch file: of LAION-CLAP, MuQ-MuLan or Demucs, or any state dictionary.
+        file: A torch file with a state dictionary.
         allow_pickle: Run the code that the file may hold. Only for files from people you trust.
         output: File to write; None puts it beside the checkpoint, with the ending `.safetensors`.
         overwrite: Replace an existing file.
-
-    Returns:
-        The file written.
 
     Raises:
         ConfigError: If the output exists, is the checkpoint itself, or does not end in `.safetensors`.
@@ -107,15 +91,12 @@ def import_checkpoint(
     """
     file = Path(file)
     target = output or file.with_suffix(".safetensors")
-    msg = ""
     if target.resolve() == file.resolve():
-        msg = f"{file} would be written onto itself. Name another file by --output; safetensors need no import."
-    elif target.suffix != ".safetensors":
-        msg = f"The output is read as safetensors by its ending only: expected --output NAME.safetensors, got {target}."
-    elif target.exists() and not overwrite:
-        msg = f"{target} exists already. Name another file by --output, or replace it by --overwrite."
-    if msg:
-        raise ConfigError(msg)
+        raise ConfigError(f"{file} would be written onto itself. Safetensors need no import; else give --output.")
+    if target.suffix != ".safetensors":
+        raise ConfigError(f"A file is read by its ending only: expected --output NAME.safetensors, got {target}.")
+    if target.exists() and not overwrite:
+        raise ConfigError(f"{target} exists already. Name another file by --output, or replace it by --overwrite.")
     write_checkpoint(target, read_checkpoint(file, allow_pickle=allow_pickle))
     return target
 

@@ -21,35 +21,20 @@ _VERSION: Final = 1  # raise it whenever older libraries cannot be read any more
 
 @dataclass(frozen=True, slots=True)
 class LibraryCard:
-    """The models and settings that a library was made with.
-
-    Attributes:
-        encoder: What embedded its items.
-        separator: What separated them.
-        silence: Level in dBFS below which a stem is silent; None embeds every stem whatever its level.
-        preprocessing: Version and options of the steps between the two, as the embedder names them.
-        stems: Stem layout of the items.
-        dim: Length of one vector.
-        window: Length of an item in seconds.
-        hop: From one item's start to the next in seconds; None: `window`.
-        weights: Default weight of each stem in a search; empty: all equal.
-        model: Name or folder of the model that encoder, separator and weights are from; None: no model.
-        fusion: Class of the model's fusion, if it is nonlinear and so ranks the best items again; None: weighted sum.
-        index: Address of the Milvus that holds the items (`URI#collection`); None: the library itself.
-    """
+    """The models and settings that a library was made with."""
 
     encoder: Part
     separator: Part
-    silence: float | None
-    preprocessing: str
+    silence: float | None  # level in dBFS below which a stem is silent; None embeds every stem
+    preprocessing: str  # version and options of the steps between the two, as the embedder names them
     stems: StemLayout
     dim: int
-    window: float = 5.0
-    hop: float | None = None
-    weights: Mapping[str, float] = field(default_factory=dict)
-    model: str | None = None
-    fusion: str | None = None
-    index: str | None = None
+    window: float = 5.0  # length of an item in seconds
+    hop: float | None = None  # from one item's start to the next; None: `window`
+    weights: Mapping[str, float] = field(default_factory=dict)  # of a search by default; empty: all equal
+    model: str | None = None  # name or folder of the model that encoder, separator and weights are from
+    fusion: str | None = None  # class of the model's fusion if that is nonlinear and so ranks the best items again
+    index: str | None = None  # Milvus that holds the items (`URI#collection`); None: the library itself
 
     def __post_init__(self) -> None:
         """Verify that windows have a length, and that weights are those of the stems."""

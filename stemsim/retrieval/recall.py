@@ -19,14 +19,9 @@ _SAME: Final = 1e-6  # similarities that differ by less are equal: either item i
 
 @dataclass(frozen=True, slots=True)
 class RecallCheck:
-    """Recall of an index of some `items`, asked for `k` of them; `answer` describes the index.
+    """Recall of an index of some `items`, asked for `k` of them; `answer` describes the index."""
 
-    Attributes:
-        frame: One row for each kind of weights: `weights`, `queries`, `recall` (mean), `worst` (query), `p50 ms` and
-            `p99 ms` (time of a search).
-    """
-
-    frame: pd.DataFrame
+    frame: pd.DataFrame  # by kind of weights: queries, recall (mean), worst (query), `p50 ms` and `p99 ms` of a search
     k: int
     items: int
     answer: str

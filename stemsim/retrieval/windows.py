@@ -22,15 +22,10 @@ _STEP: Final = 0.1  # seconds, to a multiple of which short clips are padded wit
 
 @dataclass(frozen=True, slots=True)
 class Windowing:
-    """Length and hop of the windows that files are cut into.
+    """Length and hop of the windows that files are cut into, in seconds."""
 
-    Attributes:
-        length: Length of a window in seconds. A shorter file, such as a one-shot, is one item.
-        hop: From one window's start to the next, in seconds; None: `length`, so that windows do not overlap.
-    """
-
-    length: float = 5.0
-    hop: float | None = None
+    length: float = 5.0  # a shorter file, such as a one-shot, is one item
+    hop: float | None = None  # from one window's start to the next; None: `length`, so that windows do not overlap
 
     def __post_init__(self) -> None:
         """Verify that windows have a length and go forward."""

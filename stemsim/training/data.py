@@ -35,27 +35,16 @@ _NEEDED_PART: Final[dict[TrainerFn | None, Part]] = {
 
 
 class TripletBatch(NamedTuple):
-    """A batch of triplets.
+    """A batch of triplets."""
 
-    Attributes:
-        x: Stem embeddings of the references, vectors `(batch, stem, dim)` and masks `(batch, stem)`.
-        a: Stem embeddings of the first candidates.
-        b: Stem embeddings of the second candidates.
-        target: `(batch,)` target of the fit, in [-1, 1], float64.
-        weight: `(batch,)` weight of each triplet in the loss, float64.
-        votes: `(batch, 2)` votes for A and for B.
-        test_type: `(batch,)` index into `TEST_TYPES`.
-        row: `(batch,)` row in the triplet table.
-    """
-
-    x: StemEmbeddings
-    a: StemEmbeddings
-    b: StemEmbeddings
-    target: Tensor
-    weight: Tensor
-    votes: Tensor
-    test_type: Tensor
-    row: Tensor
+    x: StemEmbeddings  # of the references, vectors `(batch, stem, dim)` and masks `(batch, stem)`
+    a: StemEmbeddings  # of the first candidates
+    b: StemEmbeddings  # of the second candidates
+    target: Tensor  # `(batch,)` target of the fit, in [-1, 1], float64
+    weight: Tensor  # `(batch,)` weight of each triplet in the loss, float64
+    votes: Tensor  # `(batch, 2)` votes for A and for B
+    test_type: Tensor  # `(batch,)` index into `TEST_TYPES`
+    row: Tensor  # `(batch,)` row in the triplet table
 
 
 class TripletDataModule(lightning.LightningDataModule):

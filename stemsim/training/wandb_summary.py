@@ -4,7 +4,9 @@ import io
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import wandb
 
 from stemsim.audio import Segment
 from stemsim.errors import AudioError, ConfigError, DataNotFoundError
@@ -12,9 +14,6 @@ from stemsim.report.audio import clip
 from stemsim.report.page import comparison_rows
 from stemsim.report.plots import plot_run_weights
 from stemsim.report.run_files import Run
-
-if TYPE_CHECKING:
-    import wandb
 
 __all__ = ["common_group", "log_summary"]
 
@@ -64,8 +63,6 @@ def log_summary(
     Raises:
         ConfigError: If W&B's server refuses the run.
     """
-    import wandb
-
     folder.mkdir(parents=True, exist_ok=True)
     try:
         summary = wandb.init(
@@ -120,10 +117,8 @@ def _worst(runs: Sequence[Run], count: int, *, audio: bool) -> Iterator[list[Any
             yield [run.name, one.test_type, *sounds, *one.votes, one.preference, named]
 
 
-def _audio(segment: Segment) -> "wandb.Audio | None":
+def _audio(segment: Segment) -> wandb.Audio | None:
     """Return a segment for W&B; None, with a warning, if its file is gone."""
-    import wandb
-
     try:
         samples, rate = clip(segment)
     except (AudioError, DataNotFoundError) as error:
