@@ -134,16 +134,9 @@ class LibraryCard:
         return source
 
     def check_embedder(self, embedder: StemEmbedder) -> None:
-        """Raise, naming both, unless an embedder makes vectors of the kind that the library holds.
-
-        Raises:
-            StemMismatchError: If the stem layouts differ.
-            ConfigError: If encoder, separator or the steps between them differ.
-        """
-        remedy = (
-            f"The library was made with {self.separator} x {self.encoder}: leave the options out, or make another "
-            "library."
-        )
+        """Raise, naming both, unless an embedder makes vectors of the kind that the library holds."""
+        made = f"The library was made with {self.separator} x {self.encoder}"
+        remedy = f"{made}: leave the options out, or make another library."
         self.spec.check(embedder.spec.text, "this embedder", remedy=remedy)
 
 

@@ -61,11 +61,7 @@ class Needs:
 
 
 def needs(cost: CostPerItem, items: int) -> Needs:
-    """Return the needs of a library of some number of items.
-
-    Raises:
-        ConfigError: If the number is not positive.
-    """
+    """Return the needs of a library of some number of items."""
     if items < 1:
         raise ConfigError(f"A library has at least 1 item; got {items}.")
     return Needs(

@@ -39,14 +39,8 @@ class RecallCheck:
 def recall_check(index: Index, *, k: int = 50, queries: int = 20, seed: int = 0) -> RecallCheck:
     """Compare the answers of an index with exact ones, for weights of every kind.
 
-    Queries are items of the index. An item counts as found if it is at least as close as the last one of the exact
-    answer.
-
-    Args:
-        index: The index.
-        k: Number of items to ask for.
-        queries: Number of queries of each kind of weights.
-        seed: Seed of the draw of queries and weights.
+    Queries, `queries` for each kind of weights, are items of the index. An item counts as found if it is at least as
+    close as the last one of the exact answer.
 
     Raises:
         ConfigError: If the index is empty, or a number is not positive.

@@ -42,21 +42,13 @@ class Index(ABC):
 
     Vectors are stored in float16. However an engine finds its candidates, `search` computes their similarities again in
     float64 from the stored vectors, so that all engines return the same.
-
-    Args:
-        spec: How the vectors were made.
     """
 
     def __init__(self, spec: EmbeddingSpec) -> None:
         self.spec = spec
 
     def upsert(self, items: Items) -> None:
-        """Insert items, in one commit where the engine has commits; of items with the same key the last one stays.
-
-        Raises:
-            StemMismatchError: If they have other stems.
-            ConfigError: If their vectors have another length.
-        """
+        """Insert items, in one commit where the engine has commits; of items with the same key the last one stays."""
         remedy = "Make another index for such items."
         check_same_layout(self.spec.stems, items.stems, what="the set of items", remedy=remedy)
         if items.dim != self.spec.dim:
@@ -101,15 +93,9 @@ class Index(ABC):
         """Return at least the `k` items that the engine finds closest to a vector `(stem * dim,)`."""
 
     def search(self, vector: Tensor, k: int = 10, *, where: ItemFilter | None = None) -> RankedItems:
-        """Return the items with the largest inner product with a vector.
+        """Return up to `k` items: those with the largest inner product with a folded query `(stem * dim,)`.
 
-        Args:
-            vector: `(stem * dim,)` a folded query.
-            k: Number of items.
-            where: Conditions, applied within the search: `k` items that meet them are found if they exist.
-
-        Returns:
-            Up to `k` items.
+        Conditions are applied within the search: `k` items that meet them are found if they exist.
 
         Raises:
             ConfigError: If the vector has a wrong length or is not finite, or `k` is not positive.
