@@ -25,10 +25,7 @@ LAYOUTS: Final[dict[str, StemLayout]] = {
 
 
 def stem_layout(layout: str | Sequence[str]) -> StemLayout:
-    """Return a verified stem layout from its name or from a list of stems.
-
-    Args:
-        layout: `4-stem`, `6-stem`, `mix`, or the stems themselves, in order.
+    """Return a verified stem layout from its name (`4-stem`, `6-stem`, `mix`) or from the stems themselves, in order.
 
     Raises:
         ConfigError: If the name or a stem is unknown, a stem is repeated, or there are none.

@@ -54,9 +54,6 @@ class Fusion(nn.Module, ABC):
     def fuse(self, pairs: StemPairs) -> Tensor:
         """Return the contribution of each stem to the similarity of pairs of segments.
 
-        Args:
-            pairs: `batch` pairs.
-
         Returns:
             `(batch, stem)` float64; 0 where the stem is silent in either.
         """
@@ -67,9 +64,6 @@ class Fusion(nn.Module, ABC):
 
     def prepare(self, pairs: StemPairs) -> Tensor | None:
         """Return values that depend on the pairs only, which a fit computes once for all its steps.
-
-        Args:
-            pairs: `batch` pairs, without `features`.
 
         Returns:
             The later `pairs.features`, of any shape; None if there is nothing to prepare.
@@ -94,17 +88,10 @@ class Fusion(nn.Module, ABC):
         return difference
 
     def observe(self, pairs: StemPairs) -> None:
-        """Set what depends on the segments but not on the votes, such as the range of the cosines; a fit starts so.
-
-        Args:
-            pairs: The training pairs (X, A) and (X, B).
-        """
+        """Set what depends on the training pairs (X, A) and (X, B) but not on the votes; a fit starts so."""
 
     def start_from(self, weights: Tensor) -> None:
-        """Become the linear fusion with the given weights, exactly; a fit starts from the best linear ones.
-
-        Args:
-            weights: `(stem,)` in the order of the stem layout.
+        """Become exactly the linear fusion with weights `(stem,)`; a fit starts from the best linear ones.
 
         Raises:
             ConfigError: If there is not one finite weight for each stem, or the fusion does not contain the linear one.

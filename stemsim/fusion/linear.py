@@ -31,11 +31,7 @@ class LinearFusion(WeightedFusion):
         return self.weight * pairs.cosines
 
     def start_from(self, weights: Tensor) -> None:
-        """Set the weights `(stem,)`, in the order of the stem layout.
-
-        Raises:
-            ConfigError: If there is not one finite weight for each stem, or one is negative where none may be.
-        """
+        """Set the weights `(stem,)`, none of which is negative where none may be."""
         if self.nonnegative and bool((weights < 0.0).any()):
             raise ConfigError(f"Expected nonnegative weights for {', '.join(self.stems)}; got {weights.tolist()}.")
         super().start_from(weights)

@@ -132,10 +132,6 @@ class StemSimilarity:
     def __call__(self, a: Inputs, b: Inputs) -> float | Tensor:
         """Return the similarity of two inputs, or of two batches pair by pair.
 
-        Args:
-            a: One input or a batch.
-            b: One input or a batch.
-
         Returns:
             The similarity; higher is closer. In a weighted sum, equal inputs have the sum of the weights of the stems
             that sound. For batches `(n,)` float64.
@@ -148,19 +144,11 @@ class StemSimilarity:
 
     @torch.no_grad()
     def prefer(self, x: Inputs, a: Inputs, b: Inputs) -> float | Tensor:
-        """Return the preference for A or B: similarity(X, A) - similarity(X, B) (paper, section 3.4).
-
-        Args:
-            x: The reference, or a batch.
-            a: The first candidate, or a batch.
-            b: The second candidate, or a batch.
+        """Return the preference for candidate A or B: similarity(X, A) - similarity(X, B) (paper, section 3.4).
 
         Returns:
             The preference, clamped to [-1, 1]: positive where A is closer, negative where B is, 0 neutral; swapping A
             and B flips the sign exactly. For batches `(n,)` float64.
-
-        Raises:
-            StemsimError: As for a similarity.
         """
         (reference, first, second), single = self._matched(x, a, b)
         return _result(self.fusion.preference(reference, first, second).clamp(-1.0, 1.0), single=single)
@@ -169,15 +157,8 @@ class StemSimilarity:
     def explain(self, a: Inputs, b: Inputs) -> Explanation | list[Explanation]:
         """Return the contribution of each stem to the similarity of two inputs.
 
-        Args:
-            a: One input or a batch.
-            b: One input or a batch.
-
         Returns:
             An explanation whose contributions sum to the similarity; for batches one explanation for each pair.
-
-        Raises:
-            StemsimError: As for a similarity.
         """
         (query, candidate), single = self._matched(a, b)
         figures = zip(
@@ -204,22 +185,13 @@ class StemSimilarity:
     def embed(self, inputs: Inputs) -> StemEmbeddings:
         """Embed inputs once, to compare them many times.
 
-        Args:
-            inputs: One input or a batch.
-
         Returns:
             Stem embeddings `(n, stem, dim)` on the CPU, an input of every other method.
-
-        Raises:
-            StemsimError: If an input is not one, or cannot be read or embedded.
         """
         return self._embedded([parse_inputs(inputs, self.stems, self.embedder.spec.dim)])[0]
 
     def save(self, folder: str | Path) -> None:
-        """Write the fitted fusion and the card, from which `load` makes this model again.
-
-        Args:
-            folder: Folder to write to; made if needed.
+        """Write the fitted fusion and the card into a folder, from which `load` makes this model again.
 
         Raises:
             CheckpointError: If it cannot be written.

@@ -50,13 +50,10 @@ def find(model: Pretrained) -> Path | None:
 
 
 def locate(model: str | Path) -> Path:
-    """Find a pretrained model on this disk.
+    """Return the folder of a pretrained model on this disk, or the file if a file was named.
 
     Args:
         model: A name of `PRETRAINED`, `org/name` of a repository of the Hugging Face hub, or a path.
-
-    Returns:
-        The folder with its files, or the file if a file was named.
 
     Raises:
         DataNotFoundError: If it is not there; the message names the expected files and the way to get them.
@@ -87,18 +84,10 @@ def locate(model: str | Path) -> Path:
 
 
 def locate_file(model: str | Path, *, suffixes: Sequence[str]) -> Path:
-    """Find the one file that holds the weights of a model.
-
-    Args:
-        model: As for `locate`.
-        suffixes: Endings that the file may have, the best one first.
-
-    Returns:
-        The file.
+    """Find the one file that holds the weights of a model (see `locate`); of several endings the first is the best.
 
     Raises:
-        DataNotFoundError: If there is none.
-        ConfigError: If there are several.
+        DataNotFoundError: If there is none; `ConfigError` if there are several.
     """
     path = locate(model)
     if path.is_file():

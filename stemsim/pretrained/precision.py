@@ -31,11 +31,7 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 
 class Float32(nn.Module):
-    """Keeps a part of a model in float32 inside `autocast`: spectra need more than eight bits of mantissa.
-
-    Args:
-        part: Module of one tensor argument and one tensor result.
-    """
+    """Keeps a module of one tensor in float32 inside `autocast`: spectra need more than eight bits of mantissa."""
 
     def __init__(self, part: Any) -> None:
         super().__init__()

@@ -62,11 +62,7 @@ class Routing:
 
     @classmethod
     def pairs_of(cls, stems: StemLayout, weights: Mapping[tuple[str, str], float]) -> Self:
-        """Compare pairs of stems, given weights by stem of the query and stem of the library.
-
-        Raises:
-            ConfigError: If a stem is unknown, or all weights are 0.
-        """
+        """Compare pairs of stems, given weights by stem of the query and stem of the library."""
         matrix = torch.zeros(len(stems), len(stems), dtype=torch.float64)
         for pair, weight in weights.items():
             if unknown := [stem for stem in pair if stem not in stems]:
@@ -127,20 +123,12 @@ class Routing:
         return ",".join(f"{name}={pair[2]:g}" for name, pair in zip(self.names, self.pairs, strict=True))
 
     def fold(self, vectors: Tensor) -> Tensor:
-        """Fold the weights into queries `(..., stem, dim)`.
-
-        Returns:
-            `(..., stem * dim)` float64, whose inner product with stored vectors is the similarity.
-        """
+        """Fold queries `(..., stem, dim)` to `(..., stem * dim)` float64, whose inner product is the similarity."""
         blocks = torch.einsum("ij,...id->...jd", self.matrix, vectors.double())
         return blocks.flatten(start_dim=-2)
 
     def contributions(self, query: Tensor, items: Tensor) -> Tensor:
-        """Return the contribution of each pair of stems to the similarity.
-
-        Args:
-            query: `(stem, dim)` stem embeddings of one query.
-            items: `(item, stem, dim)` stem embeddings of items.
+        """Return the contribution of each pair of stems to the similarity of a query `(stem, dim)` and some items.
 
         Returns:
             `(item, pair)` float64, in the order of `pairs`; they sum to the similarity.

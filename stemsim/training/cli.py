@@ -166,10 +166,7 @@ def _read_checkpoint(path: str) -> dict[str, Any]:
 
 
 def main(args: ArgsType = None) -> StemsimCLI:
-    """Run `train.py`.
-
-    Args:
-        args: Arguments as on the command line; None takes those of the process.
+    """Run `train.py` with the arguments of the process, or with others.
 
     Returns:
         The command line object, with `trainer`, `model` and `datamodule`.

@@ -132,17 +132,9 @@ class StemSimilarityModule(lightning.LightningModule):
         return self.make_optimizer(self.fusion.parameters())
 
     def check_stems(self, checkpoint: Mapping[str, Any]) -> None:
-        """Verify that the weights in a checkpoint belong to this stem layout.
-
-        Raises:
-            StemMismatchError: If they do not; the message names both orders.
-        """
-        check_same_layout(
-            self.stems,
-            checkpoint["hyper_parameters"]["stems"],
-            what="the checkpoint",
-            remedy="Use the separator (data.separator) that it was fitted with, or fit again.",
-        )
+        """Raise a `StemMismatchError` unless the weights in a checkpoint belong to this stem layout."""
+        remedy = "Use the separator (data.separator) that it was fitted with, or fit again."
+        check_same_layout(self.stems, checkpoint["hyper_parameters"]["stems"], what="the checkpoint", remedy=remedy)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Verify that the weights belong to this stem layout."""

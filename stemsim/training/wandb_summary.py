@@ -21,11 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 def common_group(runs: Sequence[Run]) -> str:
-    """Return the W&B group that all runs were logged to.
-
-    Raises:
-        ConfigError: If there is none, or more than one.
-    """
+    """Return the W&B group that all runs were logged to, if there is exactly one."""
     groups = set()
     for run in runs:
         logger = run.settings.get("trainer", {}).get("logger")
@@ -53,15 +49,12 @@ def log_summary(
         project: W&B project.
         group: W&B group of the runs.
         folder: Folder for W&B's own folder, `wandb`.
-        online: Log to W&B's server, which needs an account.
+        online: Log to W&B's server, which needs an account and may refuse.
         worst: Number of worst triplets of each run.
         audio: Log the audio of their segments.
 
     Returns:
         The folder of the offline run, or the address of the run online.
-
-    Raises:
-        ConfigError: If W&B's server refuses the run.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
