@@ -76,8 +76,7 @@ def import_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint: .pt, .th or .bin.")],
     output: Annotated[Path | None, typer.Option(help="File to write.", show_default="FILE.safetensors")] = None,
     allow_pickle: Annotated[
-        bool,
-        typer.Option("--allow-pickle", help="Run the code that FILE may hold. Only if you trust its authors."),
+        bool, typer.Option("--allow-pickle", help="Run the code that FILE may hold. Only if you trust its authors.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output file.")] = False,
 ) -> None:
