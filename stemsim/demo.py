@@ -65,8 +65,9 @@ class SyntheticSongs(SongFolder):
     def __init__(self, root: str | Path, count: int = 24, *, seconds: float = 30.0, seed: int = 0) -> None:
         super().__init__(root)
         if count < 1 or seed < 0 or not 1.0 <= seconds < math.inf:
-            msg = f"Synthetic songs need count and seconds >= 1 and seed >= 0; got {count}, {seconds} and {seed}."
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"Synthetic songs need count and seconds >= 1 and seed >= 0; got {count}, {seconds} and {seed}."
+            )
         self.count = count
         self.seconds = seconds
         self.seed = seed
@@ -140,11 +141,10 @@ def _is_written(folder: Path, settings: dict[str, Any]) -> bool:
         seen = json.loads((folder / "song.json").read_text(encoding="utf-8"))
         return bool(seen | settings == seen) and all((folder / f"{name}.flac").is_file() for name in seen["files"])
     except (OSError, ValueError, TypeError, KeyError) as error:
-        msg = (
+        raise ConfigError(
             f"{folder} exists but is not a synthetic song: expected a readable song.json in it ({error}). "
             "Set `root` to an empty folder, or delete this one."
-        )
-        raise ConfigError(msg) from error
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -246,6 +246,5 @@ def _checked_penalties(alphas: Sequence[float] | Tensor) -> Tensor:
     """Return ridge penalties `(alpha,)` in float64, or raise `ConfigError`."""
     penalties = torch.as_tensor(alphas, dtype=torch.float64)
     if not len(penalties) or not (torch.isfinite(penalties) & (penalties >= 0.0)).all():
-        msg = f"Expected one or more ridge penalties, finite and at least 0; got {penalties.tolist()}."
-        raise ConfigError(msg)
+        raise ConfigError(f"Expected one or more ridge penalties, finite and at least 0; got {penalties.tolist()}.")
     return penalties

@@ -44,8 +44,7 @@ def leave_one_stem_out(result: CrossValidation, *, level: float = 0.95) -> StemI
     """
     stems, splits, whole, best = result.stems, result.splits, result.on_train, result.best_row
     if len(stems) < 2:  # noqa: PLR2004 - one must remain
-        msg = f"Leaving a stem out needs at least two stems; got {', '.join(stems)}."
-        raise ConfigError(msg)
+        raise ConfigError(f"Leaving a stem out needs at least two stems; got {', '.join(stems)}.")
 
     def score(fit: RidgeFit, penalty: int) -> tuple[FloatArray, FloatArray]:
         """Return agreement and R^2 on every test part `(split,)`."""

@@ -77,11 +77,10 @@ def influence(fit: RidgeFit, tracks: IntArray) -> FloatArray:
     triplets, stems = fit.deltas.shape
     heard = len(np.unique(tracks))
     if triplets <= stems or heard < _FEWEST_TRACKS:
-        msg = (
+        raise TripletError(
             f"Standard errors of {stems} weights need more than {stems} triplets, of at least {_FEWEST_TRACKS} tracks; "
             f"got {triplets} triplets of {heard} tracks."
         )
-        raise TripletError(msg)
     residual = fit.residual[0] / (1.0 - fit.leverage[0]).clamp(min=1e-6)
     influences: FloatArray = ((fit.deltas * residual.unsqueeze(1)) @ fit.inverse[0]).numpy()
     return influences

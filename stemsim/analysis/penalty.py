@@ -73,11 +73,10 @@ def nested_cross_validation(result: CrossValidation, *, inner: int = 10) -> Nest
     )
     usable = train.any(axis=2) & held.any(axis=2)  # (outer, inner)
     if not usable.any(axis=1).all():
-        msg = (
+        raise SplitError(
             f"Some {splits.kind} train parts cannot be split again. Use more triplets or tracks, or another train "
             "fraction."
         )
-        raise SplitError(msg)
     chosen = torch.empty(count, dtype=torch.int64)
     for split in range(count):  # all inner splits of one outer split at once, which bounds the memory
         rows = usable[split]

@@ -106,8 +106,7 @@ def compare_perspectives(
     """
     tables = list(asked.values())
     if not sum(map(len, tables)):
-        msg = "There are no triplets to compare. Relax the filter: min_agreement, min_votes, test_type."
-        raise TripletError(msg)
+        raise TripletError("There are no triplets to compare. Relax the filter: min_agreement, min_votes, test_type.")
     question, tracks = _numbered([one.triplets for one in tables])
     scale = _feature_scale(tables, question)
     ends = np.cumsum([len(one) for one in tables])
@@ -190,8 +189,7 @@ def _fit_parts(embedded: EmbeddedTriplets, scale: FloatArray, question: IntArray
     errors, weights = influence(fit, tracks), fit.weights[0].numpy()
     length = float(np.linalg.norm(weights))
     if length == 0.0:
-        msg = f"All stem weights are 0 for {embedded.triplets.source}: no stem differs between A and B."
-        raise TripletError(msg)
+        raise TripletError(f"All stem weights are 0 for {embedded.triplets.source}: no stem differs between A and B.")
     part = weights / length
     across = (np.eye(len(part)) - np.outer(part, part)) / length
     return _Parts(part, errors @ across, fit.undetermined.numpy(), question, tracks)

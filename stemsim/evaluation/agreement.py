@@ -55,11 +55,10 @@ def agreement(preference: FloatArray, majority: IntArray, weight: FloatArray | N
         TripletError: If there are no triplets, or some have no majority.
     """
     if len(majority) == 0 or (majority == 0).any():
-        msg = (
+        raise TripletError(
             f"Agreement needs triplets with a majority; got {len(majority)}, {int((majority == 0).sum())} of them "
             "tied. Filter the table first (Triplets.filter)."
         )
-        raise TripletError(msg)
     return float(np.average(agreement_credit(preference, majority), weights=weight))
 
 

@@ -59,8 +59,7 @@ def interval_reach(level: float, clusters: int) -> float:
         ConfigError: If the level does not lie between 0 and 1.
     """
     if not 0.0 < level < 1.0:
-        msg = f"The level of an interval lies between 0 and 1, e.g. 0.95; got {level}."
-        raise ConfigError(msg)
+        raise ConfigError(f"The level of an interval lies between 0 and 1, e.g. 0.95; got {level}.")
     return float(stdtrit(clusters - 1, 0.5 + 0.5 * level))
 
 

@@ -124,13 +124,15 @@ def corrected_resampled_t_test(
         SplitError: If fewer than two splits have a value.
     """
     if not test_train_ratio > 0.0:
-        msg = f"The size of the test parts over that of the train parts is positive; got {test_train_ratio}."
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"The size of the test parts over that of the train parts is positive; got {test_train_ratio}."
+        )
     known = differences[~np.isnan(differences)]
     splits = len(known)
     if splits < 2:  # noqa: PLR2004 - a spread needs two
-        msg = f"A paired comparison needs at least 2 splits with a value; got {splits}. Ask for more splits."
-        raise SplitError(msg)
+        raise SplitError(
+            f"A paired comparison needs at least 2 splits with a value; got {splits}. Ask for more splits."
+        )
     mean = float(known.mean())
     error = float(np.sqrt((1.0 / splits + test_train_ratio) * known.var(ddof=1)))
     if error <= 1e-12 * max(1.0, abs(mean)):  # the same difference everywhere, up to rounding

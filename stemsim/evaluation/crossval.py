@@ -185,8 +185,9 @@ def cross_validate(
     """
     triplets, stems = embedded.triplets, embedded.stems
     if tied := int((triplets.preference == 0).sum()):
-        msg = f"{tied} of {len(triplets)} triplets have no majority. Filter the table first (Triplets.filter)."
-        raise TripletError(msg)
+        raise TripletError(
+            f"{tied} of {len(triplets)} triplets have no majority. Filter the table first (Triplets.filter)."
+        )
     on_train, ridge, chosen = ridge_on_train(embedded, splits, tuple(alphas))
     rows = on_train.deltas.numpy()
 

@@ -153,6 +153,7 @@ def _choose(chosen: str | None, available: Sequence[str], what: str) -> Sequence
     if chosen is None:
         return available
     if chosen not in available:
-        msg = f"Inst-Sim-ABX has no {what} {chosen!r}. Choose one of {', '.join(available)}, or none for all."
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"Inst-Sim-ABX has no {what} {chosen!r}. Choose one of {', '.join(available)}, or none for all."
+        )
     return (chosen,)

@@ -42,20 +42,18 @@ class Splits:
     def __post_init__(self) -> None:
         """Verify that no part is empty and that none overlaps."""
         if self.train.shape != self.test.shape or (self.train & self.test).any():
-            msg = (
+            raise SplitError(
                 "Expected disjoint train and test masks of one shape (split, triplet); got masks of shape "
                 f"{self.train.shape} and {self.test.shape}, or triplets in both."
             )
-            raise SplitError(msg)
         empty = ~(self.train.any(axis=1) & self.test.any(axis=1))
         if empty.any():
             kept = int((self.train | self.test).sum(axis=1).mean())
-            msg = (
+            raise SplitError(
                 f"{int(empty.sum())} of {len(self)} {self.kind} splits have an empty train or test part ({kept} of "
                 f"{self.train.shape[1]} triplets are in either, on average). Use more triplets or tracks, another "
                 "train fraction, or stratified splits."
             )
-            raise SplitError(msg)
 
     @classmethod
     def draw(
@@ -81,8 +79,9 @@ class Splits:
             SplitError: If a split leaves its train or test part empty.
         """
         if count < 1 or not 0.0 < train_fraction < 1.0:
-            msg = f"Expected at least one split and a train fraction between 0 and 1; got {count} and {train_fraction}."
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"Expected at least one split and a train fraction between 0 and 1; got {count} and {train_fraction}."
+            )
         fractions = (train_fraction, 0.0, 1.0 - train_fraction)
         parts = split_triplets(triplets, fractions, kind=kind, count=count, seed=seed)
         train, test = (parts == PARTS.index(part) for part in ("train", "test"))
@@ -140,8 +139,9 @@ def split_triplets(
         ConfigError: If the fractions are not three shares of 1.
     """
     if len(fractions) != len(PARTS) or min(fractions) < 0 or not np.isclose(sum(fractions), 1.0):
-        msg = f"Expected train, validation and test fractions of at least 0 that add up to 1; got {list(fractions)}."
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"Expected train, validation and test fractions of at least 0 that add up to 1; got {list(fractions)}."
+        )
     rng = np.random.default_rng(seed)
     if kind == "grouped":
         return _grouped(triplets.track_ids, fractions, count, rng)

@@ -68,11 +68,10 @@ class FitSettings:
         """Verify ranges."""
         counts = self.steps >= 0 and self.folds >= 0 and self.folds != 1
         if not counts or not self.learning_rate > 0.0 or not self.standard_errors >= 0.0:
-            msg = (
+            raise ConfigError(
                 "A fit needs at least 0 steps, 0 folds or at least 2, a learning rate above 0, and at least 0 standard "
                 f"errors; got {self}."
             )
-            raise ConfigError(msg)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -193,8 +192,9 @@ def ridge_towards(
     """
     stems = deltas.shape[1]
     if prior.shape != (stems,) or not bool(torch.isfinite(prior).all()) or not bool(prior.any()):
-        msg = f"A prior needs one finite weight for each of {stems} stems, not all 0; got {prior.tolist()}."
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"A prior needs one finite weight for each of {stems} stems, not all 0; got {prior.tolist()}."
+        )
     direction = prior.double() / prior.double().norm()
     across = torch.eye(stems, dtype=torch.float64) - torch.outer(direction, direction)
     return fit_ridge(deltas, target, alphas, counts=counts, penalty=across).best()
@@ -329,8 +329,9 @@ class _Problem:
         self.first: Tensor | None = None  # what the state to start from predicts, (triplet,)
         if start is not None:
             if not isinstance(fusion, WeightedFusion):
-                msg = f"Only a WeightedFusion can start from a state, whose scale it fits; got {type(fusion).__name__}."
-                raise ConfigError(msg)
+                raise ConfigError(
+                    f"Only a WeightedFusion can start from a state, whose scale it fits; got {type(fusion).__name__}."
+                )
             fusion.load_state_dict(dict(start))
             with torch.no_grad():
                 self.first = fusion.preference(*examples[:3])
@@ -428,11 +429,10 @@ def _inner_folds(train: Tensor, rule: FitSettings, groups: Tensor | None = None)
     rank = torch.zeros_like(order).scatter(1, order, torch.arange(within.shape[1]).expand_as(order))
     inner = torch.where(train, rank[:, group] % max(1, rule.folds), -1)
     if rule.folds and int(within.sum(dim=1).min()) < rule.folds:
-        msg = (
+        raise SplitError(
             f"{rule.folds} inner folds need as many groups of triplets in every train part; the fewest are "
             f"{int(within.sum(dim=1).min())}. Use more songs, or fewer folds (FitSettings.folds)."
         )
-        raise SplitError(msg)
     return inner
 
 
@@ -447,13 +447,13 @@ def _joined(parts: Sequence[FusionFits]) -> FusionFits:
 def _check(triplets: int, train: Tensor, rule: FitSettings) -> None:
     """Verify that the train parts are masks of the triplets, with enough to train on."""
     if train.dim() != 2 or train.shape[1] != triplets or train.dtype != torch.bool:  # noqa: PLR2004
-        msg = f"Expected train parts (split, {triplets}) of bool; got {tuple(train.shape)} of {train.dtype}."
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"Expected train parts (split, {triplets}) of bool; got {tuple(train.shape)} of {train.dtype}."
+        )
     least = int(train.sum(dim=1).min()) if len(train) else 0
     if least < max(1, 2 * rule.folds):
-        msg = (
+        raise SplitError(
             f"A fit needs at least one split, with {max(1, 2 * rule.folds)} triplets in its train part: two for each "
             f"inner fold; got {len(train)} splits, with {least} triplets in the smallest. Use more triplets, or fewer "
             "folds (FitSettings.folds)."
         )
-        raise SplitError(msg)

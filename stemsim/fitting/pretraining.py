@@ -75,11 +75,10 @@ def pretrain(
     """
     triplets = songs.triplets
     if not len(triplets) or (triplets.test_type != "XYC").any() or (triplets.preference != 1).any():
-        msg = (
+        raise TripletError(
             f"Pre-training takes same-song triplets, in which A is from X's song and preferred; {triplets.source} has "
             "others, or none. Use stemsim.triplets.SameSong."
         )
-        raise TripletError(msg)
     everything = torch.ones(1, len(triplets), dtype=torch.bool)
     groups = torch.from_numpy(triplets.track_ids[:, 0])
     fits = fit_fusions(

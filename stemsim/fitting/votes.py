@@ -154,11 +154,10 @@ def fit_weights(
     features, wanted, weighted = RowProducts(deltas.double()), target.double(), counts.double()
     penalties = torch.as_tensor(alphas, dtype=torch.float64)
     if not (torch.isfinite(penalties) & (penalties > 0.0)).all():
-        msg = (
+        raise ConfigError(
             f"Expected penalties of a {type(loss).__name__} fit that are finite and above 0, since some weights may "
             f"predict every triplet correctly; got {penalties.tolist()}."
         )
-        raise ConfigError(msg)
     # The subsets of a cross-validation are much alike: the fit to their average is a few steps from each.
     start = features.rows.new_zeros(len(penalties), features.rows.shape[1])
     start = _newton(features, wanted, weighted.mean(dim=0, keepdim=True), penalties, loss, start)[0]
@@ -210,9 +209,8 @@ def _newton(features: RowProducts, target: Tensor, counts: Tensor, alphas: Tenso
         active, value, slope, curvature = active[left], value[left], slope[left], curvature[left]
         if not len(active):
             return weights.reshape(len(counts), len(alphas), -1)
-    msg = (
+    raise ConfigError(
         f"{len(active)} of {len(penalty)} {type(loss).__name__} fits do not converge: their penalties, "
         f"{penalty[active].min():.3g} and more, are too small for {float(counts.sum(dim=1).mean()):.0f} triplets "
         f"with stem features of up to {float(rows.abs().max()):.3g}. Use larger penalties."
     )
-    raise ConfigError(msg)

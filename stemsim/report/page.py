@@ -105,8 +105,9 @@ def render_report(runs: Sequence[Run], *, worst: int = 8, audio: bool = True, co
         ConfigError: If there are no runs, or the number is negative.
     """
     if not runs or worst < 0:
-        msg = f"A report takes at least one run and 0 or more worst triplets; got {len(runs)} runs and {worst}."
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"A report takes at least one run and 0 or more worst triplets; got {len(runs)} runs and {worst}."
+        )
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 

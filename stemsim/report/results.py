@@ -81,11 +81,10 @@ class Results(_Entry):
             if isinstance(error, ValidationError):
                 first = error.errors()[0]
                 reason = f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
-            msg = (
+            raise ResultsError(
                 f"{path} does not hold the results of {cls.job} ({reason}). Run that job again, or move the file out "
                 "of the folder."
-            )
-            raise ResultsError(msg) from error
+            ) from error
 
 
 def _with_nan(document: Any) -> Any:

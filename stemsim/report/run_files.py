@@ -164,11 +164,10 @@ def read_run(folder: Path, *, name: str | None = None) -> Run:
     """
     if not any(folder.glob("*.json")):
         seen = "holds no results" if folder.is_dir() else "is not there"
-        msg = (
+        raise DataNotFoundError(
             f"{folder} {seen}: expected the folder of a run (trainer.default_root_dir) with fit.json, test.json or "
             "crossval.json in it. Make one: python train.py crossval -c configs/demo.yaml"
         )
-        raise DataNotFoundError(msg)
     paths = {job: folder / f"{job}.json" for job in _JOBS}
     found: dict[str, Any] = {job: _JOBS[job].read(path) if path.exists() else None for job, path in paths.items()}
     settings = _settings(folder)
@@ -199,11 +198,13 @@ def _yaml(path: Path) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, ValueError, yaml.YAMLError) as error:
-        msg = f"{path} is damaged: expected YAML, but {error}. Run that job again, or remove the file."
-        raise ResultsError(msg) from error
+        raise ResultsError(
+            f"{path} is damaged: expected YAML, but {error}. Run that job again, or remove the file."
+        ) from error
     if not isinstance(settings, dict):
-        msg = f"{path} is damaged: expected settings by name, got a {type(settings).__name__}. Remove the file."
-        raise ResultsError(msg)
+        raise ResultsError(
+            f"{path} is damaged: expected settings by name, got a {type(settings).__name__}. Remove the file."
+        )
     return settings
 
 
@@ -221,8 +222,9 @@ def _worst(folder: Path) -> tuple[WorstTriplet, ...]:
     else:
         reason = "it has no rows"
     if not found:
-        msg = f"{paths[0]} does not hold triplets of train.py ({reason}). Run `test` again, or remove the file."
-        raise ResultsError(msg)
+        raise ResultsError(
+            f"{paths[0]} does not hold triplets of train.py ({reason}). Run `test` again, or remove the file."
+        )
     return found
 
 

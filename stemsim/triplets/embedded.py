@@ -36,11 +36,10 @@ class EmbeddedTriplets:
         """Verify that there is one embedding for each segment and stem."""
         expected, seen = (len(self.triplets.segments), len(self.stems)), tuple(self.embeddings.vectors.shape[:2])
         if seen != expected:
-            msg = (
+            raise TripletError(
                 f"Expected embeddings of {expected[0]} segments and {expected[1]} stems ({', '.join(self.stems)}); got "
                 f"{seen[0]} and {seen[1]}. Embed `triplets.segments` with a separator of that stem layout."
             )
-            raise TripletError(msg)
 
     @classmethod
     def of(cls, triplets: Triplets, embedder: StemEmbedder) -> Self:

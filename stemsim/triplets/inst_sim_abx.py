@@ -60,23 +60,21 @@ class InstSimABX(TripletReader):
         """Verify instrument, test type and question."""
         if self.instrument not in (None, *INSTRUMENTS) or self.test_type not in (None, *TEST_TYPES):
             available = f"the instruments {', '.join(INSTRUMENTS)} and the test types {', '.join(TEST_TYPES)}"
-            msg = (
+            raise ConfigError(
                 f"Inst-Sim-ABX has {available}; got {self.instrument!r} and {self.test_type!r}. Choose one of these, "
                 "or null for all."
             )
-            raise ConfigError(msg)
         question_index(self.question)
 
     def read(self) -> Triplets:
         """Count the votes, keep the triplets that meet all conditions, and find their tracks."""
         answers = self._answers()
         if not len(kept := self._kept(answers, self.question)):
-            msg = (
+            raise TripletError(
                 f"None of the {len(answers.about(self.question).asked)} triplets has `instrument` {self.instrument}, "
                 f"`test_type` {self.test_type}, `min_agreement` {self.min_agreement} and `min_votes` {self.min_votes}"
                 f"{'' if self.question == 'overall' else f' on {self.question}'}. Relax these conditions."
             )
-            raise TripletError(msg)
         return _with_audio(kept, self._find_mixes(kept.tracks))
 
     def read_questions(self) -> dict[str, Triplets]:
@@ -125,13 +123,12 @@ class InstSimABX(TripletReader):
                 "`slakh` is not set" if slakh is None else f"in {slakh}" if folders else f"there is no folder {slakh}"
             )
             more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
-            msg = (
+            raise DataNotFoundError(
                 f"Inst-Sim-ABX comes without audio, and {len(missing)} of {len(needed)} tracks of Slakh2100 are "
                 f"missing ({where}): {', '.join(missing[:_LISTED])}{more}. Set `slakh` to a folder with "
                 f"{missing[0]}/mix.flac, or <split>/{missing[0]}/mix.flac, and so on, and metadata.yaml and stems "
                 f"beside it. {_SLAKH}. `stemsim votes` counts the votes without audio."
             )
-            raise DataNotFoundError(msg)
         return mixes
 
 

@@ -188,8 +188,9 @@ def read_answers(root: str | Path) -> Answers:
     frame = _read_csv(path)
     dummy = frame["reference"].str.fullmatch(r"samples/[^/]+")
     if dummy.all():
-        msg = f"{path} holds dummy checks only, and no answer. Restore it from the repository {_REPOSITORY}."
-        raise TripletError(msg)
+        raise TripletError(
+            f"{path} holds dummy checks only, and no answer. Restore it from the repository {_REPOSITORY}."
+        )
     dummies, frame = _dummy_checks(frame[dummy], path), frame[~dummy]
     known = _read_samples(path.parents[1], sorted(set(frame["ex_name"])))
     triplets = pd.Index(known["run"].str.cat(known[list(_PATHS)], sep=" "))
@@ -217,22 +218,21 @@ def read_answers(root: str | Path) -> Answers:
 def _read_csv(path: Path) -> pd.DataFrame:
     """Read and verify the columns that we need as text, `NA` included."""
     if not path.is_file():
-        msg = (
+        raise DataNotFoundError(
             f"No answers at {path}. Set the folder to a copy of the repository {_REPOSITORY} (arXiv:2502.02138), which "
             "holds `csvs` and `sample_configs`."
         )
-        raise DataNotFoundError(msg)
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        msg = f"{path} is not a table of answers ({error}). Restore it from the repository {_REPOSITORY}."
-        raise TripletError(msg) from error
+        raise TripletError(
+            f"{path} is not a table of answers ({error}). Restore it from the repository {_REPOSITORY}."
+        ) from error
     if missing := [column for column in _COLUMNS if column not in frame.columns]:
-        msg = (
+        raise TripletError(
             f"{path} must have the columns {', '.join(_COLUMNS)}; it lacks {', '.join(missing)}. Restore it from the "
             f"repository {_REPOSITORY}."
         )
-        raise TripletError(msg)
     frame = frame[list(_COLUMNS)].fillna("")
     for column in _ANSWERS:
         allowed = tuple(code for code, choice in _CHOICES.items() if choice or column != _ANSWERS[0])
@@ -250,8 +250,7 @@ def _require(good: BoolArray, frame: pd.DataFrame, path: Path, describe: Callabl
         answer = frame.iloc[int(good.argmin())]
         line = int(str(answer.name)) + 2  # the heading is line 1
         problem = describe({str(name): value for name, value in answer.items()})
-        msg = f"{path}, line {line}: {problem}. Restore the file from the repository {_REPOSITORY}."
-        raise TripletError(msg)
+        raise TripletError(f"{path}, line {line}: {problem}. Restore the file from the repository {_REPOSITORY}.")
 
 
 def _dummy_checks(frame: pd.DataFrame, path: Path) -> tuple[DummyCheck, ...]:
@@ -294,8 +293,9 @@ def _read_samples(root: Path, runs: list[str]) -> pd.DataFrame:
     """Return all triplets of some runs of the test, as `Answers.asked` with `run` and the paths of the samples."""
     rows = [row for run in runs for row in _read_run(root, run)]
     if not rows:
-        msg = f"The sample configurations of {', '.join(runs)} in {root} are empty. Restore them from {_REPOSITORY}."
-        raise TripletError(msg)
+        raise TripletError(
+            f"The sample configurations of {', '.join(runs)} in {root} are empty. Restore them from {_REPOSITORY}."
+        )
     return pd.DataFrame(rows, columns=["run", "test_type", "instrument", *_PATHS, "x", "a", "b"])
 
 
@@ -303,15 +303,15 @@ def _read_run(root: Path, run: str) -> Iterator[tuple[Any, ...]]:
     """Yield the triplets of one run: run, test type, instrument, the paths and the excerpts of the three samples."""
     name = re.fullmatch(r"ex(\d+)", run)
     if name is None:
-        msg = f"Unknown run {run!r} of the listening test: expected a name such as ex202404. Restore the answers file."
-        raise TripletError(msg)
+        raise TripletError(
+            f"Unknown run {run!r} of the listening test: expected a name such as ex202404. Restore the answers file."
+        )
     path = root / "sample_configs" / f"dict_triplet_{name[1]}.json"
     if not path.is_file():
-        msg = (
+        raise DataNotFoundError(
             f"No sample configuration at {path}, which the answers of {run} refer to. Set the folder to a complete "
             f"copy of the repository {_REPOSITORY}."
         )
-        raise DataNotFoundError(msg)
     try:
         for set_name, samples in json.loads(path.read_text(encoding="utf-8")).items():
             for (sample, tests), (test_type, roles) in product(samples.items(), _ROLES.items()):
@@ -321,20 +321,18 @@ def _read_run(root: Path, run: str) -> Iterator[tuple[Any, ...]]:
                     paths = [f"{folder}/{described[role]['filename']}" for role in roles]
                     yield run, test_type, instrument, *paths, *excerpts
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        msg = (
+        raise TripletError(
             f"{path} is not a sample configuration of Inst-Sim-ABX ({error!r}): expected set -> sample -> test1, test2 "
             f"-> instrument -> role -> {{{', '.join(_SAMPLE_FIELDS)}}}. Restore it from the repository {_REPOSITORY}."
-        )
-        raise TripletError(msg) from error
+        ) from error
 
 
 def _excerpt(described: dict[str, Any], role: str, folder: str, path: Path) -> tuple[int, float, float]:
     """Return track, start and duration of a sample, having verified its name and its ends."""
     track, segment, filename, rate, start, end = (described[field] for field in _SAMPLE_FIELDS)
     if filename != f"{role}_{track}-{segment}.wav" or not 0 <= int(start) < int(end) or int(rate) <= 0:
-        msg = (
+        raise TripletError(
             f"{path}: the sample {role} of {folder} is named {filename} and spans samples {start} to {end} at {rate} "
             f"Hz; expected {role}_{track}-{segment}.wav and a stretch of positive length. Restore the file."
         )
-        raise TripletError(msg)
     return int(track), int(start) / float(rate), (int(end) - int(start)) / float(rate)

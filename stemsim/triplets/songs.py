@@ -88,8 +88,7 @@ class SongWindows:
 
     def _fail(self, need: str) -> None:
         found = f"{len(self.count)} songs with {self.count.tolist()[:20]} windows"
-        msg = f"{need}; found {found}. Add songs, or shorten the windows."
-        raise TripletError(msg)
+        raise TripletError(f"{need}; found {found}. Add songs, or shorten the windows.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +114,7 @@ class SameSong(TripletReader):
     def __post_init__(self) -> None:
         """Verify ranges."""
         if self.triplets < 1:
-            msg = f"`triplets` must be at least 1, got {self.triplets}."
-            raise TripletError(msg)
+            raise TripletError(f"`triplets` must be at least 1, got {self.triplets}.")
 
     def read(self) -> Triplets:
         """Draw the triplets."""
@@ -171,19 +169,17 @@ class SimulatedListeners(TripletReader):
         counts = self.triplets >= 1 and self.listeners >= 1 and any(self.weights.values())
         if not counts or self.noise < 0.0 or not 0.0 <= self.xab_fraction <= 1.0:
             given = f"{self.triplets}, {self.listeners}, {self.weights}, {self.noise} and {self.xab_fraction}"
-            msg = (
+            raise TripletError(
                 "Simulated listeners need at least one triplet, listener and weight other than 0, noise of at least 0, "
                 f"and a share of XAB in [0, 1]; got {given}."
             )
-            raise TripletError(msg)
         asked = self.perspectives or {}
         heard = all(any(weights.values()) for weights in asked.values())
         if not set(asked) <= set(PERSPECTIVES) or not heard or self.sure_from < 0:
-            msg = (
+            raise TripletError(
                 f"Simulated listeners can be asked about {', '.join(PERSPECTIVES)}, each with a weight other than 0, "
                 f"and `sure_from` must not be negative; got {asked} and {self.sure_from}."
             )
-            raise TripletError(msg)
 
     def read(self) -> Triplets:
         """Draw the triplets, without votes: listeners vote on the embedded segments, in `embed`."""
@@ -247,11 +243,10 @@ class SimulatedListeners(TripletReader):
 def _truth(weights: Mapping[str, float], stems: StemLayout) -> dict[str, float]:
     """Return the true weight of every stem of the layout, in order."""
     if unknown := sorted(set(weights) - set(stems)):
-        msg = (
+        raise TripletError(
             f"Simulated listeners have weights for {', '.join(unknown)}, but the separator provides "
             f"{', '.join(stems)}. Remove them from `weights` or `perspectives`, or choose another separator."
         )
-        raise TripletError(msg)
     return {stem: float(weights.get(stem, 0.0)) for stem in stems}
 
 

@@ -115,8 +115,9 @@ class Triplets:
             )
 
     def _fail(self, what: str) -> None:
-        msg = f"Not a valid table of triplets ({self.source}): {what}. Correct the reader that produced it."
-        raise TripletError(msg)
+        raise TripletError(
+            f"Not a valid table of triplets ({self.source}): {what}. Correct the reader that produced it."
+        )
 
     def __len__(self) -> int:
         return len(self.x)
@@ -157,18 +158,16 @@ class Triplets:
             TripletError: If grades are asked for and there are none.
         """
         if kind not in TARGETS:
-            msg = f"A target is one of {', '.join(TARGETS)}; got {kind!r}. Choose one of these."
-            raise ConfigError(msg)
+            raise ConfigError(f"A target is one of {', '.join(TARGETS)}; got {kind!r}. Choose one of these.")
         if kind == "majority":
             return self.preference.astype(np.float64)
         if kind == "share":
             points, most = self.votes, 1
         elif self.sure_votes is None:
-            msg = (
+            raise TripletError(
                 f"A graded target needs answers with the listener's confidence; {self.source} has none. "
                 "Use the target `share` or `majority`."
             )
-            raise TripletError(msg)
         else:
             points, most = self.votes + self.sure_votes, 2
         total = most * self.votes.sum(axis=1)
@@ -183,8 +182,9 @@ class Triplets:
         """
         total: FloatArray = self.votes.sum(axis=1).astype(np.float64)
         if len(self) and not total.any():
-            msg = f"There are no votes on the {len(self)} triplets of {self.source}: vote weights are undefined."
-            raise TripletError(msg)
+            raise TripletError(
+                f"There are no votes on the {len(self)} triplets of {self.source}: vote weights are undefined."
+            )
         mean = float(total.mean()) if len(self) else 1.0
         return total / mean
 
@@ -260,8 +260,7 @@ def question_index(question: str) -> int:
         ConfigError: If there is no such question.
     """
     if question not in QUESTIONS:
-        msg = f"Listeners were asked about {', '.join(QUESTIONS)}; got {question!r}. Choose one of these."
-        raise ConfigError(msg)
+        raise ConfigError(f"Listeners were asked about {', '.join(QUESTIONS)}; got {question!r}. Choose one of these.")
     return QUESTIONS.index(question)
 
 
@@ -277,11 +276,10 @@ def retained_votes(votes: IntArray, *, min_agreement: float = 0.0, min_votes: in
         TripletError: If a condition is out of range.
     """
     if not 0.0 <= min_agreement <= 1.0 or min_votes < 0:
-        msg = (
+        raise TripletError(
             f"`min_agreement` must lie in [0, 1] and `min_votes` must not be negative; got {min_agreement} and "
             f"{min_votes}."
         )
-        raise TripletError(msg)
     total = votes.sum(axis=1)
     # Shares are ratios of small integers: 4 of 5 votes must count as 0.8 whatever its last bit.
     enough = votes.max(axis=1, initial=0) >= (min_agreement - 1e-9) * total
