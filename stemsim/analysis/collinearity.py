@@ -10,8 +10,6 @@ from torch import Tensor
 from stemsim.stems import StemLayout
 from stemsim.triplets.table import FloatArray
 
-__all__ = ["Collinearity", "collinearity"]
-
 INFLATION_LIMIT: Final = 10.0
 """Variance inflation from which stems count as collinear: the weight is as unsure as with a tenth of the triplets."""
 

@@ -12,8 +12,6 @@ from stemsim.evaluation.crossval import held_out_r2, score_fits
 from stemsim.regression import RidgeFit, fit_ridge
 from stemsim.triplets.table import FloatArray
 
-__all__ = ["StemImportance", "leave_one_stem_out"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StemImportance:

@@ -15,8 +15,6 @@ from stemsim.evaluation.clusters import cluster_robust_variance, interval_reach
 from stemsim.regression import RidgeFit
 from stemsim.triplets.table import BoolArray, FloatArray, IntArray
 
-__all__ = ["WeightIntervals", "influence", "weight_intervals"]
-
 _FEWEST_TRACKS = 3  # of one triplet
 
 

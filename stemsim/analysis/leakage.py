@@ -18,8 +18,6 @@ from stemsim.evaluation.crossval import known_mean
 from stemsim.triplets import TEST_TYPES
 from stemsim.triplets.table import FloatArray
 
-__all__ = ["Leakage", "LeakageRow", "leakage", "same_test_leak"]
-
 
 @dataclass(frozen=True, slots=True)
 class LeakageRow:

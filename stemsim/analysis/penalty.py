@@ -10,8 +10,6 @@ from stemsim.evaluation.crossval import held_out_r2, score_fits
 from stemsim.regression import fit_ridge
 from stemsim.triplets.table import FloatArray
 
-__all__ = ["NestedCrossValidation", "WeightPath", "nested_cross_validation", "weight_path"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightPath:

@@ -28,8 +28,6 @@ from stemsim.regression import fit_ridge
 from stemsim.triplets import EmbeddedTriplets, Triplets
 from stemsim.triplets.table import BoolArray, FloatArray, IntArray
 
-__all__ = ["Perspectives", "compare_perspectives"]
-
 _DIFFERENCE: Final = ("less_overall", "difference_lower", "difference_upper", "adjusted_p")
 _COLUMNS: Final = ("question", "stem", "part", "standard_error", "lower", "upper", "true_part", *_DIFFERENCE)
 

@@ -15,8 +15,6 @@ from stemsim.errors import SplitError, TripletError
 from stemsim.evaluation import Comparison, CrossValidation, compare_models
 from stemsim.evaluation.agreement import CeilingShare, share_of_ceiling
 
-__all__ = ["ANALYSES", "Analysis", "Summary", "summarise"]
-
 _T = TypeVar("_T")
 Analysis = Literal["votes", "importance", "penalty", "leakage", "perspectives"]
 ANALYSES: Final[tuple[Analysis, ...]] = get_args(Analysis)

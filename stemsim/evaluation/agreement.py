@@ -13,19 +13,6 @@ from stemsim.triplets.table import ChoiceArray, FloatArray, IntArray, StrArray
 if TYPE_CHECKING:
     from stemsim.evaluation.crossval import CrossValidation, ModelScores  # imports torch, not needed for counting
 
-__all__ = [
-    "TIE",
-    "Ceiling",
-    "CeilingShare",
-    "agreement",
-    "agreement_credit",
-    "answer_credit",
-    "ceiling",
-    "ceiling_credit",
-    "human_ceiling",
-    "share_of_ceiling",
-]
-
 TIE = 0.5
 """Credit of a tie, wherever agreement is computed."""
 

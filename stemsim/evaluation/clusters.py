@@ -16,8 +16,6 @@ from scipy.special import stdtrit
 from stemsim.errors import ConfigError
 from stemsim.triplets.table import FloatArray, IntArray
 
-__all__ = ["cluster_robust_variance", "interval_reach"]
-
 
 def cluster_robust_variance(scores: FloatArray, *units: IntArray) -> FloatArray:
     """Estimate the variance of the sum of scores over observations that share units.

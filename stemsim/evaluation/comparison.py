@@ -12,16 +12,6 @@ from stemsim.evaluation.crossval import ModelScores, ratio
 from stemsim.evaluation.splits import Splits
 from stemsim.triplets.table import FloatArray
 
-__all__ = [
-    "Comparison",
-    "PairedDifference",
-    "SignTest",
-    "compare_models",
-    "corrected_resampled_t_test",
-    "format_p",
-    "sign_test",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:

@@ -18,20 +18,6 @@ from stemsim.stems import StemLayout
 from stemsim.triplets import TEST_TYPES, EmbeddedTriplets, Triplets
 from stemsim.triplets.table import BoolArray, FloatArray, IntArray
 
-__all__ = [
-    "ALPHAS",
-    "CrossValidation",
-    "ModelScores",
-    "SplitFits",
-    "SplitModel",
-    "cross_validate",
-    "held_out_r2",
-    "known_mean",
-    "ratio",
-    "ridge_on_train",
-    "score_fits",
-]
-
 ALPHAS: Final = tuple(float(alpha) for alpha in np.logspace(-3, 3, 20))
 """Ridge penalties tried by default."""
 

@@ -12,8 +12,6 @@ from stemsim.triplets import TEST_TYPES
 from stemsim.triplets.inst_sim_abx_answers import INSTRUMENTS, DummyCheck, read_answers
 from stemsim.triplets.table import retained_votes
 
-__all__ = ["ListeningTest", "VoteCount", "describe_listening_test"]
-
 
 @dataclass(frozen=True, slots=True)
 class VoteCount:

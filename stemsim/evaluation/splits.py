@@ -11,8 +11,6 @@ from stemsim.errors import ConfigError, SplitError
 from stemsim.triplets import TEST_TYPES, Triplets
 from stemsim.triplets.table import BoolArray, IntArray
 
-__all__ = ["DROPPED", "PARTS", "SplitKind", "Splits", "split_triplets"]
-
 SplitKind = Literal["stratified", "grouped"]
 PARTS: Final = ("train", "val", "test")
 DROPPED: Final = -1

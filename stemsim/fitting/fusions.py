@@ -35,8 +35,6 @@ from stemsim.regression import fit_ridge
 from stemsim.similarity import StemEmbeddings
 from stemsim.triplets import EmbeddedTriplets
 
-__all__ = ["FitSettings", "FusionFits", "FusionModel", "MakeFusion", "fit_fusions", "ridge_towards"]
-
 MakeFusion = Callable[[list[str]], Fusion]
 """Makes a fusion from a stem layout, such as the class itself."""
 

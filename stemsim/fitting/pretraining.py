@@ -16,8 +16,6 @@ from stemsim.evaluation import ALPHAS, SplitFits, Splits
 from stemsim.fitting.fusions import FitSettings, FusionModel, MakeFusion, fit_fusions, ridge_towards
 from stemsim.triplets import EmbeddedTriplets
 
-__all__ = ["PretrainedFusion", "PriorModel", "pretrain"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PretrainedFusion:

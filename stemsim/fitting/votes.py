@@ -30,8 +30,6 @@ from stemsim.losses import Logistic, Loss, SquaredError, SquaredHinge
 from stemsim.regression import RidgeFit, RowProducts, fit_ridge, least, subset_slices
 from stemsim.triplets import EmbeddedTriplets, TargetKind
 
-__all__ = ["VOTE_MODELS", "NewtonFit", "VoteModel", "distinct_vote_models", "fit_weights"]
-
 _MOST_STEPS: Final = 100
 _MOST_HALVINGS: Final = 40
 _DECREMENT: Final = 1e-14  # squared Newton decrement over the loss: the step taken then leaves its square

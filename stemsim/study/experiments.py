@@ -43,8 +43,6 @@ from stemsim.study.simulation import SEGMENTS_PER_TRACK, TRUTHS, ImpressionScale
 from stemsim.triplets import PERSPECTIVES, EmbeddedTriplets, Triplets
 from stemsim.triplets.table import BoolArray, FloatArray, IntArray
 
-__all__ = ["CLOSE", "EXACT_FUSIONS", "FITTED", "HEADS", "PAPER_WEIGHTS", "Findings", "draw_listening_test", "run_study"]
-
 PAPER_WEIGHTS: Final = np.array([0.32, 0.83, 0.61, 0.27, 0.33, 1.27, 1.64])
 """Weights of MuQ-MuLan with 6 stems, in the order of `STEMS` (arXiv:2601.19109, Table 4)."""
 

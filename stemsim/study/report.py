@@ -14,8 +14,6 @@ from stemsim.study.experiments import CLOSE, FITTED, Findings, rounded
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["sentences", "tables", "write_study"]
-
 _COVERED: Final = (0.93, 0.97)  # acceptable coverage of a nominal 95 % interval
 _ENOUGH: Final = 500  # experiments: the standard error of a coverage is one point then
 _MOSTLY: Final = 0.5

@@ -7,8 +7,6 @@ import numpy as np
 
 from stemsim.errors import ConfigError
 
-__all__ = ["Condition", "StudySettings"]
-
 _RANGES: Final[dict[tuple[str, ...], tuple[float, float]]] = {
     ("triplets", "coverage_triplets", "fusion_triplets"): (20, 100_000),
     ("experiments", "coverage_experiments", "fusion_experiments"): (2, 1_000_000),

@@ -31,21 +31,6 @@ from stemsim.stems import STEMS
 from stemsim.study.settings import StudySettings
 from stemsim.triplets.table import BoolArray, FloatArray, IntArray
 
-__all__ = [
-    "SEGMENTS_PER_TRACK",
-    "TRUTHS",
-    "Decisions",
-    "ImpressionScale",
-    "SongTriplets",
-    "Truth",
-    "compare",
-    "decide",
-    "draw_members",
-    "draw_songs",
-    "draw_triplets",
-    "impressions",
-]
-
 Truth = Literal["linear", "saturating", "loudness"]
 TRUTHS: Final[tuple[Truth, ...]] = ("linear", "saturating", "loudness")
 """Kinds of listeners: a stem counts by its cosine, by being alike or not, or by its cosine times its loudness in X."""

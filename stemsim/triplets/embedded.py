@@ -15,8 +15,6 @@ from stemsim.similarity import StemEmbeddings, stem_deltas
 from stemsim.stems import StemLayout
 from stemsim.triplets.table import QUESTIONS, BoolArray, IntArray, TargetKind, Triplets
 
-__all__ = ["EmbeddedTriplets", "TripletReader"]
-
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedTriplets:

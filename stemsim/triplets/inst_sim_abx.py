@@ -12,8 +12,6 @@ from stemsim.triplets.embedded import TripletReader
 from stemsim.triplets.inst_sim_abx_answers import INSTRUMENTS, Answers, read_answers
 from stemsim.triplets.table import QUESTIONS, TEST_TYPES, TestType, Triplets, question_index
 
-__all__ = ["InstSimABX"]
-
 _LISTED: Final = 10
 _SLAKH: Final = (
     "Slakh2100 is Zenodo record 4599666 (https://doi.org/10.5281/zenodo.4599666, about 100 GB); the flac redux serves, "

@@ -25,8 +25,6 @@ from stemsim.triplets.table import (
     question_index,
 )
 
-__all__ = ["ANSWERS_FILE", "INSTRUMENTS", "Answers", "DummyCheck", "read_answers"]
-
 ANSWERS_FILE: Final = "csvs/inst_sim_abx_answers.csv"
 INSTRUMENTS: Final = ("bass", "drums", "guitar", "piano", "residuals", "mix")
 """The stems that the listeners heard, or `mix`: whole recordings."""

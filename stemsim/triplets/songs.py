@@ -12,8 +12,6 @@ from stemsim.stems import StemLayout
 from stemsim.triplets.embedded import EmbeddedTriplets, TripletReader
 from stemsim.triplets.table import PERSPECTIVES, FloatArray, IntArray, Triplets
 
-__all__ = ["SameSong", "SimulatedListeners", "SongWindows"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SongWindows:

@@ -13,18 +13,6 @@ from stemsim.stems import STEMS
 if TYPE_CHECKING:
     from stemsim.audio import Segment  # imports torch, which a table of votes does not need
 
-__all__ = [
-    "PERSPECTIVES",
-    "QUESTIONS",
-    "TARGETS",
-    "TEST_TYPES",
-    "TargetKind",
-    "TestType",
-    "Triplets",
-    "question_index",
-    "retained_votes",
-]
-
 TestType = Literal["XAB", "XYC"]
 TEST_TYPES: Final[tuple[TestType, ...]] = ("XAB", "XYC")
 """`XAB`: three different tracks. `XYC`: A is another segment of X's track (Y), B is of another track (C)."""
