@@ -330,7 +330,7 @@ def popularity_contest(seed=0, triplets=900):
     """Return features that name the tracks, and votes for the candidate of the more popular track."""
     rng = np.random.default_rng(seed)
     table = make_triplets(rng, triplets, tracks=TRACKS)
-    _, a, b = np.array([[int(table.tracks[i][5:]) for i in column] for column in (table.x, table.a, table.b)])
+    _, a, b = np.array([[int(table.tracks[i][5:]) for i in column] for column in table.members.T])
     popular = rng.normal(size=TRACKS)
     names = [f"track {index}" for index in range(TRACKS)]
     return with_features(preferring(table, popular[a] - popular[b]), np.eye(TRACKS)[a] - np.eye(TRACKS)[b], names)

@@ -53,7 +53,7 @@ def as_rows(triplets):
         segment = triplets.segments[index]
         return triplets.tracks[index], round(segment.start, 6), round(segment.duration, 6)
 
-    columns = (triplets.x, triplets.a, triplets.b, triplets.test_type, triplets.instrument)
+    columns = (*triplets.members.T, triplets.test_type, triplets.instrument)
     return Counter(
         (*map(place, (x, a, b)), str(test), str(instrument), tuple(votes), tuple(map(tuple, perspectives)), tuple(sure))
         for x, a, b, test, instrument, votes, perspectives, sure in zip(
@@ -137,7 +137,7 @@ class TestMiniature:
 
     def test_segments_are_cut_at_the_samples_of_the_configuration(self, miniature):
         triplets = read_answers(miniature).count().filter(instrument="mix", test_type="XYC")
-        x, y, c = (triplets.segments[int(index[0])] for index in (triplets.x, triplets.a, triplets.b))
+        x, y, c = (triplets.segments[index] for index in triplets.members[0])
         assert [str(segment.path) for segment in (x, y, c)] == [f"Track0{n}/mix.flac" for n in (1876, 1876, 1880)]
         assert (x.start, y.start, c.start) == (5 + 1876 / 44100, 1876 / 44100, 7 + 1880 / 44100)
         assert {segment.duration for segment in (x, y, c)} == {219136 / 44100}
@@ -514,7 +514,7 @@ class TestPublishedAnswers:
         assert len(set(table.tracks)) == 133
         assert {segment.duration for segment in table.segments} == {219136 / 44100}
         assert table.votes.sum() == len(answers)
-        assert len(set(zip(table.x, table.a, table.b, table.instrument, strict=True))) == 2880  # both runs asked 2360
+        assert len(set(zip(*table.members.T, table.instrument, strict=True))) == 2880  # both runs asked 2360
 
     @pytest.mark.parametrize(
         ("test_type", "min_agreement", "retained", "ceiling"),
@@ -557,7 +557,7 @@ class TestPublishedAnswers:
         assert (len(once), len(table), table.votes.sum()) == (5240, 2880, 26898)
         votes = {True: Counter(), False: Counter()}
         for counted in (once, table):
-            rows = zip(counted.x, counted.a, counted.b, counted.instrument, counted.votes, strict=True)
+            rows = zip(*counted.members.T, counted.instrument, counted.votes, strict=True)
             for x, a, b, instrument, (for_a, for_b) in rows:
                 key = (*(counted.segments[index] for index in (x, a, b)), str(instrument))
                 votes[counted is once][key] += complex(int(for_a), int(for_b))

@@ -337,15 +337,12 @@ def draw_listening_test(
     heard = impressions(simulation.compare(vectors, levels, members), truth)
     weights = PAPER_WEIGHTS * np.exp(_SPREAD * rng.standard_normal((1, len(STEMS))))
     decisions = simulation.decide(settings, heard, weights, scale, held.votes, rng)
-    x, a, b = members[0].T
     places = [(f"song{track}", _SECONDS * place) for track in range(tracks) for place in range(each)]
     triplets = Triplets(
         segments=tuple(Segment(Path(f"{song}.wav"), start, _SECONDS) for song, start in places),
         tracks=tuple(song for song, _ in places),
-        x=x,
-        a=a,
-        b=b,
-        test_type=np.where(x // each == a // each, "XYC", "XAB"),
+        members=members[0],
+        test_type=np.where(members[0, :, 0] // each == members[0, :, 1] // each, "XYC", "XAB"),
         instrument=np.full(count, "mix"),
         votes=decisions.votes(held.noise, held.votes)[0],
         perspective_votes=np.zeros((count, len(PERSPECTIVES), 2), np.int64),

@@ -96,16 +96,14 @@ class Answers:
         n, places = len(self.asked), self.asked[["x", "a", "b"]].to_numpy()
         used = sorted(set(places.flat))
         number = {excerpt: index for index, excerpt in enumerate(used)}
-        x, a, b = np.array([number[excerpt] for excerpt in places.flat], dtype=np.int64).reshape(n, 3).T
+        members = np.array([number[excerpt] for excerpt in places.flat], dtype=np.int64)
         tracks = tuple(f"Track{track:05d}" for track, _, _ in used)
         return Triplets(
             segments=tuple(
                 Segment(Path(track) / "mix.flac", *times) for track, (_, *times) in zip(tracks, used, strict=True)
             ),
             tracks=tracks,
-            x=x,
-            a=a,
-            b=b,
+            members=members.reshape(n, 3),
             test_type=self.asked["test_type"].to_numpy(str),
             instrument=self.asked["instrument"].to_numpy(str),
             votes=np.zeros((n, 2), np.int64),

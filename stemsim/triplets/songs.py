@@ -74,9 +74,7 @@ class SongWindows:
         return Triplets(
             segments=self.segments,
             tracks=self.tracks,
-            x=rows[:, 0],
-            a=rows[:, 1],
-            b=rows[:, 2],
+            members=rows,
             test_type=np.where(np.arange(n) < n_xab, "XAB", "XYC"),
             instrument=np.full(n, "mix"),
             votes=votes,

@@ -43,9 +43,7 @@ class Triplets:
     Attributes:
         segments: The distinct segments.
         tracks: For each segment, the name of the track it was cut from.
-        x: `(triplet,)` indices of the references.
-        a: `(triplet,)` indices of the first candidates.
-        b: `(triplet,)` indices of the second candidates.
+        members: `(triplet, 3)` indices of the segments X, A and B.
         test_type: `(triplet,)` `XAB` or `XYC`.
         instrument: `(triplet,)` the stem that the listeners heard; `mix` for whole recordings.
         votes: `(triplet, 2)` number of listeners who found A, and B, closer to X overall.
@@ -57,9 +55,7 @@ class Triplets:
 
     segments: "tuple[Segment, ...]"
     tracks: tuple[str, ...]
-    x: IntArray
-    a: IntArray
-    b: IntArray
+    members: IntArray
     test_type: StrArray
     instrument: StrArray
     votes: IntArray
@@ -70,15 +66,19 @@ class Triplets:
 
     def __post_init__(self) -> None:
         """Verify shapes, indices and values, and that the tracks fit the test types."""
-        n, segments = len(self.x), len(self.segments)
+        n, segments = len(self), len(self.segments)
         sure = self.votes if self.sure_votes is None else self.sure_votes
-        shapes: dict[str, tuple[npt.NDArray[Any], tuple[int, ...]]]
-        shapes = {name: (getattr(self, name), (n,)) for name in ("x", "a", "b", "test_type", "instrument")}
-        shapes |= {"votes": (self.votes, (n, 2)), "sure_votes": (sure, (n, 2))}
-        shapes |= {"perspective_votes": (self.perspective_votes, (n, len(PERSPECTIVES), 2))}
-        for name, (array, shape) in shapes.items():
-            if array.shape != shape:
-                self._fail(f"`{name}` must have shape {shape}, got {array.shape}")
+        columns: tuple[tuple[str, npt.NDArray[Any], tuple[int, ...]], ...] = (
+            ("members", self.members, (3,)),
+            ("test_type", self.test_type, ()),
+            ("instrument", self.instrument, ()),
+            ("votes", self.votes, (2,)),
+            ("sure_votes", sure, (2,)),
+            ("perspective_votes", self.perspective_votes, (len(PERSPECTIVES), 2)),
+        )
+        for name, array, shape in columns:
+            if array.shape != (n, *shape):
+                self._fail(f"`{name}` must have shape {(n, *shape)}, got {array.shape}")
         if len(self.tracks) != segments:
             self._fail(f"{segments} segments need as many tracks, got {len(self.tracks)}")
         if n and (self.members.min() < 0 or self.members.max() >= segments):
@@ -108,12 +108,7 @@ class Triplets:
         )
 
     def __len__(self) -> int:
-        return len(self.x)
-
-    @property
-    def members(self) -> IntArray:
-        """`(triplet, 3)` indices of the segments X, A and B."""
-        return np.stack([self.x, self.a, self.b], axis=1)
+        return len(self.members)
 
     @property
     def track_ids(self) -> IntArray:
@@ -198,15 +193,13 @@ class Triplets:
         chosen = np.asarray(rows)
         index = np.arange(len(self))[chosen if chosen.size else chosen.astype(np.int64)]
         used, renumbered = np.unique(self.members[index], return_inverse=True)
-        columns = {"x": 0, "a": 1, "b": 2}
-        members = renumbered.reshape(-1, len(columns)).astype(np.int64)
         by_row = ("test_type", "instrument", "votes", "perspective_votes")
         return replace(
             self,
             segments=tuple(self.segments[int(i)] for i in used),
             tracks=tuple(self.tracks[int(i)] for i in used),
+            members=renumbered.reshape(-1, 3).astype(np.int64),
             sure_votes=None if self.sure_votes is None else self.sure_votes[index],
-            **{name: members[:, column] for name, column in columns.items()},
             **{name: getattr(self, name)[index] for name in by_row},
         )
 
