@@ -314,7 +314,7 @@ class TestPenalty:
             ]
             assert found.alphas[split] == alphas[int(np.mean(scores, axis=0).argmax())]
             ridge = Ridge(found.alphas[split], fit_intercept=False).fit(x[train], y[train])
-            assert found.agreement[split] == pytest.approx(agreement(ridge.predict(x[test]), y[test]))
+            assert found.agreement[split, 0] == pytest.approx(agreement(ridge.predict(x[test]), y[test]))
 
     def test_train_parts_that_cannot_be_split_again_are_refused(self):
         embedded = voted(0, [1.0, 1.0, 0.0], triplets=60, tracks=6)
@@ -419,8 +419,7 @@ def perspectives(asked, **options):
 
 def parts_of(asked):
     """Return the parts of each question, before they are described."""
-    question, tracks = perspectives_module._numbered([one.triplets for one in asked.values()])
-    scale, start, found = perspectives_module._feature_scale(list(asked.values()), question), 0, {}
+    (question, tracks, scale), start, found = perspectives_module._shared(list(asked.values())), 0, {}
     for name, one in asked.items():
         rows = slice(start, start := start + len(one))
         found[name] = perspectives_module._fit_parts(one, scale, question[rows], tracks[rows])

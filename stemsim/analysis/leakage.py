@@ -101,10 +101,9 @@ def leakage(result: CrossValidation) -> Leakage:
     rows = tuple(
         LeakageRow(
             model.name,
-            stratified=_standardised(stratified[model.name], share),
-            matched=_standardised(model, share),
-            grouped=_standardised(grouped[model.name], share),
-            grouped_std=_spread(grouped[model.name], share),
+            _standardised(stratified[model.name], share)[0],
+            _standardised(model, share)[0],
+            *_standardised(grouped[model.name], share),
         )
         for model in matched.models
     )
@@ -137,14 +136,13 @@ def same_test_leak(grouped: CrossValidation) -> tuple[Comparison, ...]:
     )
 
 
-def _standardised(model: ModelScores, share: FloatArray) -> float:
-    """Return the mean over the splits within each test type, the types weighted by their share of the triplets."""
-    means = [known_mean(column) for column in model.agreement[:, 1:].T[share > 0]]
-    return float(means @ share[share > 0])
+def _standardised(model: ModelScores, share: FloatArray) -> tuple[float, float]:
+    """Return mean and standard deviation over the splits, the test types weighted by their share of the triplets.
 
-
-def _spread(model: ModelScores, share: FloatArray) -> float:
-    """Return the standard deviation over the splits that test all types."""
-    values = model.agreement[:, 1:][:, share > 0] @ share[share > 0]
-    known = values[~np.isnan(values)]
-    return float(known.std()) if len(known) else float("nan")
+    The mean is taken within each type; the standard deviation over the splits that test all types.
+    """
+    by_type, weights = model.agreement[:, 1:][:, share > 0], share[share > 0]
+    whole = by_type @ weights
+    known = whole[~np.isnan(whole)]
+    mean = float(np.array([known_mean(column) for column in by_type.T]) @ weights)
+    return mean, float(known.std()) if len(known) else float("nan")

@@ -25,7 +25,7 @@ from stemsim.evaluation import CrossValidation, Splits, cross_validate
 from stemsim.evaluation.clusters import cluster_robust_variance, interval_reach
 from stemsim.evaluation.comparison import format_p
 from stemsim.regression import fit_ridge
-from stemsim.triplets import EmbeddedTriplets, Triplets
+from stemsim.triplets import EmbeddedTriplets
 from stemsim.triplets.table import BoolArray, FloatArray, IntArray
 
 _DIFFERENCE: Final = ("less_overall", "difference_lower", "difference_upper", "adjusted_p")
@@ -105,8 +105,7 @@ def compare_perspectives(
     tables = list(asked.values())
     if not sum(map(len, tables)):
         raise TripletError("There are no triplets to compare. Relax the filter: min_agreement, min_votes, test_type.")
-    question, tracks = _numbered([one.triplets for one in tables])
-    scale = _feature_scale(tables, question)
+    question, tracks, scale = _shared(tables)
     ends = np.cumsum([len(one) for one in tables])
     parts: dict[str, _Parts] = {}
     results: dict[str, CrossValidation] = {}
@@ -124,7 +123,10 @@ def compare_perspectives(
         raise next(iter(left_out.values()))
     columns = []
     for name, one in parts.items():
-        columns.append(pd.DataFrame({"question": name, "stem": result.stems, **_described(one, level)}))
+        error, clusters = _error(one)
+        reach = interval_reach(level, clusters) * error
+        described = {"part": one.part, "standard_error": error, "lower": one.part - reach, "upper": one.part + reach}
+        columns.append(pd.DataFrame({"question": name, "stem": result.stems, **described}))
         if (truth := asked[name].triplets.true_weights) is not None:
             true_part = np.array(list(truth.values())) * scale
             columns[-1]["true_part"] = true_part / (np.linalg.norm(true_part) or 1.0)
@@ -148,17 +150,23 @@ def _cross_validated(embedded: EmbeddedTriplets, result: CrossValidation) -> Cro
     return cross_validate(embedded, drawn, alphas=result.on_train.alphas[1:].tolist())
 
 
-def _numbered(tables: Sequence[Triplets]) -> tuple[IntArray, IntArray]:
-    """Number the triplets `(triplet,)` of several tables and their tracks `(triplet, 3)`; equal ones share a number."""
+def _shared(tables: Sequence[EmbeddedTriplets]) -> tuple[IntArray, IntArray, FloatArray]:
+    """Number the triplets `(triplet,)` of several tables and their tracks `(triplet, 3)`; equal ones share a number.
+
+    The third result is the root mean square `(stem,)` of each stem feature over the distinct triplets.
+    """
     numbers: dict[tuple[object, ...], int] = {}
+    every = [one.triplets for one in tables]
     keys = [
         (*(table.segments[index] for index in row), instrument)
-        for table in tables
+        for table in every
         for row, instrument in zip(table.members.tolist(), table.instrument.tolist(), strict=True)
     ]
     question = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
-    names = np.concatenate([np.array(table.tracks)[table.members] for table in tables])
-    return question, np.unique(names, return_inverse=True)[1].reshape(names.shape).astype(np.int64)
+    names = np.concatenate([np.array(table.tracks)[table.members] for table in every])
+    tracks = np.unique(names, return_inverse=True)[1].reshape(names.shape).astype(np.int64)
+    features = np.concatenate([one.deltas.numpy() for one in tables])[np.unique(question, return_index=True)[1]]
+    return question, tracks, np.sqrt(np.square(features).mean(axis=0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,14 +180,6 @@ class _Parts:
     tracks: IntArray  # (triplet, 3) in numbers that all tables share
 
 
-def _feature_scale(tables: Sequence[EmbeddedTriplets], question: IntArray) -> FloatArray:
-    """Return the root mean square of each stem feature over the distinct triplets of some tables, `(stem,)`."""
-    features = np.concatenate([table.deltas.numpy() for table in tables])
-    _, first = np.unique(question, return_index=True)
-    scale: FloatArray = np.sqrt(np.square(features[first]).mean(axis=0))
-    return scale
-
-
 def _fit_parts(embedded: EmbeddedTriplets, scale: FloatArray, question: IntArray, tracks: IntArray) -> _Parts:
     """Fit least squares to the majorities, and turn the weights into parts."""
     rows = np.divide(embedded.deltas.numpy(), scale, out=np.zeros((len(embedded), len(scale))), where=scale > 0.0)
@@ -191,13 +191,6 @@ def _fit_parts(embedded: EmbeddedTriplets, scale: FloatArray, question: IntArray
     part = weights / length
     across = (np.eye(len(part)) - np.outer(part, part)) / length
     return _Parts(part, errors @ across, fit.undetermined.numpy(), question, tracks)
-
-
-def _described(parts: _Parts, level: float) -> dict[str, FloatArray]:
-    """Return the parts of one question with their intervals."""
-    error, clusters = _error(parts)
-    reach = interval_reach(level, clusters) * error
-    return {"part": parts.part, "standard_error": error, "lower": parts.part - reach, "upper": parts.part + reach}
 
 
 def _difference(parts: _Parts, overall: _Parts, level: float) -> dict[str, FloatArray]:

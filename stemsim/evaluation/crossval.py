@@ -1,5 +1,6 @@
 """Cross-validation: agreement over many random splits, from sufficient statistics (paper, section 4)."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,6 +76,11 @@ class ModelScores:
     def slug(self) -> str:
         """Stable name for metric keys, such as `mix_cosine`; `ceiling` whoever the listeners were."""
         return re.sub(r"[^a-z0-9]+", "_", self.name.lower()).strip("_") if self.predicts else "ceiling"
+
+    @property
+    def median_alpha(self) -> float:
+        """Median penalty over the splits; NaN where there are none."""
+        return math.nan if self.alphas is None else float(np.median(self.alphas))
 
     @property
     def mean(self) -> float:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from stemsim.analysis.penalty import WeightPath
 from stemsim.report.results import (
     CrossvalResults,
     FitResults,
     ModelResult,
-    PenaltyResult,
     PerspectivesResults,
     QuestionResult,
     Results,
@@ -161,7 +161,7 @@ def _ends(results: CrossvalResults | QuestionResult) -> dict[str, tuple[float, f
     return {stem: (row.lower, row.upper) for stem, row in results.by_stem.items()}
 
 
-def _ridge_path(results: CrossvalResults, penalty: PenaltyResult) -> "Figure":
+def _ridge_path(results: CrossvalResults, penalty: WeightPath) -> "Figure":
     """Draw ridge weights as functions of the penalty, and the leave-one-out error beside them."""
     title = f"Ridge on all triplets: {results.source}; dashed: least error, alpha = {penalty.best_alpha:.3g}"
     figure, (left, right) = new_figure(10.0, 3.8, columns=2, title=title)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stemsim.analysis import Summary
 from stemsim.analysis.leakage import Leakage
-from stemsim.analysis.penalty import NestedCrossValidation, WeightPath
+from stemsim.analysis.penalty import WeightPath
 from stemsim.analysis.perspectives import Perspectives
 from stemsim.errors import ResultsError
 from stemsim.evaluation import Comparison, CrossValidation, ModelScores
@@ -30,7 +30,6 @@ __all__ = [
     "FitResults",
     "ModelResult",
     "PartResults",
-    "PenaltyResult",
     "PerspectivesResults",
     "PredictionResults",
     "QuestionResult",
@@ -151,7 +150,7 @@ class ModelResult(_Entry):
             by_split=tuple(model.agreement[:, 0].tolist()),
             share_of_ceiling=result.share_of_ceiling(model),
             weights={stem: Score.of(values) for stem, values in weights},
-            median_alpha=math.nan if model.alphas is None else float(np.median(model.alphas)),
+            median_alpha=model.median_alpha,
         )
 
 
@@ -186,28 +185,6 @@ class StemResult(_Entry):
     r2_drop: PairedDifference | None = None
 
 
-class PenaltyResult(_Entry):
-    """Ridge weights `weights[alpha][stem]` and leave-one-out error by penalty, and nested cross-validation.
-
-    The nested values are NaN where an inner split has an empty part.
-    """
-
-    alphas: tuple[float, ...]
-    weights: tuple[tuple[float, ...], ...]
-    left_out_error: tuple[float, ...]
-    best_alpha: float
-    nested_median_alpha: float = math.nan
-    nested_agreement: float = math.nan
-
-    @classmethod
-    def of(cls, path: WeightPath, nested: NestedCrossValidation | None) -> Self:
-        """Return the entry of both analyses."""
-        given = {name: getattr(path, name).tolist() for name in ("alphas", "weights", "left_out_error")}
-        if nested is not None:
-            given |= {"nested_median_alpha": np.median(nested.alphas), "nested_agreement": nested.agreement.mean()}
-        return cls(**given, best_alpha=path.best_alpha)
-
-
 class CrossvalResults(Results):
     """Results of `crossval`.
 
@@ -224,7 +201,9 @@ class CrossvalResults(Results):
         comparisons: Paired comparisons.
         verdicts: The findings in plain words.
         share_of_ceiling: Ridge as a share of the ceiling; None where no triplet has two votes.
-        penalty: Weights by penalty; None unless asked for.
+        penalty: Ridge weights by penalty; None unless asked for.
+        nested: Ridge with penalties chosen by nested cross-validation; likewise, or where an inner split has an empty
+            part.
         leakage: Effect of shared tracks; None unless asked for.
     """
 
@@ -241,7 +220,8 @@ class CrossvalResults(Results):
     comparisons: tuple[Comparison, ...]
     verdicts: tuple[str, ...]
     share_of_ceiling: CeilingShare | None = None
-    penalty: PenaltyResult | None = None
+    penalty: WeightPath | None = None
+    nested: ModelResult | None = None
     leakage: Leakage | None = None
 
     @property
@@ -273,7 +253,8 @@ class CrossvalResults(Results):
             comparisons=summary.comparisons,
             verdicts=tuple(summary.sentences),
             share_of_ceiling=summary.share,
-            penalty=None if summary.path is None else PenaltyResult.of(summary.path, summary.nested),
+            penalty=summary.path,
+            nested=None if summary.nested is None else ModelResult.of(summary.nested, result),
             leakage=summary.leakage,
         )
 
