@@ -56,7 +56,7 @@ class TextTable:
 
     def markdown(self) -> str:
         """Return the rows as a Markdown table."""
-        lines = [self.headings, ("---",) * len(self.headings), *self.rows]
+        lines = [self.headings, (":--", *["--:"] * (len(self.headings) - 1)), *self.rows]
         return "\n".join(f"| {' | '.join(cells)} |".replace("\n", " ") for cells in lines)
 
 
