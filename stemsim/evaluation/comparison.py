@@ -15,16 +15,13 @@ from stemsim.triplets.table import FloatArray
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """Mean of paired differences over resampled splits.
+    """Mean of paired differences over resampled splits, with its interval `lower` to `upper`.
 
     Attributes:
         mean: Mean difference; positive where the first model agrees more often.
         standard_error: Its standard error, corrected for the overlap of the splits.
-        lower: Lower end of the interval.
-        upper: Upper end of the interval.
         p_value: Two-sided, of no difference.
         level: Coverage of the interval.
-        splits: Number of splits.
     """
 
     mean: float
@@ -38,13 +35,7 @@ class PairedDifference:
 
 @dataclass(frozen=True, slots=True)
 class SignTest:
-    """Exact sign test on triplets (for one fixed pair of predictions: McNemar's exact test).
-
-    Attributes:
-        for_first: Number of triplets on which the first model does better.
-        for_second: Number of triplets on which the second model does better.
-        p_value: Two-sided, of the two being equally likely.
-    """
+    """Exact sign test on triplets: numbers for either model, and the two-sided p-value of both being equally likely."""
 
     for_first: int
     for_second: int
@@ -56,8 +47,6 @@ class Comparison:
     """Two models on the same splits.
 
     Attributes:
-        first: Name of the first model.
-        second: Name of the second one.
         agreement: Mean test agreement of both.
         difference: First minus second, over the splits.
         signs: The same by triplets, each counting once.
@@ -133,14 +122,12 @@ def corrected_resampled_t_test(
 
 
 def sign_test(first: FloatArray, second: FloatArray) -> SignTest:
-    """Test whether two models do better on equally many triplets, exactly.
+    """Test whether two models do better on equally many triplets, exactly (for fixed predictions: McNemar's test).
 
     Args:
         first: `(triplet,)` credit of the first model on each triplet, 1, 0 or a mean over splits; NaN: not tested.
         second: `(triplet,)` credit of the second one.
 
-    Returns:
-        The discordant triplets, and the two-sided binomial probability; 1 where there are none.
     """
     # Means of equal credits may differ in their last bit.
     for_first, for_second = int((first > second + 1e-9).sum()), int((second > first + 1e-9).sum())

@@ -140,10 +140,7 @@ class CrossValidation:
 
     def __getitem__(self, name: str) -> ModelScores:
         """Return the scores of a model by its name."""
-        for model in self.models:
-            if model.name == name:
-                return model
-        raise KeyError(name)
+        return {model.name: model for model in self.models}[name]
 
     def __contains__(self, name: str) -> bool:
         return any(model.name == name for model in self.models)

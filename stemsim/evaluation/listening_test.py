@@ -18,17 +18,15 @@ class VoteCount:
     """Votes on the triplets of one instrument and test type, or of several, about one perspective.
 
     Attributes:
-        instrument: Instrument that was heard; `all` in a total.
-        test_type: `XAB` or `XYC`; `all` in a total.
-        triplets: Number of triplets asked.
-        distinct: Number of them that differ in segments or instrument.
-        retained: Number of them with a majority that meets the thresholds.
+        instrument: Instrument that was heard; `all` in a total. Likewise `test_type`.
+        distinct: Number of triplets that differ in segments or instrument.
+        retained: Number of triplets with a majority that meets the thresholds.
         answers: Number of answers to all triplets.
-        median_votes: Median number of answers to a triplet; None if there are no triplets.
-        chose_first: Share of all answers that chose the candidate presented first; None if there are no answers.
-        sure: Share of all answers that were sure rather than "a little"; None if there are no answers.
+        median_votes: Median number of answers to a triplet. This and the following are None where there are none.
+        chose_first: Share of all answers that chose the candidate presented first.
+        sure: Share of all answers that were sure rather than "a little".
         ceiling: Share of the answers to the retained triplets that agree with the majority of the other answers, a tie
-            among these counting 0.5; None if no triplet has two answers.
+            among these counting 0.5.
         ceiling_interval: 95 % interval of the ceiling over other listeners and other triplets.
     """
 
@@ -56,11 +54,7 @@ class ListeningTest:
         subjects: Number of listeners counted, including those who answered dummy checks only.
         dummy_checks: Number of answers to dummy checks, before screening.
         wrong_dummies: Those that were wrong.
-        screened: Whether the listeners who gave a wrong one were left out.
-        perspective: Question that the answers are about: `overall`, `timbre`, `rhythm` or `melody`.
-        pooled: Whether the same question in both runs of the test counts as one triplet.
-        min_agreement: Minimum share of votes of a retained triplet's majority.
-        min_votes: Minimum number of votes of a retained triplet.
+        screened: Listeners who gave a wrong one were left out; this and the rest are the settings.
     """
 
     counts: tuple[VoteCount, ...]
@@ -93,10 +87,10 @@ def describe_listening_test(
         root: Folder of the Inst-Sim-ABX repository.
         instrument: Instrument that was heard; None: all.
         test_type: `XAB` or `XYC`; None: both.
-        min_agreement: See `ListeningTest`.
-        min_votes: See `ListeningTest`.
+        min_agreement: Minimum share of votes of a retained triplet's majority.
+        min_votes: Minimum number of votes of a retained triplet.
         screen: Leave out the listeners who failed a dummy check.
-        perspective: See `ListeningTest`.
+        perspective: Question that the answers are about: `overall`, `timbre`, `rhythm` or `melody`.
         pool: Count the same question in both runs of the test as one triplet.
 
     Raises:

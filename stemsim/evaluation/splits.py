@@ -143,17 +143,14 @@ def split_triplets(
     rng = np.random.default_rng(seed)
     if kind == "grouped":
         return _grouped(triplets.track_ids, fractions, count, rng)
-    strata = [
-        f"{t}/{i}/{p}" for t, i, p in zip(triplets.test_type, triplets.instrument, triplets.preference, strict=True)
-    ]
-    _, stratum = np.unique(np.array(strata, dtype=str), return_inverse=True)
+    strata = zip(triplets.test_type, triplets.instrument, triplets.preference, strict=True)
+    _, stratum = np.unique(np.array([f"{t}/{i}/{p}" for t, i, p in strata], dtype=str), return_inverse=True)
     return _stratified(stratum.astype(np.int64), fractions, count, rng)
 
 
 def _stratified(stratum: IntArray, fractions: Sequence[float], count: int, rng: np.random.Generator) -> PartArray:
     """Shuffle every stratum and cut it at the fractions."""
-    n = len(stratum)
-    sizes = np.bincount(stratum)
+    n, sizes = len(stratum), np.bincount(stratum)
     first = np.cumsum(sizes) - sizes  # where each stratum begins, once sorted
     shuffled = np.argsort(stratum + rng.random((count, n)), axis=1)  # by stratum, at random within
     rank = np.arange(n) - np.repeat(first, sizes)  # place within the stratum

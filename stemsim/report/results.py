@@ -44,12 +44,7 @@ class _Entry(BaseModel):
 
 
 class Results(_Entry):
-    """Results of one job.
-
-    Attributes:
-        source: Source of the triplets.
-        simulated: Whether the listeners were simulated.
-    """
+    """Results of one job, about the triplets of a source, of real or simulated listeners."""
 
     job: ClassVar[str]
     source: str
@@ -117,9 +112,7 @@ class ModelResult(_Entry):
     """One model of a cross-validation.
 
     Attributes:
-        name: Name of the model in tables.
         slug: Stable name for metric keys.
-        kind: `ceiling`, `baseline` or `fitted`.
         agreement: Test agreement in [0, 1], by `all`, `XAB` and `XYC`.
         by_split: Test agreement on every split.
         share_of_ceiling: Mean agreement over that of the listeners.
@@ -189,16 +182,11 @@ class CrossvalResults(Results):
     """Results of `crossval`.
 
     Attributes:
-        stems: Stem layout.
         triplets: Number of triplets.
-        splits: Settings of the splits.
         models: All models; the ceiling comes first.
-        by_stem: Weights by stem.
-        level: Nominal coverage of the intervals.
-        interval_method: Method of the intervals of `by_stem`.
+        level: Nominal coverage of the intervals of `by_stem`, by the `interval_method`.
         best_alpha: Penalty of the refit.
         condition_number: Condition number of the stem features.
-        comparisons: Paired comparisons.
         verdicts: The findings in plain words.
         share_of_ceiling: Ridge as a share of the ceiling; None where no triplet has two votes.
         penalty: Ridge weights by penalty; None unless asked for.
@@ -279,7 +267,6 @@ class FitResults(Results):
     Attributes:
         triplets: Number of triplets that were fitted.
         method: Loss, penalty, target and weighting of the fit, in words.
-        fusion: Name of the fusion's class.
         l2: Weight of the squared weights in the loss.
         weights: Fitted weight of each stem; empty where the fusion has none.
         closed_form: Exact weights; empty where there is no closed form.
@@ -321,10 +308,7 @@ class PartResults(Results):
     """Results of `validate` or `test`.
 
     Attributes:
-        part: `val` or `test`.
-        split: Kind of the split.
-        triplets: Number of triplets in this part.
-        tracks: Number of tracks in this part.
+        triplets: Number of triplets in this part; likewise `tracks`.
         checkpoint: Checkpoint that was tested; empty if the weights were never trained.
         metrics: Logged metrics, e.g. `test/agreement`.
     """
@@ -378,8 +362,6 @@ class PerspectivesResults(Results):
     """Results of the analysis `perspectives` of `crossval`.
 
     Attributes:
-        stems: Stem layout.
-        level: Nominal coverage of the intervals.
         questions: Fits by question, `overall` first.
         left_out: Reason why a question was left out, by question.
         verdicts: The findings in plain words.
