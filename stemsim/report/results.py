@@ -248,13 +248,12 @@ class CrossvalResults(Results):
 
 
 def _by_stem(summary: Summary) -> dict[str, StemResult]:
-    intervals, importance = summary.intervals, summary.importance
     columns: dict[str, Any] = {"refit": summary.result.refit, "variance_inflation": summary.collinearity.inflation}
-    if intervals is not None:
-        columns |= {"weight": intervals.estimate, "standard_error": intervals.standard_error}
-        columns |= {"lower": intervals.lower, "upper": intervals.upper}
-    if importance is not None:
-        columns |= {"agreement_drop": importance.agreement_drop, "r2_drop": importance.r2_drop}
+    if (found := summary.intervals) is not None:
+        columns |= {"weight": found.estimate, "standard_error": found.standard_error}
+        columns |= {"lower": found.lower, "upper": found.upper}
+    if (drops := summary.importance) is not None:
+        columns |= {"agreement_drop": drops.agreement_drop, "r2_drop": drops.r2_drop}
     return {
         stem: StemResult(**{name: values[row] for name, values in columns.items()})
         for row, stem in enumerate(summary.result.stems)
@@ -299,8 +298,7 @@ class FitResults(Results):
         if self.true_weights and self.weights:
             product = sum(weight * self.weights[stem] for stem, weight in self.true_weights.items())
             factor = max(product, 0.0) / sum(weight**2 for weight in self.true_weights.values())
-            scaled = {stem: factor * weight for stem, weight in self.true_weights.items()}
-            columns["true (simulated), scaled"] = scaled
+            columns["true (simulated), scaled"] = {stem: factor * one for stem, one in self.true_weights.items()}
         return {name: column for name, column in columns.items() if column}
 
 
@@ -353,7 +351,6 @@ class QuestionResult(_Entry):
 
     triplets: int
     answers: int
-    share_of_ceiling: float
     by_stem: Mapping[str, PartOfStem]
     models: tuple[ModelResult, ...]
 
@@ -382,7 +379,6 @@ class PerspectivesResults(Results):
             question: QuestionResult(
                 triplets=len(result.embedded),
                 answers=int(result.embedded.triplets.votes.sum()),
-                share_of_ceiling=result.share_of_ceiling(result["ridge"]),
                 by_stem={row["stem"]: PartOfStem.model_validate(row) for row in rows if row["question"] == question},
                 models=tuple(ModelResult.of(model, result) for model in result.models),
             )

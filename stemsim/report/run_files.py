@@ -32,8 +32,7 @@ class WorstTriplet(BaseModel):
     """Triplet on which the model is far from the listeners; one row of `test_worst_triplets.csv`.
 
     Attributes:
-        segments: X, A and B.
-        test_type: `XAB` or `XYC`.
+        segments: X, A and B, by these names.
         votes: Votes for A and for B.
         preference: Preference of the model; positive = A.
         contributions: Contribution of each stem to the preference.
@@ -112,13 +111,11 @@ class Run:
         last = shlex.quote(str(self.folder / "checkpoints" / "last.ckpt"))
         options: dict[str, Any] = dict(self.options)
         if self.crossval is not None:
-            splits = self.crossval.splits
-            options |= {"kind": splits.kind, "splits": splits.count}
-            options |= {"train_fraction": splits.train_fraction, "seed": splits.seed}
-        given = [
-            f" --{name} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
-            for name, value in options.items()
-        ]
+            drawn = self.crossval.splits
+            options |= {"kind": drawn.kind, "splits": drawn.count}
+            options |= {"train_fraction": drawn.train_fraction, "seed": drawn.seed}
+        texts = {name: one if isinstance(one, str) else json.dumps(one) for name, one in options.items()}
+        given = [f" --{name} {shlex.quote(text)}" for name, text in texts.items()]
         return {
             "fit": f"python train.py fit -c {config}",
             "test": f"python train.py test -c {config} --ckpt_path {last}",
@@ -135,10 +132,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
     """Read several runs, and name each by as much of its path as distinguishes it from the others.
 
     Args:
-        folders: `trainer.default_root_dir` of each.
-
-    Returns:
-        The runs, in this order; a folder that is given twice counts once.
+        folders: `trainer.default_root_dir` of each; one that is given twice counts once.
 
     Raises:
         DataNotFoundError: If a folder is not that of a run.
