@@ -101,10 +101,7 @@ class TripletReader(ABC):
         """Return the triplets by the question that listeners answered, each table with the votes on that question.
 
         A reader that chooses triplets by their votes chooses each table by its own. This default takes the triplets of
-        `read`, without those on which nobody answered the question.
-
-        Returns:
-            Tables by question, `overall` first.
+        `read`, without those on which nobody answered the question. `overall` comes first.
         """
         table = self.read()
         about = {question: table.about(question).filter() for question in QUESTIONS}
@@ -113,9 +110,7 @@ class TripletReader(ABC):
     def embed(self, embedder: StemEmbedder, check: Callable[[Triplets], None] | None = None) -> EmbeddedTriplets:
         """Return the triplets of `read` with the stem embeddings of their segments.
 
-        Args:
-            embedder: Embeds the segments.
-            check: Called with the triplets as soon as their votes are known, to refuse them before they are embedded.
+        `check` is called as soon as the votes are known, to refuse triplets before they are embedded.
         """
         triplets = self.read()
         if check is not None:

@@ -57,10 +57,10 @@ class InstSimABX(TripletReader):
     def __post_init__(self) -> None:
         """Verify instrument, test type and question."""
         if self.instrument not in (None, *INSTRUMENTS) or self.test_type not in (None, *TEST_TYPES):
-            available = f"the instruments {', '.join(INSTRUMENTS)} and the test types {', '.join(TEST_TYPES)}"
             raise ConfigError(
-                f"Inst-Sim-ABX has {available}; got {self.instrument!r} and {self.test_type!r}. Choose one of these, "
-                "or null for all."
+                f"Inst-Sim-ABX has the instruments {', '.join(INSTRUMENTS)} and the test types "
+                f"{', '.join(TEST_TYPES)}; got {self.instrument!r} and {self.test_type!r}. Choose one of these, or "
+                "null for all."
             )
         question_index(self.question)
 

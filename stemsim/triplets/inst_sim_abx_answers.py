@@ -44,19 +44,12 @@ _SAMPLE: Final = re.compile(rf"(?P<folder>set\d+/\d+/(?:{'|'.join(INSTRUMENTS)})
 
 @dataclass(frozen=True, slots=True)
 class DummyCheck:
-    """Answer to a dummy check, in which one candidate is the reference itself.
+    """Answer to a dummy check, in which one candidate is the reference itself."""
 
-    Attributes:
-        line: Line of the answers file, counted from 1.
-        subject: The listener.
-        answer: The answer on overall similarity: `A+`, `A-`, `B+` or `B-`.
-        expected: The candidate that is the reference: `A` or `B`.
-    """
-
-    line: int
+    line: int  # of the answers file, counted from 1
     subject: str
-    answer: str
-    expected: str
+    answer: str  # on overall similarity: A+, A-, B+ or B-
+    expected: str  # the candidate that is the reference: A or B
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,20 +127,13 @@ class Answers:
         """Return the answers to one of `QUESTIONS` as the overall answers, without the listeners who gave none.
 
         Votes, grades, majorities and position bias of the result are about this question.
-
-        Raises:
-            ConfigError: If there is no such question.
         """
         column = question_index(question)
         kept = self._select(self.choices[:, column] != 0)
         same = kept.choices[:, column] == kept.choices[:, 0]
         columns = [column, *range(1, len(QUESTIONS))]
-        return replace(
-            kept,
-            choices=kept.choices[:, columns],
-            sure=kept.sure[:, columns],
-            chose_first=kept.chose_first == same,
-        )
+        choices, sure = kept.choices[:, columns], kept.sure[:, columns]
+        return replace(kept, choices=choices, sure=sure, chose_first=kept.chose_first == same)
 
     def count(self) -> Triplets:
         """Return the table with the votes counted, overall and for each perspective, and the grades overall."""
@@ -197,7 +183,7 @@ def read_answers(root: str | Path) -> Answers:
     row, swapped = np.maximum(there, back).astype(np.int64), there < 0  # -1: not found
     _require(row >= 0, frame, path, lambda answer: _mismatch(answer, known))
     repeated = frame.assign(row=row).duplicated(["subject_id", "row"]).to_numpy(bool)
-    _require(~repeated, frame, path, lambda answer: f"{answer['subject_id']} answered this question before")
+    _require(~repeated, frame, path, "{subject_id} answered this question before".format_map)
     asked, triplet = np.unique(row, return_inverse=True)
     presented = np.stack([frame[column].map(_CHOICES).to_numpy(np.int8) for column in _ANSWERS], axis=1)
     return Answers(
@@ -231,12 +217,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
         )
     frame = frame[list(_COLUMNS)].fillna("")
     for column in _ANSWERS:
-        allowed = tuple(code for code, choice in _CHOICES.items() if choice or column != _ANSWERS[0])
-
-        def describe(answer: dict[str, Any], column: str = column, allowed: tuple[str, ...] = allowed) -> str:
-            return f"`{column}` must be one of {', '.join(allowed)}; got {answer[column]!r}"
-
-        _require(frame[column].isin(allowed).to_numpy(bool), frame, path, describe)
+        allowed = [code for code, choice in _CHOICES.items() if choice or column != _ANSWERS[0]]
+        must = f"`{column}` must be one of {', '.join(allowed)}; got {{{column}!r}}"
+        _require(frame[column].isin(allowed).to_numpy(bool), frame, path, must.format_map)
     return frame
 
 
@@ -252,15 +235,8 @@ def _require(good: BoolArray, frame: pd.DataFrame, path: Path, describe: Callabl
 def _dummy_checks(frame: pd.DataFrame, path: Path) -> tuple[DummyCheck, ...]:
     """Return the dummy checks: rows in which one candidate is the file of the reference."""
     is_a, is_b = ((frame[column] == frame["reference"]).to_numpy(bool) for column in ("sample_a", "sample_b"))
-    _require(
-        is_a != is_b,
-        frame,
-        path,
-        lambda answer: (
-            f"one candidate of a dummy check must be {answer['reference']} itself; got {answer['sample_a']} and "
-            f"{answer['sample_b']}"
-        ),
-    )
+    must = "one candidate of a dummy check must be {reference} itself; got {sample_a} and {sample_b}"
+    _require(is_a != is_b, frame, path, must.format_map)
     lines, expected = (frame.index + 2).tolist(), np.where(is_a, "A", "B").tolist()
     return tuple(map(DummyCheck, lines, frame["subject_id"], frame[_ANSWERS[0]], expected))
 

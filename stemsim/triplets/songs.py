@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import expit
 
 from stemsim.audio import Segment, SongFolder, segment_windows
 from stemsim.embedding import StemEmbedder
@@ -22,7 +23,6 @@ class SongWindows:
         tracks: Name of each window's song.
         first: `(song,)` index of each song's first window.
         count: `(song,)` number of its windows.
-        folder: Name of the folder of the songs.
     """
 
     segments: tuple[Segment, ...]
@@ -33,13 +33,7 @@ class SongWindows:
 
     @classmethod
     def cut(cls, songs: SongFolder, *, duration: float, hop: float | None) -> "SongWindows":
-        """Cut songs into windows; a song shorter than one window is left out.
-
-        Args:
-            songs: The songs.
-            duration: Length of a window in seconds.
-            hop: From one window's start to the next, in seconds; None: no overlap.
-        """
+        """Cut songs into windows of a duration, a hop apart (s; None: no overlap); shorter songs are left out."""
         cuts = [(song, segment_windows(song.mix, duration=duration, hop=hop)) for song in songs.songs()]
         kept = [(song, windows) for song, windows in cuts if windows[0].duration == duration]
         count = np.array([len(windows) for _, windows in kept], dtype=np.int64)
@@ -164,10 +158,10 @@ class SimulatedListeners(TripletReader):
         """Verify ranges, weights and perspectives."""
         counts = self.triplets >= 1 and self.listeners >= 1 and any(self.weights.values())
         if not counts or self.noise < 0.0 or not 0.0 <= self.xab_fraction <= 1.0:
-            given = f"{self.triplets}, {self.listeners}, {self.weights}, {self.noise} and {self.xab_fraction}"
             raise TripletError(
                 "Simulated listeners need at least one triplet, listener and weight other than 0, noise of at least 0, "
-                f"and a share of XAB in [0, 1]; got {given}."
+                f"and a share of XAB in [0, 1]; got {self.triplets}, {self.listeners}, {self.weights}, {self.noise} "
+                f"and {self.xab_fraction}."
             )
         asked = self.perspectives or {}
         heard = all(any(weights.values()) for weights in asked.values())
@@ -215,7 +209,7 @@ class SimulatedListeners(TripletReader):
             score = silent.deltas.numpy() @ np.array(list(truth.values()))
             scale = self.noise * score.std()  # without noise, impressions are infinite
             impression = score / scale if scale else np.where(score == 0.0, 0.0, np.copysign(np.inf, score))
-            for_a = rng.binomial(self.listeners, _logistic(impression)).astype(np.int64)
+            for_a = rng.binomial(self.listeners, expit(impression)).astype(np.int64)
             votes = np.stack([for_a, self.listeners - for_a], axis=1)
             if question == "overall":
                 table = replace(table, votes=votes, sure_votes=self._sure(impression, votes, rng))
@@ -231,8 +225,8 @@ class SimulatedListeners(TripletReader):
     def _sure(self, impression: FloatArray, votes: IntArray, rng: np.random.Generator) -> IntArray:
         """Draw how many of the votes `(triplet, 2)` are sure."""
         sides = np.stack([impression, -impression], axis=1)
-        chosen = _logistic(sides)
-        surely = np.divide(_logistic(sides - self.sure_from), chosen, out=np.zeros_like(chosen), where=chosen > 0.0)
+        chosen = expit(sides)
+        surely = np.divide(expit(sides - self.sure_from), chosen, out=np.zeros_like(chosen), where=chosen > 0.0)
         return rng.binomial(votes, surely.clip(max=1.0)).astype(np.int64)
 
 
@@ -244,9 +238,3 @@ def _truth(weights: Mapping[str, float], stems: StemLayout) -> dict[str, float]:
             f"{', '.join(stems)}. Remove them from `weights` or `perspectives`, or choose another separator."
         )
     return {stem: float(weights.get(stem, 0.0)) for stem in stems}
-
-
-def _logistic(values: FloatArray) -> FloatArray:
-    """Return the logistic function, without overflow."""
-    probability: FloatArray = 0.5 * (1.0 + np.tanh(0.5 * values))
-    return probability

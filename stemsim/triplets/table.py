@@ -82,8 +82,7 @@ class Triplets:
         if len(self.tracks) != segments:
             self._fail(f"{segments} segments need as many tracks, got {len(self.tracks)}")
         if n and (self.members.min() < 0 or self.members.max() >= segments):
-            ends = f"{self.members.min()} to {self.members.max()}"
-            self._fail(f"segment indices must lie in [0, {segments}), got {ends}")
+            self._fail(f"indices must lie in [0, {segments}), got {self.members.min()} to {self.members.max()}")
         if (self.votes < 0).any() or (self.perspective_votes < 0).any():
             self._fail("votes must not be negative")
         if ((sure < 0) | (sure > self.votes)).any():
@@ -122,7 +121,7 @@ class Triplets:
         return np.sign(self.votes[:, 0] - self.votes[:, 1])
 
     def target(self, kind: TargetKind = "majority") -> FloatArray:
-        """Return the targets of a fit, in [-1, 1]; swapping A and B flips every sign exactly.
+        """Return the targets of a fit `(triplet,)`, in [-1, 1]; swapping A and B flips every sign exactly.
 
         - `majority`: the majority choice, +1, -1 or 0 (paper, section 3.4).
         - `share`: votes for A minus votes for B, over all votes: 2 P(A) - 1 of a listener drawn at random.
@@ -130,11 +129,7 @@ class Triplets:
           The four answers are equally spaced around "no difference", which nobody could choose. A few sure listeners
           may outweigh more unsure ones, so the sign may differ from that of the majority.
 
-        Args:
-            kind: One of these.
-
-        Returns:
-            `(triplet,)` float64; 0 where nobody voted.
+        All are 0 where nobody voted.
 
         Raises:
             ConfigError: If there is no such target.
@@ -144,14 +139,13 @@ class Triplets:
             raise ConfigError(f"A target is one of {', '.join(TARGETS)}; got {kind!r}. Choose one of these.")
         if kind == "majority":
             return self.preference.astype(np.float64)
-        if kind == "share":
-            points, most = self.votes, 1
-        elif self.sure_votes is None:
-            raise TripletError(
-                f"A graded target needs answers with the listener's confidence; {self.source} has none. "
-                "Use the target `share` or `majority`."
-            )
-        else:
+        points, most = self.votes, 1
+        if kind == "graded":
+            if self.sure_votes is None:
+                raise TripletError(
+                    f"A graded target needs answers with the listener's confidence; {self.source} has none. "
+                    "Use the target `share` or `majority`."
+                )
             points, most = self.votes + self.sure_votes, 2
         total = most * self.votes.sum(axis=1)
         target: FloatArray = np.divide(points[:, 0] - points[:, 1], total, out=np.zeros(len(self)), where=total > 0)
@@ -163,20 +157,16 @@ class Triplets:
         Raises:
             TripletError: If there are triplets, and nobody voted on any.
         """
-        total: FloatArray = self.votes.sum(axis=1).astype(np.float64)
+        total = self.votes.sum(axis=1).astype(np.float64)
         if len(self) and not total.any():
             raise TripletError(
                 f"There are no votes on the {len(self)} triplets of {self.source}: vote weights are undefined."
             )
-        mean = float(total.mean()) if len(self) else 1.0
-        return total / mean
+        weights: FloatArray = total / total.mean() if len(self) else total
+        return weights
 
     def about(self, question: str) -> Self:
-        """Return the table with the votes on one of `QUESTIONS` as its `votes`, without grades.
-
-        Raises:
-            ConfigError: If there is no such question.
-        """
+        """Return the table with the votes on one of `QUESTIONS` as its `votes`, without grades."""
         index = question_index(question)
         if index == 0:
             return self
@@ -216,8 +206,8 @@ class Triplets:
         Args:
             instrument: The stem that the listeners heard; None keeps all.
             test_type: `XAB` or `XYC`; None keeps both.
-            min_agreement: See `retained_votes`.
-            min_votes: See `retained_votes`.
+            min_agreement: Minimum share of votes of the majority, in [0, 1] (paper: 0.75 and 0.8).
+            min_votes: Minimum number of votes.
 
         Raises:
             TripletError: If a condition is out of range.
@@ -235,23 +225,14 @@ class Triplets:
 
 
 def question_index(question: str) -> int:
-    """Return the index in `QUESTIONS`.
-
-    Raises:
-        ConfigError: If there is no such question.
-    """
+    """Return the index in `QUESTIONS`, or raise `ConfigError` if there is no such question."""
     if question not in QUESTIONS:
         raise ConfigError(f"Listeners were asked about {', '.join(QUESTIONS)}; got {question!r}. Choose one of these.")
     return QUESTIONS.index(question)
 
 
 def retained_votes(votes: IntArray, *, min_agreement: float = 0.0, min_votes: int = 1) -> BoolArray:
-    """Return the mask `(triplet,)` of triplets with a majority, enough votes, and enough agreement.
-
-    Args:
-        votes: `(triplet, 2)` votes for A and for B.
-        min_agreement: Minimum share of votes of the majority, in [0, 1] (paper: 0.75 and 0.8).
-        min_votes: Minimum number of votes.
+    """Return the mask `(triplet,)` of votes `(triplet, 2)` that meet the conditions of `Triplets.filter`.
 
     Raises:
         TripletError: If a condition is out of range.
