@@ -37,6 +37,7 @@ from stemsim.triplets import EmbeddedTriplets
 MakeFusion = Callable[[list[str]], Fusion]
 """Makes a fusion from a stem layout, such as the class itself."""
 
+_State = dict[str, Tensor]
 _PREFIX: Final = "fusion."
 _ELEMENTS_AT_ONCE: Final = 50_000  # of (model, triplet): the memory needed is a few dozen times that
 _FREED_ELEMENTS: Final = 2**22 - 2**12  # just below 32 MB, which is glibc's limit
@@ -73,21 +74,13 @@ class FitSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FusionFits:
-    """One kind of fusion fitted to the train part of every split.
+    """One kind of fusion fitted to the train part of every split."""
 
-    Attributes:
-        preference: `(split, triplet)` prediction of each split's fusion for every triplet.
-        state: Stacked parameters and buffers by name, `(split, ...)`.
-        stopped_at: `(split,)` the step that was kept.
-        linear: `(split, stem)` weights of the linear fusion that each fit starts from.
-        alphas: `(split,)` ridge penalties of these weights.
-    """
-
-    preference: Tensor
-    state: dict[str, Tensor]
-    stopped_at: Tensor
-    linear: Tensor
-    alphas: Tensor
+    preference: Tensor  # (split, triplet) prediction of each split's fusion for every triplet
+    state: dict[str, Tensor]  # stacked parameters and buffers by name, (split, ...)
+    stopped_at: Tensor  # (split,) the step that was kept
+    linear: Tensor  # (split, stem) weights of the linear fusion that each fit starts from
+    alphas: Tensor  # (split,) ridge penalties of these weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,14 +227,8 @@ class _Problem:
             return ridge_towards(self.fusion.weight.detach(), deltas, self.target, counts, alphas)
         return fit_weights(deltas, self.target, counts, alphas, loss=self.model.loss).best()
 
-    def fit(
-        self, counts: Tensor, inner: Tensor, best: Tensor, alphas: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Fit some splits, given counts and inner folds `(split, triplet)`, and weights and penalty of `best_linear`.
-
-        Returns:
-            Preference, state and step kept of every split, as in `FusionFits`.
-        """
+    def fit(self, counts: Tensor, inner: Tensor, best: Tensor, alphas: Tensor) -> tuple[Tensor, _State, Tensor]:
+        """Fit some splits, given their rows of all arguments; return preference, state and step as in `FusionFits`."""
         rule, observers = self.model.settings, [self._observer(split) for split in counts]
         stop = torch.full((len(counts),), rule.steps)
         if rule.folds and rule.steps:
@@ -318,12 +305,8 @@ class _FusionStack:
     Where the problem has a fit to start from, the squared distance of all parameters from their present values is
     penalised, in place of the squared weights and the roughness.
 
-    Args:
-        problem: The triplets and the loss.
-        fusions: As many as there are fits.
-        counts: `(fit, triplet)` weight of each triplet in the loss; 0: it is not trained on.
-        l2: `(fit,)` cost of the squared parameters.
-        alike: Number of neighbouring fusions that have observed the same pairs, and so prepare pairs alike.
+    There are one fusion, counts `(fit, triplet)` of the triplets in the loss, and cost `l2` of the squared parameters
+    for each fit. As many neighbouring fusions as `alike` have observed the same pairs, and so prepare pairs alike.
     """
 
     def __init__(self, problem: _Problem, fusions: Sequence[Fusion], counts: Tensor, l2: Tensor, *, alike: int) -> None:
@@ -345,9 +328,7 @@ class _FusionStack:
     def evaluate(self) -> tuple[Tensor, Tensor]:
         """Return preferences `(fit, triplet)` and objectives `(fit,)`."""
 
-        def predict(
-            parameters: dict[str, Tensor], buffers: dict[str, Tensor], *features: Tensor | None
-        ) -> tuple[Tensor, Tensor, Tensor]:
+        def predict(parameters: _State, buffers: _State, *features: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
             pairs = tuple(one._replace(features=own) for one, own in zip(self._pairs, features, strict=True))
             output: tuple[Tensor, Tensor, Tensor] = functional_call(self._predictor, (parameters, buffers), pairs)
             return output
@@ -364,14 +345,9 @@ class _FusionStack:
         return preference, mean + self.l2 * penalty + roughness
 
     def descend(self, steps: int, learning_rate: float) -> Iterator[tuple[int, Tensor]]:
-        """Minimise by Adam on the full batch.
-
-        Yields:
-            Step, and preferences `(fit, triplet)` before it is taken; the last ones are those of the final parameters.
-        """
-        optimizer = torch.optim.Adam(
-            [values for values in self.parameters.values() if values.requires_grad], lr=learning_rate
-        )
+        """Minimise by Adam on the full batch; yield each step with the preferences `(fit, triplet)` before it."""
+        learned = [values for values in self.parameters.values() if values.requires_grad]
+        optimizer = torch.optim.Adam(learned, lr=learning_rate)
         for step in range(steps + 1):
             preference, objective = self.evaluate()
             yield step, preference.detach()

@@ -114,22 +114,21 @@ class NewtonFit:
 
     def left_out_error(self) -> Tensor:
         """Return the loss of every triplet predicted from the others of its subset, summed; `(subset, alpha)`."""
-        pieces = subset_slices(self.counts, len(self.alphas))
-        return torch.cat([self._left_out_error(self.counts[rows], self.weights[rows]) for rows in pieces])
+        errors = []
+        for rows in subset_slices(self.counts, len(self.alphas)):
+            count = self.counts[rows].unsqueeze(1)  # (subset, 1, triplet)
+            preference = self.weights[rows] @ self.features.rows.T  # (subset, alpha, triplet)
+            terms = self.loss.terms(preference, self.target)
+            hessian = _hessian(self.features, count * terms.curvature, self.alphas)
+            inverse = torch.linalg.pinv(hessian, rtol=1e-12, hermitian=True)
+            influence = count * self.features.forms(inverse)  # h_i s_i
+            left_out = preference + influence * terms.slope / (1.0 - influence * terms.curvature).clamp(min=1e-12)
+            errors.append((count * self.loss.terms(left_out, self.target).value).sum(dim=-1))
+        return torch.cat(errors)
 
     def best(self) -> tuple[Tensor, Tensor]:
         """Return weights `(subset, stem)` and penalty `(subset,)` of the least left-out loss."""
         return least(self.left_out_error(), self.weights, self.alphas)
-
-    def _left_out_error(self, counts: Tensor, weights: Tensor) -> Tensor:
-        count = counts.unsqueeze(1)  # (subset, 1, triplet)
-        preference = weights @ self.features.rows.T  # (subset, alpha, triplet)
-        terms = self.loss.terms(preference, self.target)
-        hessian = _hessian(self.features, count * terms.curvature, self.alphas)
-        inverse = torch.linalg.pinv(hessian, rtol=1e-12, hermitian=True)
-        influence = count * self.features.forms(inverse)  # h_i s_i
-        left_out = preference + influence * terms.slope / (1.0 - influence * terms.curvature).clamp(min=1e-12)
-        return (count * self.loss.terms(left_out, self.target).value).sum(dim=-1)
 
 
 def fit_weights(

@@ -65,7 +65,6 @@ class Findings:
     """Result of the study.
 
     Attributes:
-        settings: The settings.
         limit: Angle in degrees between the true weights and those of least squares with unlimited triplets.
         frames: Figures by name: `weights` and `needed` (triplets), `coverage` (of intervals) and `fusion` (gains).
     """
@@ -79,7 +78,7 @@ def run_study(settings: StudySettings, *, heads: bool = False, progress: bool = 
     """Simulate listening tests, and measure how well weights, intervals and fusions recover the truth.
 
     Args:
-        settings: The settings.
+        settings: Sizes, noises and numbers of experiments.
         heads: Compare `SplineFusion` and `AttentionFusion` with ridge regression too, which takes far longer.
         progress: Show progress bars on standard error.
     """
@@ -230,13 +229,12 @@ def _majorities(
 
 def population_weights(settings: StudySettings, scale: ImpressionScale) -> FloatArray:
     """Return the weights `(stem,)` that linear listeners' majorities give with unlimited triplets."""
-    count, size = max(settings.coverage_triplets), len(STEMS)
-    experiments, rng = -(-settings.population // count), settings.generator("population")
-    gram, moment = np.zeros((size, size)), np.zeros(size)
-    for drawn, target in _majorities(settings, scale, experiments, count, rng):
-        gram += np.einsum("ens,ent->st", drawn.deltas, drawn.deltas)
-        moment += np.einsum("ens,en->s", drawn.deltas, target)
-    weights: FloatArray = np.linalg.lstsq(gram, moment, rcond=None)[0]
+    count, rng = max(settings.coverage_triplets), settings.generator("population")
+    parts = _majorities(settings, scale, -(-settings.population // count), count, rng)
+    deltas, targets = zip(
+        *((drawn.deltas.reshape(-1, len(STEMS)), target.ravel()) for drawn, target in parts), strict=True
+    )
+    weights: FloatArray = np.linalg.lstsq(np.concatenate(deltas), np.concatenate(targets), rcond=None)[0]
     return weights
 
 
@@ -264,11 +262,10 @@ def measure_coverage(
         width = np.array([one.upper - one.lower for one in found])
         for stem in ("all", *STEMS):
             columns = slice(None) if stem == "all" else [STEMS.index(stem)]
-            place = {"triplets": count, "songs": case.tracks(count), "stem": stem, "experiments": len(found)}
-            lower, upper = binomial_interval(covered[:, columns])
-            figures = {"covered": float(covered[:, columns].mean()), "lower": lower, "upper": upper}
-            rows.append(place | figures | {"width": float(np.median(width[:, columns]))})
-    return pd.DataFrame(rows)
+            hits, wide = covered[:, columns], np.median(width[:, columns])
+            rows.append((count, case.tracks(count), stem, len(found), hits.mean(), *binomial_interval(hits), wide))
+    names = ["triplets", "songs", "stem", "experiments", "covered", "lower", "upper", "width"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def binomial_interval(hits: BoolArray) -> tuple[float, float]:
@@ -375,16 +372,10 @@ def measure_gains(
                 comparison = compare_models(result[model.name], result["ridge"], splits)
                 gains[index, number] = comparison.difference.mean
                 verdicts[index, number] = np.sign(comparison.difference.mean) * comparison.significant
-        for model, *figures in zip(models, gains, verdicts, strict=True):
-            rows.append({"truth": truth, "triplets": count, "fusion": model.name} | _gain(*figures))
-    return pd.DataFrame(rows)
-
-
-def _gain(gains: FloatArray, verdicts: FloatArray) -> dict[str, Any]:
-    """Return mean gain and power over the experiments."""
-    count, mean, better = len(gains), float(gains.mean()), verdicts > 0.0
-    reach = interval_reach(_LEVEL, count) * float(gains.std(ddof=1)) / count**0.5
-    lower, upper = binomial_interval(better[:, None])
-    gain = {"experiments": count, "gain": mean, "lower": mean - reach, "upper": mean + reach}
-    power = {"better": float(better.mean()), "better_lower": lower, "better_upper": upper}
-    return {**gain, **power, "worse": float((verdicts < 0.0).mean())}
+        for model, gain, verdict in zip(models, gains, verdicts, strict=True):
+            mean, better = gain.mean(), verdict > 0.0
+            reach = interval_reach(_LEVEL, len(gain)) * gain.std(ddof=1) / len(gain) ** 0.5
+            power = (better.mean(), *binomial_interval(better[:, None]), (verdict < 0.0).mean())
+            rows.append((truth, count, model.name, len(gain), mean, mean - reach, mean + reach, *power))
+    names = ["truth", "triplets", "fusion", "experiments", "gain", "lower", "upper"]
+    return pd.DataFrame(rows, columns=[*names, "better", "better_lower", "better_upper", "worse"])
