@@ -15,15 +15,10 @@ from stemsim.triplets.table import FloatArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StemImportance:
-    """Loss on the test parts when the model is fitted without a stem.
+    """Loss on the test parts when the model is fitted without a stem."""
 
-    Attributes:
-        agreement_drop: `(stem,)` drop in agreement without each stem, over the same splits.
-        r2_drop: `(stem,)` drop in R^2; NaN where A is always right (same-song triplets), as R^2 is not defined there.
-    """
-
-    agreement_drop: tuple[PairedDifference, ...]
-    r2_drop: tuple[PairedDifference, ...]
+    agreement_drop: tuple[PairedDifference, ...]  # (stem,) drop in agreement without each stem, over the same splits
+    r2_drop: tuple[PairedDifference, ...]  # (stem,) drop in R^2; NaN where A is always right (same-song triplets)
 
 
 def leave_one_stem_out(result: CrossValidation, *, level: float = 0.95) -> StemImportance:

@@ -20,21 +20,13 @@ _FEWEST_TRACKS = 3  # of one triplet
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightIntervals:
-    """Cluster-robust confidence interval of the weight of each stem, in the order of the stem layout.
+    """Cluster-robust confidence interval of the weight of each stem, in the order of the stem layout."""
 
-    Attributes:
-        estimate: `(stem,)` weights fitted to all triplets.
-        standard_error: `(stem,)` standard errors; infinite where the triplets do not determine a weight.
-        lower: `(stem,)` lower ends.
-        upper: `(stem,)` upper ends.
-        level: Nominal coverage of each interval by itself.
-    """
-
-    estimate: FloatArray
-    standard_error: FloatArray
-    lower: FloatArray
-    upper: FloatArray
-    level: float
+    estimate: FloatArray  # (stem,) weights fitted to all triplets
+    standard_error: FloatArray  # (stem,) standard errors; infinite where the triplets do not determine a weight
+    lower: FloatArray  # (stem,) lower ends
+    upper: FloatArray  # (stem,) upper ends
+    level: float  # nominal coverage of each interval by itself
 
     def covers(self, weights: FloatArray) -> BoolArray:
         """Return True `(stem,)` where the interval contains the weight `(stem,)`."""

@@ -24,35 +24,22 @@ class LeakageRow:
     """Mean test agreement of one model by both kinds of split; test types are weighted as in the whole table.
 
     Stratified minus matched is what fewer train triplets cost, matched minus grouped what the model learned of tracks.
-
-    Attributes:
-        model: Name of the model.
-        stratified: On random splits, which share tracks.
-        matched: On the same test parts, trained on as few triplets as the grouped splits have.
-        grouped: On splits that share no track.
-        grouped_std: Standard deviation of the last over the splits that test every type.
     """
 
     model: str
-    stratified: float
-    matched: float
-    grouped: float
-    grouped_std: float
+    stratified: float  # on random splits, which share tracks
+    matched: float  # on the same test parts, trained on as few triplets as the grouped splits have
+    grouped: float  # on splits that share no track
+    grouped_std: float  # standard deviation of the last over the splits that test every type
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leakage:
-    """Cross-validations by both kinds of split, side by side.
+    """Cross-validations by both kinds of split, side by side."""
 
-    Attributes:
-        rows: One for each model.
-        train_size: Mean number of train triplets, stratified and grouped.
-        same_test: OLS and ridge on the same test triplets, trained with and without their tracks (`same_test_leak`).
-    """
-
-    rows: tuple[LeakageRow, ...]
-    train_size: tuple[float, float]
-    same_test: tuple[Comparison, ...]
+    rows: tuple[LeakageRow, ...]  # one for each model
+    train_size: tuple[float, float]  # mean number of train triplets, stratified and grouped
+    same_test: tuple[Comparison, ...]  # OLS and ridge, trained with and without the tested tracks
 
     @property
     def sentence(self) -> str:

@@ -13,19 +13,12 @@ from stemsim.regression import fit_ridge
 
 @dataclass(frozen=True, slots=True)
 class WeightPath:
-    """Ridge weights on all triplets as functions of the penalty.
+    """Ridge weights on all triplets as functions of the penalty."""
 
-    Attributes:
-        alphas: Penalties, ascending and above 0.
-        weights: Weights `[alpha][stem]`.
-        left_out_error: Mean squared error on left-out triplets, by penalty.
-        best_alpha: Penalty of the least `left_out_error`.
-    """
-
-    alphas: Sequence[float]
-    weights: Sequence[Sequence[float]]
-    left_out_error: Sequence[float]
-    best_alpha: float
+    alphas: Sequence[float]  # penalties, ascending and above 0
+    weights: Sequence[Sequence[float]]  # by penalty and stem
+    left_out_error: Sequence[float]  # mean squared error on left-out triplets, by penalty
+    best_alpha: float  # penalty of the least `left_out_error`
 
 
 def weight_path(result: CrossValidation) -> WeightPath:

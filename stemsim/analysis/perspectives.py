@@ -123,9 +123,9 @@ def compare_perspectives(
         raise next(iter(left_out.values()))
     columns = []
     for name, one in parts.items():
-        error, clusters = _error(one)
-        reach = interval_reach(level, clusters) * error
-        described = {"part": one.part, "standard_error": error, "lower": one.part - reach, "upper": one.part + reach}
+        deviation, clusters = _error(one)
+        ends = one.part + interval_reach(level, clusters) * np.array([-deviation, deviation])
+        described = {"part": one.part, "standard_error": deviation, "lower": ends[0], "upper": ends[1]}
         columns.append(pd.DataFrame({"question": name, "stem": result.stems, **described}))
         if (truth := asked[name].triplets.true_weights) is not None:
             true_part = np.array(list(truth.values())) * scale

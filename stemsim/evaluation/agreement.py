@@ -84,22 +84,14 @@ class Ceiling(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CeilingShare:
-    """Agreement of a model over that of the listeners, on the same test parts.
+    """Agreement of a model over that of the listeners, on the same test parts."""
 
-    Attributes:
-        agreement: Mean test agreement of the model.
-        ceiling: Mean test agreement of one answer with the majority of the others.
-        share: Ratio of the two; it may exceed 1, since a model is compared with the majority and not with one listener.
-        lower: Lower end of the interval of the share over other tracks; likewise `upper`.
-        level: Nominal coverage of the interval.
-    """
-
-    agreement: float
-    ceiling: float
-    share: float
-    lower: float
+    agreement: float  # mean test agreement of the model
+    ceiling: float  # mean test agreement of one answer with the majority of the others
+    share: float  # ratio of the two; above 1 where a model agrees with the majority more often than one listener
+    lower: float  # lower end of the interval of the share over other tracks; likewise `upper`
     upper: float
-    level: float
+    level: float  # nominal coverage of the interval
     simulated: bool = False
 
     @property

@@ -15,21 +15,14 @@ from stemsim.triplets.table import FloatArray
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """Mean of paired differences over resampled splits, with its interval `lower` to `upper`.
+    """Mean of paired differences over resampled splits, with its interval `lower` to `upper`."""
 
-    Attributes:
-        mean: Mean difference; positive where the first model agrees more often.
-        standard_error: Its standard error, corrected for the overlap of the splits.
-        p_value: Two-sided, of no difference.
-        level: Coverage of the interval.
-    """
-
-    mean: float
-    standard_error: float
+    mean: float  # mean difference; positive where the first model agrees more often
+    standard_error: float  # its standard error, corrected for the overlap of the splits
     lower: float
     upper: float
-    p_value: float
-    level: float
+    p_value: float  # two-sided, of no difference
+    level: float  # coverage of the interval
     splits: int
 
 

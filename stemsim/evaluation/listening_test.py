@@ -15,55 +15,32 @@ from stemsim.triplets.table import retained_votes
 
 @dataclass(frozen=True, slots=True)
 class VoteCount:
-    """Votes on the triplets of one instrument and test type, or of several, about one perspective.
+    """Votes on the triplets of one instrument and test type, or of several, about one perspective."""
 
-    Attributes:
-        instrument: Instrument that was heard; `all` in a total. Likewise `test_type`.
-        distinct: Number of triplets that differ in segments or instrument.
-        retained: Number of triplets with a majority that meets the thresholds.
-        answers: Number of answers to all triplets.
-        median_votes: Median number of answers to a triplet. This and the following are None where there are none.
-        chose_first: Share of all answers that chose the candidate presented first.
-        sure: Share of all answers that were sure rather than "a little".
-        ceiling: Share of the answers to the retained triplets that agree with the majority of the other answers, a tie
-            among these counting 0.5.
-        ceiling_interval: 95 % interval of the ceiling over other listeners and other triplets.
-    """
-
-    instrument: str
+    instrument: str  # instrument that was heard; `all` in a total. Likewise `test_type`
     test_type: str
     triplets: int
-    distinct: int
-    retained: int
-    answers: int
-    median_votes: float | None
-    chose_first: float | None
-    sure: float | None
-    ceiling: float | None
-    ceiling_interval: tuple[float, float] | None
+    distinct: int  # number of triplets that differ in segments or instrument
+    retained: int  # number of triplets with a majority that meets the thresholds
+    answers: int  # number of answers to all triplets
+    median_votes: float | None  # median number of answers to a triplet; this and the rest are None where there are none
+    chose_first: float | None  # share of all answers that chose the candidate presented first
+    sure: float | None  # share of all answers that were sure rather than "a little"
+    ceiling: float | None  # agreement of an answer with the majority of the others, over the retained triplets
+    ceiling_interval: tuple[float, float] | None  # 95 % interval of the ceiling over other listeners and other triplets
 
 
 @dataclass(frozen=True, slots=True)
 class ListeningTest:
-    """Description of a listening test.
+    """Description of a listening test."""
 
-    Attributes:
-        counts: One entry for each instrument and test type chosen.
-        chosen: All of these together.
-        total: The whole test, whatever was chosen.
-        subjects: Number of listeners counted, including those who answered dummy checks only.
-        dummy_checks: Number of answers to dummy checks, before screening.
-        wrong_dummies: Those that were wrong.
-        screened: Listeners who gave a wrong one were left out; this and the rest are the settings.
-    """
-
-    counts: tuple[VoteCount, ...]
-    chosen: VoteCount
-    total: VoteCount
-    subjects: int
-    dummy_checks: int
-    wrong_dummies: tuple[DummyCheck, ...]
-    screened: bool
+    counts: tuple[VoteCount, ...]  # one entry for each instrument and test type chosen
+    chosen: VoteCount  # all of these together
+    total: VoteCount  # the whole test, whatever was chosen
+    subjects: int  # number of listeners counted, including those who answered dummy checks only
+    dummy_checks: int  # number of answers to dummy checks, before screening
+    wrong_dummies: tuple[DummyCheck, ...]  # those that were wrong
+    screened: bool  # listeners who gave a wrong one were left out; this and the rest are the settings
     perspective: str
     pooled: bool
     min_agreement: float

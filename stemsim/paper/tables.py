@@ -29,32 +29,21 @@ _log = logging.getLogger(__name__)
 INSTRUMENTS: Final = ("drums", "bass", "guitar", "piano", "residuals", "mix")
 _THRESHOLDS: Final = (0.75, 0.8)  # least shares of the majority's votes
 _Made = TypeVar("_Made")
+_NOTHING: Final[tuple[float | None, float | None]] = (None, None)  # in place of a mean and its standard deviation
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One figure of a table.
+    """One figure of a table."""
 
-    Attributes:
-        table: `1`, `2-3` or `4`.
-        row: Name of the row.
-        column: Name of the column.
-        ours: Our figure, agreement in % or a weight; None where something is missing.
-        spread: Its standard deviation over the splits.
-        published: The paper's figure; None where it gives none.
-        published_spread: Its standard deviation.
-        ceiling: Agreement of one listener with the majority of the others on the same triplets, in %.
-        triplets: Number of triplets; None where it is not known.
-    """
-
-    table: str
+    table: str  # `1`, `2-3` or `4`
     row: str
     column: str
-    ours: float | None = None
-    spread: float | None = None
-    published: float | None = None
+    ours: float | None = None  # our figure, agreement in % or a weight; None where something is missing
+    spread: float | None = None  # its standard deviation over the splits
+    published: float | None = None  # the paper's figure; None where it gives none
     published_spread: float | None = None
-    ceiling: float | None = None
+    ceiling: float | None = None  # agreement of one listener with the majority of the others on the same triplets, in %
     triplets: int | None = None
 
     @property
@@ -65,17 +54,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class PaperTables:
-    """All tables.
+    """The tables with what is missing."""
 
-    Attributes:
-        cells: The figures, in the order of the tables.
-        skipped: For each piece that is missing: its name, the reason, and a remedy.
-        settings: Settings that the figures depend on.
-    """
-
-    cells: tuple[Cell, ...]
-    skipped: tuple[str, ...]
-    settings: Mapping[str, Any]
+    cells: tuple[Cell, ...]  # the figures, in the order of the tables
+    skipped: tuple[str, ...]  # for each piece that is missing: its name, the reason, and a remedy
+    settings: Mapping[str, Any]  # settings that the figures depend on
 
     def table(self, name: str) -> list[Cell]:
         """Return the cells of one table."""
@@ -238,13 +221,14 @@ def _table_2_3(results: Mapping[tuple[str, str, str], CrossValidation | None], m
     """Yield test agreement of the fits and of the mix cosine on the mix triplets."""
     for (name, layout, separation), result in results.items():
         figures = published()["table2_3"].get(name, {})
+        by_fit: dict[str, tuple[float | None, float | None] | None]
         by_fit = {"mix cosine": figures.get("mix cosine"), **figures.get(layout, {}).get(separation, {})}
         row = f"{name}, {layout} + mix, {separation} stems"
         for fit in ("mix cosine", "OLS", "ridge"):
-            ours = (None, None)
+            ours, paper = _NOTHING, by_fit.get(fit) or _NOTHING
             if result is not None:
                 ours = 100.0 * result[fit].mean, 100.0 * float(np.nanstd(result[fit].agreement[:, 0]))
-            yield Cell("2-3", row, fit, *ours, *(by_fit.get(fit) or (None, None)), _ceiling(mix.votes), len(mix))
+            yield Cell("2-3", row, fit, *ours, *paper, _ceiling(mix.votes), len(mix))
 
 
 def _table_4(results: Mapping[tuple[str, str, str], CrossValidation | None]) -> Iterator[Cell]:
@@ -252,7 +236,7 @@ def _table_4(results: Mapping[tuple[str, str, str], CrossValidation | None]) -> 
     for (name, layout, separation), result in results.items():
         figures = published()["table4"].get(name, {}).get(layout, {})
         for fit, stem in product(("OLS", "ridge"), LAYOUTS[layout]):
-            ours, triplets = (None, None), None
+            ours, triplets = _NOTHING, None
             if result is not None and (weights := result[fit].weights) is not None:
                 column = weights[:, result.stems.index(stem)]
                 ours, triplets = (float(column.mean()), float(column.std())), len(result.embedded)

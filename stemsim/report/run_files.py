@@ -29,21 +29,14 @@ _JOBS: Final[Mapping[str, type[Results]]] = {
 
 
 class WorstTriplet(BaseModel):
-    """Triplet on which the model is far from the listeners; one row of `test_worst_triplets.csv`.
-
-    Attributes:
-        segments: X, A and B, by these names.
-        votes: Votes for A and for B.
-        preference: Preference of the model; positive = A.
-        contributions: Contribution of each stem to the preference.
-    """
+    """Triplet on which the model is far from the listeners; one row of `test_worst_triplets.csv`."""
 
     model_config = ConfigDict(frozen=True)
-    segments: Mapping[str, Segment]
+    segments: Mapping[str, Segment]  # X, A and B, by these names
     test_type: str
     votes: tuple[float, float]
-    preference: float
-    contributions: Mapping[str, float]
+    preference: float  # preference of the model; positive = A
+    contributions: Mapping[str, float]  # contribution of each stem to the preference
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
@@ -68,31 +61,20 @@ class WorstTriplet(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Contents of the folder of a run.
+    """Contents of the folder of a run."""
 
-    Attributes:
-        name: Name that distinguishes the run from the others.
-        folder: The folder, `trainer.default_root_dir`.
-        settings: Configuration, as far as every job accepts it; empty if no job wrote one.
-        options: Options of `crossval` beside the settings.
-        versions: Versions of the main packages, where W&B recorded them.
-        fit: Results of `fit`, if it ran; likewise `val`, `test`, `crossval` and `perspectives`.
-        worst: Worst triplets of the test part, or else of the validation part.
-        pictures: Pictures `JOB.png` and `JOB_*.png` of the jobs with results.
-    """
-
-    name: str
-    folder: Path
-    settings: Mapping[str, Any]
-    options: Mapping[str, Any]
-    versions: Mapping[str, str]
-    fit: FitResults | None
+    name: str  # name that distinguishes the run from the others
+    folder: Path  # the folder, `trainer.default_root_dir`
+    settings: Mapping[str, Any]  # configuration, as far as every job accepts it; empty if no job wrote one
+    options: Mapping[str, Any]  # options of `crossval` beside the settings
+    versions: Mapping[str, str]  # versions of the main packages, where W&B recorded them
+    fit: FitResults | None  # results of `fit`, if it ran; likewise `val`, `test`, `crossval` and `perspectives`
     val: PartResults | None
     test: PartResults | None
     crossval: CrossvalResults | None
     perspectives: PerspectivesResults | None
-    worst: tuple[WorstTriplet, ...]
-    pictures: tuple[Path, ...]
+    worst: tuple[WorstTriplet, ...]  # worst triplets of the test part, or else of the validation part
+    pictures: tuple[Path, ...]  # pictures `JOB.png` and `JOB_*.png` of the jobs with results
 
     @property
     def results(self) -> tuple[Results, ...]:

@@ -16,19 +16,12 @@ from stemsim.triplets.table import PERSPECTIVES, FloatArray, IntArray, Triplets
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SongWindows:
-    """Windows of equal length, cut from songs.
+    """Windows of equal length, cut from songs."""
 
-    Attributes:
-        segments: All windows, song by song.
-        tracks: Name of each window's song.
-        first: `(song,)` index of each song's first window.
-        count: `(song,)` number of its windows.
-    """
-
-    segments: tuple[Segment, ...]
-    tracks: tuple[str, ...]
-    first: IntArray
-    count: IntArray
+    segments: tuple[Segment, ...]  # all windows, song by song
+    tracks: tuple[str, ...]  # name of each window's song
+    first: IntArray  # (song,) index of each song's first window
+    count: IntArray  # (song,) number of its windows
     folder: str
 
     @classmethod
