@@ -68,9 +68,7 @@ class SyntheticSongs(SongFolder):
             raise ConfigError(
                 f"Synthetic songs need count and seconds >= 1 and seed >= 0; got {count}, {seconds} and {seed}."
             )
-        self.count = count
-        self.seconds = seconds
-        self.seed = seed
+        self.count, self.seconds, self.seed = count, seconds, seed
 
     def songs(self) -> list[Song]:
         """Write the songs that are missing and return all of them, sorted by name.
@@ -79,8 +77,7 @@ class SyntheticSongs(SongFolder):
             ConfigError: If a folder with a song's name holds something that this class did not write.
         """
         names = [f"song-{index:03d}" for index in range(self.count)]
-        written = sum(self._write(index, self.root / name) for index, name in enumerate(names))
-        if written:
+        if written := sum(self._write(index, self.root / name) for index, name in enumerate(names)):
             _log.info("Synthesised %d of %d songs of %g s in %s", written, self.count, self.seconds, self.root)
         return [song for song in super().songs() if song.name in set(names)]
 

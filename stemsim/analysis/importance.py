@@ -25,12 +25,8 @@ def leave_one_stem_out(result: CrossValidation, *, level: float = 0.95) -> StemI
     """Fit ridge regression without each stem in turn, on the splits of a cross-validation, and compare the test parts.
 
     A drop is the contribution of a stem beyond that of the others, so that two collinear stems each seem worthless
-    (`stemsim.analysis.collinearity`). The penalty is the best one of the cross-validation (`best_alpha`); intervals are
-    those of the corrected resampled t-test.
-
-    Args:
-        result: A cross-validation of at least two stems and two splits.
-        level: Coverage of the intervals.
+    (`stemsim.analysis.collinearity`). The penalty is the best one of the cross-validation (`best_alpha`); intervals, of
+    the nominal coverage `level`, are those of the corrected resampled t-test.
 
     Raises:
         ConfigError: If there is only one stem.

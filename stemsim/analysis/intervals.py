@@ -44,9 +44,6 @@ def weight_intervals(fit: RidgeFit, tracks: IntArray, *, level: float = 0.95) ->
         tracks: `(triplet, 3)` tracks of X, A and B (`Triplets.track_ids`).
         level: Nominal coverage.
 
-    Returns:
-        Intervals symmetric about the estimate.
-
     Raises:
         ConfigError: If the level does not lie between 0 and 1.
         TripletError: If there are too few triplets or tracks.

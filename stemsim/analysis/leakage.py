@@ -64,12 +64,7 @@ def leakage(result: CrossValidation) -> Leakage:
     averaged within each test type, and the types are weighted as in the whole table. And fewer triplets are left to
     train on; so the random splits are also fitted with as few.
 
-    Args:
-        result: A cross-validation by splits of either kind; those of the other kind are drawn with the same count,
-            fraction and seed.
-
-    Returns:
-        Agreement of every model by both kinds of split. Models without a fit should show no leak.
+    Splits of the other kind are drawn with the same count, fraction and seed. Models without a fit should show no leak.
 
     Raises:
         SplitError: If a split leaves its train or test part empty.
@@ -103,12 +98,7 @@ def same_test_leak(grouped: CrossValidation) -> tuple[Comparison, ...]:
 
     Only the sharing of tracks differs: on each split, the first model trains on triplets drawn at random from all that
     are not tested, as many of each test type as the second one has, whose triplets share no track with those tested.
-
-    Args:
-        grouped: A cross-validation by grouped splits.
-
-    Returns:
-        Paired comparisons of OLS and of ridge.
+    The results are paired comparisons of OLS and of ridge.
     """
     embedded, splits = grouped.embedded, grouped.splits
     seen = splits.retrained(embedded.triplets, ~splits.test, splits.train_sizes(embedded.triplets))

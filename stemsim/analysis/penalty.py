@@ -30,17 +30,14 @@ def weight_path(result: CrossValidation) -> WeightPath:
 
 
 def nested_cross_validation(result: CrossValidation, *, inner: int = 10) -> ModelScores:
-    """Choose the penalty within each train part by inner splits, and test it on the test part.
+    """Choose the penalty within each train part by inner splits, and score ridge regression with it on the test part.
 
     Inner splits are splits of all triplets (or tracks) restricted to the train part, so that they are of the same kind:
     grouped inner splits choose a penalty for new tracks, which leave-one-out cannot do.
 
     Args:
-        result: A cross-validation.
+        result: The outer cross-validation.
         inner: Number of inner splits of each train part.
-
-    Returns:
-        Scores of ridge regression with these penalties.
 
     Raises:
         SplitError: If an inner split leaves its train or test part empty.

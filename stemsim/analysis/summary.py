@@ -69,13 +69,7 @@ class Summary:
 
 
 def summarise(result: CrossValidation, analyses: Collection[Analysis] = (), *, level: float = 0.95) -> Summary:
-    """Summarise a cross-validation.
-
-    Args:
-        result: The cross-validation.
-        analyses: Further analyses, out of `ANALYSES`.
-        level: Nominal coverage of all intervals.
-    """
+    """Summarise a cross-validation, with further `ANALYSES` and intervals of a nominal coverage."""
     notes: list[str] = []
 
     def attempt(analysis: Callable[[], _T], failure: str) -> _T | None:

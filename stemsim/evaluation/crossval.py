@@ -55,7 +55,6 @@ class ModelScores:
     """Agreement of one model with the listeners on the test parts.
 
     Attributes:
-        name: Name of the model in tables.
         credit: `(split, triplet)` or `(1, triplet)` credit of the model on every triplet (`agreement_credit`); for the
             human ceiling, the mean credit of the answers to each.
         agreement: `(split, 1 + test type)` test agreement over all triplets, then by test type; NaN where a test part
@@ -93,8 +92,6 @@ class CrossValidation:
     """Result of a cross-validation, with everything that it was computed from.
 
     Attributes:
-        embedded: The triplets.
-        splits: The splits.
         models: Scores of the human ceiling, the baselines and the fitted models, in this order.
         on_train: OLS (alpha 0, first) and ridge regression on every train part.
     """

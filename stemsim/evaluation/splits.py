@@ -63,14 +63,7 @@ class Splits:
         kind: SplitKind = "stratified",
         seed: int = 0,
     ) -> Self:
-        """Draw random splits; the defaults are the paper's protocol (section 4).
-
-        Args:
-            triplets: The triplets.
-            count: Number of splits.
-            train_fraction: See `Splits`; the rest is tested.
-            kind: See `split_triplets`.
-            seed: Seed of the draw.
+        """Draw random splits of a kind of `split_triplets`; the defaults are the paper's protocol (section 4).
 
         Raises:
             ConfigError: If there is not at least one split, or the fraction does not lie between 0 and 1.

@@ -128,11 +128,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
 
 
 def read_run(folder: Path, *, name: str | None = None) -> Run:
-    """Read one run.
-
-    Args:
-        folder: Its `trainer.default_root_dir`.
-        name: Name of the run; default: the name of the folder.
+    """Read one run from its `trainer.default_root_dir`; its name is by default that of the folder.
 
     Raises:
         DataNotFoundError: If this is not the folder of a run.

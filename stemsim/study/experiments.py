@@ -167,12 +167,12 @@ def _score(
     ceiling = np.divide(credit, answers, out=np.full(len(answers), np.nan), where=answers > 0.0)  # one vote: no others
     baselines = {"mix cosine": np.eye(size)[-1], "uniform weights": np.ones(size), "paper's weights": PAPER_WEIGHTS}
     models = {name: (weights, np.nan) for name, weights in baselines.items()}
-    rows = [pd.DataFrame({"model": "simulated ceiling", "agreement": ceiling, "alpha": np.nan, "angle": np.nan})]
+    rows = [{"model": "simulated ceiling", "agreement": ceiling, "alpha": np.nan, "angle": np.nan}]
     for name, (weights, alpha) in {**models, **fitted, "true weights": (truth, np.nan)}.items():
         preference = np.einsum("ens,es->en", deltas, np.broadcast_to(weights, truth.shape))
-        agreed, angle = agreement_credit(preference, majority).mean(axis=1), angles(weights, truth)
-        rows.append(pd.DataFrame({"model": name, "agreement": agreed, "alpha": alpha, "angle": angle}))
-    return pd.concat(rows)
+        agreed = agreement_credit(preference, majority).mean(axis=1)
+        rows.append({"model": name, "agreement": agreed, "alpha": alpha, "angle": angles(weights, truth)})
+    return pd.concat(map(pd.DataFrame, rows))
 
 
 def angles(weights: FloatArray, truth: FloatArray) -> FloatArray:

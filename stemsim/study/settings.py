@@ -66,10 +66,10 @@ class StudySettings:
         """Verify ranges, odd votes, and that everything fits into memory."""
         for name, (lowest, highest) in ((name, ends) for names, ends in _RANGES.items() for name in names):
             given: Any = getattr(self, name)
-            values = given if isinstance(given, tuple) else (given,)
+            values = np.ravel(given).tolist()
             within = all(lowest <= value <= highest for value in values)
-            if not values or not within or list(values) != sorted(set(values)):
-                order = " in ascending order" if isinstance(given, tuple) else ""
+            if not values or not within or values != sorted(set(values)):
+                order = " in ascending order" if np.ndim(given) else ""
                 shown = ", ".join(f"{value:g}" for value in values) or "nothing"
                 raise ConfigError(
                     f"`{name}` must lie in [{lowest:g}, {highest:g}]{order}; got {shown}. Choose other numbers."
