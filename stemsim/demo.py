@@ -119,17 +119,14 @@ def synthesise_song(seeds: tuple[int, ...], seconds: float = 30.0) -> dict[str, 
     for number, (stem, instrument) in enumerate(_INSTRUMENTS.items(), start=1):
         rng = np.random.default_rng((*seeds, number))
         if rng.random() >= instrument.absent:
-            waves[stem] = _levelled(_play(stem, rng, score), rng.uniform(-22.0, -14.0))
+            wave = _play(stem, rng, score)
+            seconds = wave[: len(wave) // _SAMPLE_RATE * _SAMPLE_RATE].reshape(-1, _SAMPLE_RATE)
+            loudest = np.sqrt(np.square(seconds).mean(axis=1).max()) + 1e-9
+            # The loudest second is brought to a level in dBFS, and rare high peaks are softened.
+            waves[stem] = 5 * 10 ** (rng.uniform(-22.0, -14.0) / 20) * np.tanh(wave / loudest / 5)
     peak = max(np.abs(wave).max() for wave in (*waves.values(), sum(waves.values())))
     stems = {stem: torch.from_numpy(0.9 / peak * wave).float()[None] for stem, wave in waves.items()}
     return {**stems, "mix": torch.stack(list(stems.values())).sum(dim=0)}
-
-
-def _levelled(wave: Wave, level: float) -> Wave:
-    """Bring the loudest second of a waveform to a level in dBFS, and soften rare high peaks."""
-    seconds = wave[: len(wave) // _SAMPLE_RATE * _SAMPLE_RATE].reshape(-1, _SAMPLE_RATE)
-    loudest = np.sqrt(np.square(seconds).mean(axis=1).max()) + 1e-9
-    return 5 * 10 ** (level / 20) * np.tanh(wave / loudest / 5)
 
 
 def _is_written(folder: Path, settings: dict[str, Any]) -> bool:

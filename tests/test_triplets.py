@@ -141,7 +141,12 @@ class TestEmbedded:
 
     def test_several_tables_embed_each_distinct_segment_once(self):
         embedder, tables = RandomEmbedder(), {"one": TABLE, "two": TABLE.select([1, 4])}
-        found = EmbeddedTriplets.of_tables(tables, embedder)
+
+        class Tables(SameSong):
+            def read_questions(self):
+                return tables
+
+        found = Tables(None).embed_questions(embedder)
         assert len(embedder.embedded) == len(set(embedder.embedded)) == len(TABLE.segments)
         for name, table in tables.items():
             torch.testing.assert_close(found[name].deltas, EmbeddedTriplets.of(table, embedder).deltas)

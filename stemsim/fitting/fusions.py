@@ -88,7 +88,6 @@ class FusionModel:
     """A nonlinear fusion as a model of a cross-validation; a `stemsim.evaluation.SplitModel`.
 
     Attributes:
-        name: Name of the model in tables.
         make: Makes the fusion from the stem layout.
         alphas: Ridge penalties of the weights to choose from.
         settings: Settings of the fit.

@@ -22,7 +22,6 @@ class PriorModel:
     """Ridge regression towards prior weights; a `stemsim.evaluation.SplitModel`.
 
     Attributes:
-        name: Name of the model in tables.
         prior: `(stem,)` weights to shrink towards, up to scale.
         alphas: Penalties to choose from.
     """

@@ -40,7 +40,6 @@ class VoteModel:
     """Linear stem weights fitted to votes; a `stemsim.evaluation.SplitModel`.
 
     Attributes:
-        name: Name of the model in tables.
         loss: Loss between preferences and targets.
         target: The targets (`Triplets.target`).
         vote_weighted: Weight each triplet by its number of votes.

@@ -40,10 +40,12 @@ def figures(results: Results) -> "dict[str, Figure]":
         case FitResults() if results.weights:
             return {"fit": _fit(results)}
         case CrossvalResults():
-            intervals = {"crossval_intervals": _intervals(results)} if results.has_intervals else {}
-            penalty = results.penalty
-            path = {} if penalty is None else {"crossval_ridge_path": _ridge_path(results, penalty)}
-            return {"crossval": _crossval(results), **intervals, **path}
+            found = {"crossval": _crossval(results)}
+            if results.has_intervals:
+                found["crossval_intervals"] = _intervals(results)
+            if results.penalty is not None:
+                found["crossval_ridge_path"] = _ridge_path(results, results.penalty)
+            return found
         case PerspectivesResults():
             return {"perspectives": _perspectives(results)}
     return {}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -205,6 +206,6 @@ def _versions(folder: Path) -> dict[str, str]:
     paths = sorted(folder.glob("wandb/*run-*/files/requirements.txt"))
     if not paths:
         return {}
-    pairs = (line.split("==", 1) for line in paths[-1].read_text(encoding="utf-8").splitlines() if "==" in line)
-    installed = {name.strip().lower().replace("-", "_"): version.strip() for name, version in pairs}
+    pairs = re.findall(r"^(\S+)==(\S+)", paths[-1].read_text(encoding="utf-8"), re.MULTILINE)
+    installed = {name.lower().replace("-", "_"): version for name, version in pairs}
     return {name: installed[key] for name in _PACKAGES if (key := name.replace("-", "_")) in installed}

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from stemsim.analysis.leakage import Leakage
 from stemsim.report.results import (
@@ -199,8 +199,10 @@ def frames(results: Results) -> "dict[str, pd.DataFrame]":
             linear = [model for model in results.models if model.weights]
             means = {model.name: {stem: score.mean for stem, score in model.weights.items()} for model in linear}
             means["ridge on all"] = {stem: row.refit for stem, row in results.by_stem.items()}
-            given: dict[str, Any] = {"exclude": {"refit"}, "exclude_none": True}
-            rows = [{"stem": stem, **row.model_dump(**given)} for stem, row in results.by_stem.items()]
+            rows = [
+                {"stem": stem, **row.model_dump(exclude={"refit"}, exclude_none=True)}
+                for stem, row in results.by_stem.items()
+            ]
             return {"crossval_weights": by_stem(means), "crossval_stems": pd.json_normalize(rows, sep="_")}
         case PerspectivesResults():
             parts = [

@@ -1,7 +1,7 @@
 """Triplets with the stem embeddings of their segments, which every fit starts from, and the interface of readers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -21,7 +21,6 @@ class EmbeddedTriplets:
     """Triplets with the stem embeddings of their segments.
 
     Attributes:
-        triplets: The triplet table.
         embeddings: Stem embeddings of `triplets.segments`, in that order.
         stems: Stem layout of the embeddings.
     """
@@ -43,17 +42,6 @@ class EmbeddedTriplets:
     def of(cls, triplets: Triplets, embedder: StemEmbedder) -> Self:
         """Embed the segments of a triplet table."""
         return cls(triplets, embedder.embed(triplets.segments), embedder.stems)
-
-    @classmethod
-    def of_tables(cls, tables: Mapping[str, Triplets], embedder: StemEmbedder) -> dict[str, Self]:
-        """Embed the segments of several tables, each distinct segment once."""
-        segments = tuple(dict.fromkeys(segment for table in tables.values() for segment in table.segments))
-        row = {segment: index for index, segment in enumerate(segments)}
-        embeddings = embedder.embed(segments)
-        return {
-            name: cls(table, embeddings.take(torch.tensor([row[one] for one in table.segments])), embedder.stems)
-            for name, table in tables.items()
-        }
 
     def __len__(self) -> int:
         return len(self.triplets)
@@ -119,4 +107,12 @@ class TripletReader(ABC):
 
     def embed_questions(self, embedder: StemEmbedder) -> dict[str, EmbeddedTriplets]:
         """Return the tables of `read_questions` with the stem embeddings of their segments."""
-        return EmbeddedTriplets.of_tables(self.read_questions(), embedder)
+        tables = self.read_questions()
+        segments = tuple(dict.fromkeys(segment for table in tables.values() for segment in table.segments))
+        row = {segment: index for index, segment in enumerate(segments)}
+        embeddings = embedder.embed(segments)  # each distinct segment once
+        found = {}
+        for name, table in tables.items():
+            rows = torch.tensor([row[segment] for segment in table.segments])
+            found[name] = EmbeddedTriplets(table, embeddings.take(rows), embedder.stems)
+        return found
