@@ -120,8 +120,8 @@ def synthesise_song(seeds: tuple[int, ...], seconds: float = 30.0) -> dict[str, 
         rng = np.random.default_rng((*seeds, number))
         if rng.random() >= instrument.absent:
             wave = _play(stem, rng, score)
-            seconds = wave[: len(wave) // _SAMPLE_RATE * _SAMPLE_RATE].reshape(-1, _SAMPLE_RATE)
-            loudest = np.sqrt(np.square(seconds).mean(axis=1).max()) + 1e-9
+            whole = wave[: len(wave) // _SAMPLE_RATE * _SAMPLE_RATE].reshape(-1, _SAMPLE_RATE)  # (second, sample)
+            loudest = np.sqrt(np.square(whole).mean(axis=1).max()) + 1e-9
             # The loudest second is brought to a level in dBFS, and rare high peaks are softened.
             waves[stem] = 5 * 10 ** (rng.uniform(-22.0, -14.0) / 20) * np.tanh(wave / loudest / 5)
     peak = max(np.abs(wave).max() for wave in (*waves.values(), sum(waves.values())))

@@ -32,6 +32,7 @@ from stemsim.audio import Segment
 from stemsim.evaluation import ALPHAS, SplitFits, SplitModel, Splits, compare_models, cross_validate
 from stemsim.evaluation.agreement import agreement_credit, ceiling_credit
 from stemsim.evaluation.clusters import interval_reach
+from stemsim.evaluation.crossval import ratio
 from stemsim.fitting import FusionModel
 from stemsim.fusion import AttentionFusion, SplineFusion
 from stemsim.regression import fit_ridge
@@ -164,10 +165,9 @@ def _score(
     """Return a row for each model and experiment, the ceiling first, from held-out triplets."""
     majority, size = np.sign(votes[..., 0] - votes[..., 1]), len(STEMS)
     credit, answers = (sums.reshape(majority.shape).sum(axis=1) for sums in ceiling_credit(votes.reshape(-1, 2)))
-    ceiling = np.divide(credit, answers, out=np.full(len(answers), np.nan), where=answers > 0.0)  # one vote: no others
     baselines = {"mix cosine": np.eye(size)[-1], "uniform weights": np.ones(size), "paper's weights": PAPER_WEIGHTS}
     models = {name: (weights, np.nan) for name, weights in baselines.items()}
-    rows = [{"model": "simulated ceiling", "agreement": ceiling, "alpha": np.nan, "angle": np.nan}]
+    rows = [{"model": "simulated ceiling", "agreement": ratio(credit, answers), "alpha": np.nan, "angle": np.nan}]
     for name, (weights, alpha) in {**models, **fitted, "true weights": (truth, np.nan)}.items():
         preference = np.einsum("ens,es->en", deltas, np.broadcast_to(weights, truth.shape))
         agreed = agreement_credit(preference, majority).mean(axis=1)
@@ -195,9 +195,10 @@ def needed_triplets(counts: Sequence[int], errors: FloatArray, *, seed: int = 0)
     ends = (0.5 - 0.5 * _LEVEL, 0.5 + 0.5 * _LEVEL)  # order statistics, as some may be infinite
     lower, upper = np.quantile([crossing(counts, one) for one in medians], ends, method="nearest").tolist()
     needed = crossing(counts, np.median(errors, axis=1))
-    end = f"{rounded(upper):.0f}" if np.isfinite(upper) else f"over {counts[-1]}"
-    text = f"{rounded(needed):.0f} [{rounded(lower):.0f}, {end}]" if np.isfinite(needed) else f"more than {counts[-1]}"
-    text = text if needed > counts[0] else f"at most {counts[0]}"
+    text = f"at most {counts[0]}" if needed <= counts[0] else f"more than {counts[-1]}"
+    if counts[0] < needed < np.inf:
+        end = f"{rounded(upper):.0f}" if np.isfinite(upper) else f"over {counts[-1]}"
+        text = f"{rounded(needed):.0f} [{rounded(lower):.0f}, {end}]"
     return {"needed": needed, "lower": lower, "upper": upper, "text": text}
 
 
