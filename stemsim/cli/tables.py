@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from stemsim.paper.tables import Cell, PaperTables
     from stemsim.report.text import TextTable
 
-__all__ = ["tables_command"]
-
 _TITLES: Final = {
     "1": "Table 1: agreement of the cosine, %",
     "2-3": "Tables 2 and 3: weighted sums on the mix triplets, test agreement in %",
@@ -79,8 +77,7 @@ def _chosen(option: str, names: str, known: Collection[str]) -> tuple[str, ...]:
 
     wanted = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     if not wanted or not set(wanted) <= set(known):
-        msg = f"{option} names some of {', '.join(known)}, comma-separated; got {names!r}."
-        raise ConfigError(msg)
+        raise ConfigError(f"{option} names some of {', '.join(known)}, comma-separated; got {names!r}.")
     return wanted
 
 

@@ -240,8 +240,7 @@ def _ours(
     """Return module and data module by their own types; these callbacks work with no others."""
     data = trainer.datamodule  # type: ignore[attr-defined]
     if not isinstance(pl_module, StemSimilarityModule) or not isinstance(data, TripletDataModule):
-        msg = f"This callback needs StemSimilarityModule and TripletDataModule, got {type(pl_module)} and {type(data)}."
-        raise TypeError(msg)
+        raise TypeError(f"Expected StemSimilarityModule and TripletDataModule, got {type(pl_module)} and {type(data)}.")
     return pl_module, data
 
 

@@ -114,11 +114,7 @@ def publish(
 ) -> None:
     """Print results, write them into the run's folder with their pictures and tables, and log them.
 
-    Args:
-        trainer: Has the run's folder and the loggers.
-        results: The results.
-        metrics: Numbers for every logger, by stable key.
-        frames: Further tables, by file stem.
+    `metrics` are numbers for every logger, by stable key; `frames` are further tables, by file stem.
     """
     if not trainer.is_global_zero:
         return
