@@ -49,26 +49,24 @@ def tables_command(
     """
     with readable_errors():
         from stemsim.encoders import LaionClap, MuQMuLan, Spectral
-        from stemsim.paper.tables import INSTRUMENTS, Reproduction, paper_tables
+        from stemsim.paper.tables import INSTRUMENTS, Reproduction
         from stemsim.separators import Demucs
 
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
         logging.getLogger("stemsim").setLevel(logging.INFO)
         known = {"clap": ("CLAP", LaionClap), "muq": ("MuQ-MuLan", MuQMuLan), "spectral": ("Spectral", Spectral)}
-        tables = paper_tables(
-            Reproduction(
-                abx=abx,
-                slakh=slakh,
-                encoders=dict(known[name] for name in _chosen("--encoders", encoders, known)),
-                separators={"4-stem": partial(Demucs, "htdemucs"), "6-stem": partial(Demucs, "htdemucs_6s")},
-                instruments=_chosen("--instruments", instruments, INSTRUMENTS),
-                store=store or output / "embeddings",
-                splits=splits,
-                seed=seed,
-                device=device,
-                progress=progress,
-            )
-        )
+        tables = Reproduction(
+            abx=abx,
+            slakh=slakh,
+            encoders=dict(known[name] for name in _chosen("--encoders", encoders, known)),
+            separators={"4-stem": partial(Demucs, "htdemucs"), "6-stem": partial(Demucs, "htdemucs_6s")},
+            instruments=_chosen("--instruments", instruments, INSTRUMENTS),
+            store=store or output / "embeddings",
+            splits=splits,
+            seed=seed,
+            device=device,
+            progress=progress,
+        ).tables()
     _print(tables)
     typer.echo("Wrote " + ", ".join(map(str, _write(tables, output))))
 

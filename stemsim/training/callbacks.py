@@ -304,8 +304,8 @@ def _predictions(module: StemSimilarityModule, data: TripletDataModule, rows: Te
     preference, contributions = (output[key].cpu().numpy() for key in ("preference", "contributions"))
     triplets, row = data.embedded.triplets, rows.numpy()
     columns: dict[str, Any] = {}
-    for role in ("x", "a", "b"):
-        segments = [triplets.segments[index] for index in getattr(triplets, role)[row]]
+    for role, members in zip("xab", triplets.members[row].T, strict=True):
+        segments = [triplets.segments[index] for index in members]
         columns |= {
             f"{role}_path": [str(one.path) for one in segments],
             f"{role}_start": [one.start for one in segments],

@@ -162,9 +162,9 @@ def _configured_models(
         yield fitted
     if data.pretraining is not None:
         known = pretrain(make if nonlinear else LinearFusion, data.pretraining.embed(data.embedder), alphas=alphas)
-        yield PriorModel("ridge, same-song prior", known.weights, alphas)
+        yield PriorModel("ridge, same-song prior", known.linear[0], alphas)
         if nonlinear:
-            yield replace(fitted, name=f"{name}, pre-trained", start=known.state)
+            yield replace(fitted, name=f"{name}, pre-trained", start=known)
 
 
 def _crossval_metrics(found: CrossvalResults) -> dict[str, float]:
