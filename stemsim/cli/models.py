@@ -46,8 +46,7 @@ def list_command(as_json: JsonOption = False) -> None:
 @models_app.command("download")
 def download_command(
     names: Annotated[
-        list[str],
-        typer.Argument(metavar="NAME...", help="Names from the list, or org/name of any Hugging Face audio model."),
+        list[str], typer.Argument(metavar="NAME...", help="Names from the list, or org/name of another audio model.")
     ],
     with_code: Annotated[
         bool, typer.Option("--with-code", help="Download the Python files of org/name too; some models need them.")
