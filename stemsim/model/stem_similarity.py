@@ -20,11 +20,8 @@ from stemsim.similarity import StemEmbeddings, stem_cosines
 from stemsim.stems import StemLayout, check_same_layout
 
 SilentIn = Literal["a", "b", "both"]
-_SILENT_IN: Final[dict[tuple[bool, bool], SilentIn]] = {
-    (False, True): "a",
-    (True, False): "b",
-    (False, False): "both",
-}  # by whether the stem is present in A and in B
+# By whether the stem is present in A and in B.
+_SILENT_IN: Final[dict[tuple[bool, ...], SilentIn]] = {(False, True): "a", (True, False): "b", (False, False): "both"}
 
 
 @dataclass(frozen=True, slots=True)
