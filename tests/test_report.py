@@ -447,7 +447,7 @@ def test_runs_of_one_experiment_share_their_group(runs, tmp_path):
         settings = {"trainer": {"logger": {"class_path": "WandbLogger", "init_args": {"group": group}}}}
         (folders[-1] / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     assert common_group(read_runs(folders[:2])) == "one"
-    with pytest.raises(ConfigError, match="these have: one, other"):
+    with pytest.raises(ConfigError, match="they have: one, other"):
         common_group(read_runs(folders))
 
 
