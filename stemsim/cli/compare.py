@@ -140,4 +140,4 @@ def _plot(explanation: "Explanation", a: Path, b: Path, path: Path, *, linear: b
     try:
         figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"Cannot write the picture {path}: {error}. Name another file, such as x.png.") from error
+        raise ConfigError(f"{path} cannot be written: {error}. Name another file, such as x.png.") from error
