@@ -1,7 +1,7 @@
 """Files of a library on their way to being embedded: found, compared with the catalogue, hashed, tagged and cut."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -135,7 +135,7 @@ def stat_files(
 
 def prepare_files(
     files: Sequence[FoundFile], source: StemSource, windowing: Windowing, *, listen: bool, workers: int
-) -> Iterator[Prepared]:
+) -> Generator[Prepared]:
     """Hash, tag and cut files in several threads, a little ahead of demand; yield them in order.
 
     `source` is that of their stems; `listen`: measure tempo and key.
