@@ -243,6 +243,15 @@ def test_key_is_measured(tmp_path):
     assert measure(write(tmp_path / "fis.wav", chords(transposed))).musical_key == "F# major"
     minor = [[57, 60, 64], [62, 65, 69], [64, 68, 71], [57, 60, 64]]
     assert measure(write(tmp_path / "a.wav", chords(minor))).musical_key == "A minor"
+    for cents in (-40, -32, 20, 45):  # -32 is A = 432 Hz
+        tuned = [[note + cents / 100 for note in chord] for chord in cadence]
+        assert measure(write(tmp_path / "tuned.wav", chords(tuned))).musical_key == "C major"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("samples", [np.eye(1, 3 * RATE)[0], np.full(3 * RATE, 0.5)], ids=["click", "constant"])
+def test_no_key_without_notes(tmp_path, samples):
+    assert measure(write(tmp_path / "x.wav", samples)).musical_key is None
 
 
 def test_every_profile_finds_its_own_key():

@@ -157,14 +157,11 @@ def share_outside(paths, folder):
     from stemsim.embedding import StemEmbedder
     from stemsim.encoders import Spectral
     from stemsim.retrieval import Library
-    from stemsim.retrieval.indexing.files import find_files
-    from stemsim.retrieval.tags.measuring import measure
     from stemsim.separators import Bands
 
     embedder = StemEmbedder(Bands(), Spectral(), progress=False)
     library = Library(folder, embedder)
     library.index.count()  # opened
-    measure(find_files(paths)[0][0])  # librosa is compiled
     cpu = time.process_time()
     with timed(embedder.source, embedder.encoder) as spent:
         report = library.add(paths)

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.optimize import nnls
 
 from stemsim.audio import audio_info, downmix, read_audio, resample
@@ -35,6 +36,8 @@ _LEAST_CLARITY: Final = 0.22
 _FRAME: Final = 8192  # samples
 _PER_SEMITONE, _OCTAVES, _LOWEST = 3, 7, 32.703  # bins, and C1 in Hz
 _HARMONICS, _DECAY = 12, 0.6  # number and amplitude ratio of the partials of a note
+_TUNED: Final = (150.0, 4000.0)  # Hz
+_LEAST_PEAK: Final = 0.1  # of the largest magnitude of a frame
 _LEAST_CORRELATION: Final = 0.55
 _LEAST_LEAD: Final = 0.02  # of the best key over the second
 # Temperley, Music and Probability (2007): share of each pitch class in pieces in a key, from its tonic upwards.
@@ -107,10 +110,7 @@ def _tempo(samples: FloatArray, duration: float | None) -> float | None:
 
 def _onset_correlations(samples: FloatArray) -> FloatArray:
     """Return the autocorrelation of the onset strength in each band, and in all, `(band + 1, lag)` in frames."""
-    import librosa
-
-    magnitude = np.abs(librosa.stft(samples, n_fft=1024, hop_length=_HOP))
-    frequency = librosa.fft_frequencies(sr=_RATE, n_fft=1024)
+    magnitude, frequency = _spectrogram(samples, 1024, _HOP)
     compressed = np.log1p(100.0 * magnitude / magnitude.max())
     level = np.stack([compressed[(frequency >= low) & (frequency < high)].mean(axis=0) for low, high in _BANDS])
     onsets = np.maximum(np.diff(level, axis=1, prepend=level[:, :1]), 0.0)
@@ -148,20 +148,43 @@ def _chroma(samples: FloatArray) -> FloatArray:
     identification of difficult chords", ISMIR 2010): otherwise the third and fifth harmonics of C and G pass for E, G,
     B and D.
     """
-    import librosa
-
     padded = np.pad(samples, (0, max(0, _FRAME - len(samples))))
-    magnitude = np.abs(librosa.stft(padded, n_fft=_FRAME, hop_length=_FRAME // 2))
-    tuning = float(librosa.estimate_tuning(S=magnitude, sr=_RATE, n_fft=_FRAME))
+    magnitude, frequency = _spectrogram(padded, _FRAME, _FRAME // 2)
     bins = 12 * _PER_SEMITONE * _OCTAVES
-    edges = _LOWEST * 2.0 ** (tuning / 12.0 + np.arange(-1, bins + 1) / (12 * _PER_SEMITONE))
-    frequency = librosa.fft_frequencies(sr=_RATE, n_fft=_FRAME)
+    edges = _LOWEST * 2.0 ** (_tuning(magnitude, frequency) / 12.0 + np.arange(-1, bins + 1) / (12 * _PER_SEMITONE))
     width = np.maximum(edges[2:] - edges[1:-1], frequency[1])[:, None]
     weights = np.maximum(1.0 - np.abs(frequency - edges[1:-1, None]) / width, 0.0)
     spectrum = (weights / (weights.sum(axis=1, keepdims=True) + 1e-9)) @ magnitude
     notes, _ = nnls(_notes(), np.sqrt(spectrum).mean(axis=1))  # the root, lest the loudest moment decide alone
     chroma: FloatArray = notes.reshape(_OCTAVES, 12).sum(axis=0)
     return chroma
+
+
+def _spectrogram(samples: FloatArray, size: int, hop: int) -> tuple[FloatArray, FloatArray]:
+    """Return magnitudes `(bin, frame)` and the frequencies of their bins in Hz."""
+    waveform = torch.from_numpy(samples)
+    window = torch.hann_window(size, dtype=waveform.dtype)
+    spectrum = torch.stft(waveform, size, hop, window=window, pad_mode="constant", return_complex=True)
+    return spectrum.abs().numpy(), np.fft.rfftfreq(size, 1.0 / _RATE)
+
+
+def _tuning(magnitude: FloatArray, frequency: FloatArray) -> float:
+    """Return how far the spectral peaks lie above the notes of A = 440 Hz, in semitones from -0.5 to 0.5.
+
+    It is the most frequent deviation of the louder half of the peaks, their frequencies refined by a parabola, as in
+    librosa's `estimate_tuning`, which crashes the process where its compiled functions are written to the cache.
+    """
+    below, at, above = magnitude[:-2], magnitude[1:-1], magnitude[2:]
+    heard = (frequency[1:-1, None] >= _TUNED[0]) & (frequency[1:-1, None] < _TUNED[1])
+    peaks = np.nonzero(heard & (at > below) & (at >= above) & (at > _LEAST_PEAK * magnitude.max(axis=0)))
+    if not len(peaks[0]):
+        return 0.0
+    left, middle, right = below[peaks], at[peaks], above[peaks]
+    pitch = (peaks[0] + 1 + 0.5 * (right - left) / (2.0 * middle - left - right)) * frequency[1]
+    loud = pitch[middle >= np.median(middle)]
+    deviation = (12.0 * np.log2(loud / 440.0) + 0.5) % 1.0 - 0.5
+    count, edges = np.histogram(deviation, bins=100, range=(-0.5, 0.5))
+    return float(edges[count.argmax()])
 
 
 @lru_cache(maxsize=1)
