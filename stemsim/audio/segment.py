@@ -116,6 +116,6 @@ class SongFolder:
         alone = {path: path for path in files if not mixes.keys() & set(path.parents)}
         found = [Song(str(name), self.root / path) for name, path in (mixes | alone).items()]
         if not found:
-            msg = f"No audio in {self.root}: expected wav, flac, ogg, mp3 or aiff files, or subfolders with a mix.*."
+            msg = f"No audio in {self.root}: expected files such as wav, flac, mp3 or m4a, or subfolders with a mix.*."
             raise DataNotFoundError(msg)
         return sorted(found, key=lambda song: song.name)

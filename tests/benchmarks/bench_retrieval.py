@@ -164,7 +164,7 @@ def share_outside(paths, folder):
     embedder = StemEmbedder(Bands(), Spectral(), progress=False)
     library = Library(folder, embedder)
     library.index.count()  # opened
-    measure(find_files(paths)[0][0])  # librosa is compiled
+    measure(find_files(paths).paths[0])  # librosa is compiled
     cpu = time.process_time()
     with timed(embedder.source, embedder.encoder) as spent:
         report = library.add(paths)
