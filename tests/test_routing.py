@@ -71,7 +71,7 @@ def test_what_users_write(text, pairs):
         ("drums=loud", "The weight in 'drums=loud' is not a finite number"),
         ("drums=nan", "is not a finite number"),
         ("drums=0", "one of them other than 0"),
-        ("learned", "No weights were learned"),
+        ("learned", "no learned weights"),
         ("drums=1,equal", "There is no stem 'equal'"),
     ],
 )

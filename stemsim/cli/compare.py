@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from stemsim.model import Explanation, StemSimilarity
     from stemsim.stems import StemLayout
 
-__all__ = ["compare_command"]
-
 
 def compare_command(
     a: Annotated[Path, typer.Argument(metavar="A", help="Audio file.")],
@@ -99,8 +97,7 @@ def _similarity(
         learned = loaded.weights if isinstance(loaded.fusion, WeightedFusion) else None
         return StemSimilarity(loaded.embedder, _weights(weights, loaded.stems, learned))
     if fusion is not None:
-        msg = "--fusion is for a --model that was fitted with a fusion of your own; give its folder by --model."
-        raise ConfigError(msg)
+        raise ConfigError("--fusion is for a --model that was fitted with a fusion of your own; name that model.")
     embedder = StemEmbedder(
         make_separator(separator or "bands"), make_encoder(encoder or "spectral"), device=device, progress=False
     )
@@ -116,11 +113,10 @@ def _weights(text: str, stems: "StemLayout", learned: "Mapping[str, float] | Non
     weights = dict.fromkeys(stems, 0.0)
     for query, library, weight in Routing.parse(text, stems, learned).pairs:
         if query != library:
-            msg = (
+            raise ConfigError(
                 f"Two pieces are compared stem by stem, so --weights cannot pair {query} with {library} as in a "
                 f"search. Write {query}={weight:g}."
             )
-            raise ConfigError(msg)
         weights[query] = weight
     return weights
 
@@ -132,8 +128,7 @@ def _plot(explanation: "Explanation", a: Path, b: Path, path: Path, *, linear: b
     from stemsim.errors import ConfigError
 
     if find_spec("matplotlib") is None:
-        msg = "--plot needs the package matplotlib: pip install matplotlib."
-        raise ConfigError(msg)
+        raise ConfigError("--plot needs the package matplotlib: pip install matplotlib.")
     from stemsim.report.style import PUBLISHED_COLOR, SERIES_COLORS, new_figure
 
     stems = list(reversed(explanation.stems))
@@ -154,5 +149,4 @@ def _plot(explanation: "Explanation", a: Path, b: Path, path: Path, *, linear: b
     try:
         figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:
-        msg = f"The picture cannot be written to {path}: {error}. Name a file such as x.png in a folder that exists."
-        raise ConfigError(msg) from error
+        raise ConfigError(f"Cannot write the picture {path}: {error}. Name another file, such as x.png.") from error

@@ -9,8 +9,6 @@ import typer
 from stemsim.cli.errors import readable_errors
 from stemsim.cli.libraries import JsonOption, print_json
 
-__all__ = ["models_app"]
-
 models_app = typer.Typer(
     help="List, download and convert the pretrained models. Only `download` ever uses the network.",
     invoke_without_command=True,

@@ -10,8 +10,6 @@ import numpy as np
 from stemsim.retrieval.catalogue import FileRecord
 from stemsim.retrieval.indexes.base import Index
 
-__all__ = ["LibraryStats", "stats_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class LibraryStats:

@@ -15,8 +15,6 @@ from stemsim.retrieval.filter import ItemFilter
 from stemsim.retrieval.indexes.base import Index
 from stemsim.retrieval.items import Items, item_schema, stored_width
 
-__all__ = ["LanceIndex"]
-
 _TABLE: Final = "items"
 _VECTORS: Final = "vectors"
 _AT_ONCE: Final = 4096
