@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 Samples = npt.NDArray[np.float32]
 
-__all__ = ["Counted", "count_samples", "decode"]
 
 _FORMATS: Final = "mp3,mov,aac,asf,wav,w64,aiff,flac,ogg,caf,au,wv,ape,matroska,voc"
 _LENGTH_IN_HEADER: Final = ("mov", "asf", "flac", "matroska", "ape", "wv")  # how the names of such formats begin
@@ -56,8 +55,9 @@ def count_samples(path: Path) -> Counted:
         deadline = time.monotonic() + _PATIENCE
         for frame in _decoded(container, stream):
             if time.monotonic() > deadline:
-                msg = f"Decoding {path} takes more than {_PATIENCE:g} s. Convert it to wav or flac, or cut it."
-                raise AudioError(msg)
+                raise AudioError(
+                    f"Decoding {path} takes more than {_PATIENCE:g} s. Convert it to wav or flac, or cut it."
+                )
             rate, channels = rate or frame.sample_rate, channels or len(frame.layout.channels)
             frames += frame.samples
         announced = 0.0
@@ -132,7 +132,7 @@ def _blocks(path: Path) -> Generator[Samples]:
         for frame in _decoded(container, stream):
             to_float = to_float or AudioResampler("fltp", frame.layout, frame.sample_rate)
             for converted in to_float.resample(frame):
-                yield converted.to_ndarray().T
+                yield converted.to_ndarray().astype(np.float32, copy=False).T
 
 
 @contextmanager
@@ -143,13 +143,13 @@ def _opened(path: Path) -> "Iterator[tuple[InputContainer, AudioStream]]":
     try:
         with _stripped(path) as file, av.open(file, options={"format_whitelist": _FORMATS}) as container:
             if not container.streams.audio:
-                msg = f"{path} has no audio. Replace it or remove it from the folder."
-                raise AudioError(msg)
-            yield container, container.streams.audio[0]
+                raise AudioError(f"{path} has no audio. Replace it or remove it from the folder.")
+            yield cast("InputContainer", container), container.streams.audio[0]
     except (av.FFmpegError, OSError, ValueError, EOFError) as error:
         formats = "Expected wav, flac, ogg, opus, mp3, aiff, m4a or another common format."
-        msg = f"Cannot read {path} as audio ({error}). {formats} Replace it or remove it from the folder."
-        raise AudioError(msg) from error
+        raise AudioError(
+            f"Cannot read {path} as audio ({error}). {formats} Replace it or remove it from the folder."
+        ) from error
 
 
 def _stripped(path: Path) -> IO[bytes]:

@@ -17,24 +17,10 @@ from stemsim.audio import ffmpeg
 from stemsim.audio.waveform import cancels
 from stemsim.errors import AudioError, DataNotFoundError
 
-__all__ = [
-    "AUDIO_SUFFIXES",
-    "AudioInfo",
-    "FileVersion",
-    "audio_info",
-    "file_hash",
-    "file_version",
-    "is_audio_path",
-    "read_audio",
-    "write_audio",
-]
-
 _log = logging.getLogger(__name__)
 
-AUDIO_SUFFIXES: Final = frozenset(
-    ".aac .aif .aifc .aiff .ape .au .bwf .caf .flac .m4a .m4b .mp2 .mp3 .oga .ogg .opus .rf64 .snd .w64 .wav .wave .wma "
-    ".wv".split()
-)
+_SUFFIXES = "aac aif aifc aiff ape au bwf caf flac m4a m4b mp2 mp3 oga ogg opus rf64 snd w64 wav wave wma wv"
+AUDIO_SUFFIXES: Final = frozenset(f".{name}" for name in _SUFFIXES.split())
 """File name extensions that count as audio, in lower case."""
 
 FileVersion = tuple[Path, int, int]
@@ -82,11 +68,11 @@ def file_version(path: Path) -> FileVersion:
     try:
         found = path.stat()
     except OSError as error:
-        msg = f"No file at {path} ({error.strerror}). Check the path, or the folder that the configuration names."
-        raise DataNotFoundError(msg) from error
+        raise DataNotFoundError(
+            f"No file at {path} ({error.strerror}). Check the path, or the folder that the configuration names."
+        ) from error
     if not stat.S_ISREG(found.st_mode):
-        msg = f"{path} is a folder, a pipe or a device. Expected an audio file."
-        raise AudioError(msg)
+        raise AudioError(f"{path} is a folder, a pipe or a device. Expected an audio file.")
     return path, found.st_size, found.st_mtime_ns
 
 
@@ -107,8 +93,7 @@ def _hash(version: FileVersion) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError as error:
-        msg = f"Cannot open {path} ({error.strerror}). Check the permissions of the file."
-        raise DataNotFoundError(msg) from error
+        raise DataNotFoundError(f"Cannot open {path} ({error.strerror}). Check the permissions of the file.") from error
 
 
 def audio_info(path: Path) -> AudioInfo:
@@ -133,22 +118,18 @@ def _opened(version: FileVersion) -> tuple[AudioInfo, bool]:
         with path.open("rb") as file:
             head = file.read(4)
     except OSError as error:
-        msg = f"Cannot open {path} ({error.strerror}). Check the permissions of the file."
-        raise AudioError(msg) from error
+        raise AudioError(f"Cannot open {path} ({error.strerror}). Check the permissions of the file.") from error
     if not head:
-        msg = f"{path} is empty (0 bytes). Copy or download it again, or remove it from the folder."
-        raise AudioError(msg)
+        raise AudioError(f"{path} is empty (0 bytes). Copy or download it again, or remove it from the folder.")
     by_its_header = _sndfile_length(path) if head in _SNDFILE else None
     info, announced, by_sndfile = by_its_header or _ffmpeg_length(path)
     if info.frames <= 0:
-        msg = f"{path} holds no samples. Replace it or remove it from the folder."
-        raise AudioError(msg)
+        raise AudioError(f"{path} holds no samples. Replace it or remove it from the folder.")
     missing = (announced - info.frames) / info.sample_rate
     if missing > _NOTED:
         lengths = f"{info.duration:.3f} s of the {announced / info.sample_rate:.3f} s that its header announces"
         if announced - info.frames > _MOST_MISSING * announced:
-            msg = f"{path} is truncated or damaged: only {lengths} can be read. Copy or download it again."
-            raise AudioError(msg)
+            raise AudioError(f"{path} is truncated or damaged: only {lengths} can be read. Copy or download it again.")
         _log.warning("%s: only %s can be read; the rest is missing.", path, lengths)
     return info, by_sndfile
 
@@ -219,34 +200,32 @@ def read_audio(
     first = round(start * info.sample_rate)
     frames = info.frames - first if duration is None else round(duration * info.sample_rate)
     if first < 0 or frames <= 0:
-        msg = f"A part of {path} must start at 0 s or later and have a length; asked for {start} s + {duration} s."
-        raise AudioError(msg)
+        raise AudioError(
+            f"A part of {path} must start at 0 s or later and have a length; asked for {start} s + {duration} s."
+        )
     if not pad and first + frames == info.frames + 1:
         first = max(0, first - 1)  # start and duration were both rounded up
     if by_sndfile:
         try:
             samples, _ = soundfile.read(str(path), frames, first, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, OSError) as error:
-            msg = (
+            raise AudioError(
                 f"Decoding {path} failed at {first / info.sample_rate:.3f} s: {error} The file is damaged; replace it."
-            )
-            raise AudioError(msg) from error
+            ) from error
     else:
         samples = ffmpeg.decode(version, first, frames)
     if len(samples) < frames and pad:  # (time, channel)
         samples = np.pad(samples, ((0, frames - len(samples)), (0, 0)))
     if len(samples) < frames:
-        msg = (
+        raise AudioError(
             f"{path} ends too early: asked for {frames / info.sample_rate:.3f} s from {start:.3f} s, got "
             f"{len(samples) / info.sample_rate:.3f} s of a file of {info.duration:.3f} s. "
             "The file is damaged, or the segment was cut from a longer version of it."
         )
-        raise AudioError(msg)
     if not np.abs(samples).max() <= _LOUDEST:  # NaN is not
         end = start + frames / info.sample_rate
         seen = f"NaN, infinite or absurdly large samples (full scale is 1) between {start:g} s and {end:g} s"
-        msg = f"{path} holds {seen}. Export it again."
-        raise AudioError(msg)
+        raise AudioError(f"{path} holds {seen}. Export it again.")
     waveform = torch.from_numpy(samples).T.contiguous()
     if cancels(waveform):
         _warn_of_cancelling(path)

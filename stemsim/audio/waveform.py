@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-__all__ = ["LEVEL_FLOOR", "cancels", "downmix", "fit_length", "is_finite", "level_dbfs", "resample", "to_channels"]
-
 _CANCELLED: Final = 0.01  # -20 dB
 
 LEVEL_FLOOR: Final = -120.0

@@ -296,8 +296,7 @@ def _open_or_make(
     from stemsim.retrieval.library import Library
 
     if model is not None and (encoder is not None or separator is not None):
-        msg = "--model names an encoder and a separator already; leave --encoder and --separator out."
-        raise ConfigError(msg)
+        raise ConfigError("--model names an encoder and a separator already; leave --encoder and --separator out.")
     card = Catalogue(root).read_card()
     weights: dict[str, float] | None = None
     embedder: StemEmbedder | None = None
@@ -314,11 +313,10 @@ def _open_or_make(
     elif encoder or separator:
         for part, text in ((card.encoder, encoder), (card.separator, separator)):
             if text is not None and part.name not in {None, text.partition(":")[0]}:  # noticed before it is loaded
-                msg = (
+                raise ConfigError(
                     f"The library {root} was made with the {part.kind} {part}, and --{part.kind} says {text}: their "
                     "vectors cannot be compared. Leave the option out, or make another library."
                 )
-                raise ConfigError(msg)
         embedder = card.build_embedder(
             separator=None if separator is None else make_separator(separator),
             encoder=None if encoder is None else make_encoder(encoder),

@@ -2,8 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -36,8 +36,8 @@ _FILES_PER_READ: Final = 256
 class Extraction(NamedTuple):
     """Prepares and embeds the files of one library; either yields files in any order, and reports failures."""
 
-    prepare: Callable[[Sequence[FoundFile]], Iterator[Prepared]]
-    embed: Callable[[Iterable[PreparedFile]], Iterator[EmbeddedFile | Failure]]
+    prepare: Callable[[Sequence[FoundFile]], Generator[Prepared]]
+    embed: Callable[[Iterable[PreparedFile]], Generator[EmbeddedFile | Failure]]
 
     @classmethod
     def local(cls, embedder: StemEmbedder, windowing: Windowing, *, listen: bool) -> Self:
@@ -132,33 +132,38 @@ class Adding:
         """Add files, given the library's records; commit what is complete, however the run ends."""
         self._complete = {record.content: record for record in known if record.done}
         try:
-            self._embed(self._new(files))
+            # Closed at once, however the run ends: a later garbage collection might wait for their threads in a thread
+            # that others wait for.
+            with closing(self._new(files)) as new:
+                self._embed(new)
             self._commit()
             self._copy()
         finally:
             self._commit()
         return self.report
 
-    def _new(self, files: Sequence[FoundFile]) -> Iterator[PreparedFile]:
+    def _new(self, files: Sequence[FoundFile]) -> Generator[PreparedFile]:
         """Yield the files with new content; those whose content is known or already yielded are copied later."""
-        for result in self.extraction.prepare(files):
-            if isinstance(result, Failure):
-                self._fail(result)
-            elif isinstance(result, FoundFile):
-                self._touch(result)
-            elif result.content in self._complete or result.content in self._begun:
-                self._copies.append(result)
-            else:
-                self._begun.add(result.content)
-                yield result
+        with closing(self.extraction.prepare(files)) as results:
+            for result in results:
+                if isinstance(result, Failure):
+                    self._fail(result)
+                elif isinstance(result, FoundFile):
+                    self._touch(result)
+                elif result.content in self._complete or result.content in self._begun:
+                    self._copies.append(result)
+                else:
+                    self._begun.add(result.content)
+                    yield result
 
     def _embed(self, files: Iterable[PreparedFile]) -> None:
-        for result in self.extraction.embed(files):
-            if isinstance(result, Failure):
-                self._fail(result)
-                continue
-            self.report.seconds_of_audio += sum(window.duration for window in result.prepared.windows)
-            self._take(result.prepared, _items_of(result, self.index.spec.stems))
+        with closing(self.extraction.embed(files)) as results:
+            for result in results:
+                if isinstance(result, Failure):
+                    self._fail(result)
+                    continue
+                self.report.seconds_of_audio += sum(window.duration for window in result.prepared.windows)
+                self._take(result.prepared, _items_of(result, self.index.spec.stems))
 
     def _copy(self) -> None:
         """Give files whose content the library holds the vectors of the file that has it."""

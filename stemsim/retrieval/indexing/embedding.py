@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -36,7 +36,7 @@ class EmbeddedFile:
 
 def embed_files(
     files: Iterable[PreparedFile], embedder: StemEmbedder, windowing: Windowing
-) -> Iterator[EmbeddedFile | Failure]:
+) -> Generator[EmbeddedFile | Failure]:
     """Embed files, in batches of windows of equal length that may be from several files.
 
     Yields:

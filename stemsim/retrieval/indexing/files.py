@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -114,8 +114,7 @@ def find_files(paths: Sequence[str | Path], *, mixes_only: bool = False, follow_
         elif path.exists() or path.is_symlink():
             found.add(path)
         else:
-            msg = f"No file or folder at {path}. Check the path."
-            raise DataNotFoundError(msg)
+            raise DataNotFoundError(f"No file or folder at {path}. Check the path.")
     result.paths = sorted(found)
     return result
 
@@ -129,13 +128,13 @@ def _walk(root: Path, result: FoundAudio, *, mixes_only: bool, follow_links: boo
     seen: set[tuple[int, int]] = set()
     for folder, subfolders, names in os.walk(root, onerror=cannot_open, followlinks=follow_links):
         if follow_links:
-            stat = os.stat(folder)
+            stat = Path(folder).stat()
             if (stat.st_dev, stat.st_ino) in seen:  # links may form a circle
                 subfolders.clear()
                 continue
             seen.add((stat.st_dev, stat.st_ino))
         else:
-            result.skipped["linked folders"] += sum(map(os.path.islink, (os.path.join(folder, s) for s in subfolders)))
+            result.skipped["linked folders"] += sum(Path(folder, name).is_symlink() for name in subfolders)
         result.skipped["hidden"] += sum(name.startswith(".") for name in (*subfolders, *names))
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for path in (Path(folder) / name for name in names if not name.startswith(".")):
@@ -181,7 +180,7 @@ def stat_files(
 
 def prepare_files(
     files: Sequence[FoundFile], source: StemSource, windowing: Windowing, *, listen: bool, workers: int
-) -> Iterator[Prepared]:
+) -> Generator[Prepared]:
     """Hash, tag and cut files in several threads, a little ahead of demand; yield them in order.
 
     `source` is that of their stems; `listen`: measure tempo and key.

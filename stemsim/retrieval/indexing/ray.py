@@ -9,7 +9,7 @@ import logging
 import os
 import pickle
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -48,8 +48,7 @@ class RayEngine:
 
     def __init__(self, *, actors: int | None = None, device: str = "cpu", batch_size: int | None = None) -> None:
         if actors is not None and actors < 1:
-            msg = f"A pool has at least 1 actor; got {actors}."
-            raise ConfigError(msg)
+            raise ConfigError(f"A pool has at least 1 actor; got {actors}.")
         self.actors = actors
         self.device = device
         self.batch_size = batch_size
@@ -74,14 +73,14 @@ class RayEngine:
                 ray.shutdown()
 
 
-def _prepare(card: LibraryCard, listen: bool, files: Iterable[FoundFile]) -> Iterator[Prepared]:
+def _prepare(card: LibraryCard, listen: bool, files: Iterable[FoundFile]) -> Generator[Prepared]:
     for chunk in _chunks(files):
         tasks = [chunk[start : start + _FILES_PER_TASK] for start in range(0, len(chunk), _FILES_PER_TASK)]
         # All of them first: no other job is running then that could wait for this one and be waited for.
         yield from list(_run(_preparation, (card, listen), tasks, num_cpus=1, compute=None))
 
 
-def _embed(card: LibraryCard, engine: RayEngine, files: Iterable[PreparedFile]) -> Iterator[EmbeddedFile | Failure]:
+def _embed(card: LibraryCard, engine: RayEngine, files: Iterable[PreparedFile]) -> Generator[EmbeddedFile | Failure]:
     import ray
 
     on_gpu = torch.device(engine.device).type == "cuda"
@@ -89,8 +88,7 @@ def _embed(card: LibraryCard, engine: RayEngine, files: Iterable[PreparedFile]) 
     for chunk in _chunks(files):
         available = int(ray.cluster_resources().get(resource, 0))  # type: ignore[no-untyped-call]
         if available < 1:
-            msg = f"The Ray cluster has no {resource}. Choose another device, or add a node that has one."
-            raise ConfigError(msg)
+            raise ConfigError(f"The Ray cluster has no {resource}. Choose another device, or add a node that has one.")
         tasks = list(_bundles(chunk))
         # Without a core of its own, the reader of the blocks waits for ever (ray issue 44687).
         actors = min(engine.actors or (available if on_gpu else max(1, available - 1)), len(tasks))
@@ -161,8 +159,7 @@ def _run(
                 raise result
             yield result
     except ray.exceptions.RayError as error:
-        msg = f"The job on the Ray cluster failed: {error} {_GO_ON}"
-        raise EmbeddingError(msg) from error
+        raise EmbeddingError(f"The job on the Ray cluster failed: {error} {_GO_ON}") from error
 
 
 def _chunks(files: Iterable[Any]) -> Iterator[list[Any]]:
@@ -190,8 +187,7 @@ def _imported() -> Any:
         import ray
         import ray.data
     except ImportError as error:
-        msg = "The engine ray needs the package ray: pip install 'stemsim[ray]'."
-        raise ConfigError(msg) from error
+        raise ConfigError("The engine ray needs the package ray: pip install 'stemsim[ray]'.") from error
     ray.data.DataContext.get_current().enable_progress_bars = False  # there is one of our own
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray
@@ -210,5 +206,6 @@ def _connect(ray: Any) -> None:
             warnings.filterwarnings("ignore", message="lancedb fork support")  # the forked process is replaced at once
             ray.init(**options, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
-        msg = f"Ray cannot be reached at {address or 'this machine'}: {error}. Check {_ADDRESS}."
-        raise EmbeddingError(msg) from error
+        raise EmbeddingError(
+            f"Ray cannot be reached at {address or 'this machine'}: {error}. Check {_ADDRESS}."
+        ) from error
