@@ -29,7 +29,7 @@ FileVersion = tuple[Path, int, int]
 # libsndfile reads these, by their first bytes; MP3 it reads by a header that may be wrong, and so FFmpeg does.
 _SNDFILE: Final = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"fLaC", b"OggS", b"caff", b".snd")
 _COUNTED: Final = ("MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III", "GSM610")  # FFmpeg's, in any kind of file
-_IN_ORDER: Final = ("VORBIS",)  # whose last page libsndfile may seek wrongly, in files that FFmpeg has written
+_VORBIS_TAIL: Final = 10.0  # seconds: libsndfile may seek wrongly in the last page of what FFmpeg has written
 # libsndfile shortens a chunk that is longer than its file, and only its log says so: `data : 1764 (should be 88)`.
 _OVERLONG_CHUNK = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+)\s*\(should be (\d+)\)", re.MULTILINE)
 # A program that writes a wav file into a pipe cannot know its length and writes the largest number instead.
@@ -107,12 +107,19 @@ def audio_info(path: Path) -> AudioInfo:
         AudioError: If it is not audio, is empty, lacks over 10 % of the length that its header says, or has a header
             that no music has.
     """
-    return _opened(file_version(path))[0]
+    return _opened(file_version(path)).info
+
+
+class _Opened(NamedTuple):
+    info: AudioInfo
+    announced: int  # frames, by its header
+    by_sndfile: bool = False  # who is to read it
+    tail: int = 0  # frames at the end into which libsndfile must not seek
 
 
 @lru_cache(maxsize=65_536)
-def _opened(version: FileVersion) -> tuple[AudioInfo, bool]:
-    """Return what a file holds, and whether libsndfile is to read it."""
+def _opened(version: FileVersion) -> _Opened:
+    """Return what a file holds, and how it is to be read."""
     path, *_ = version
     try:
         with path.open("rb") as file:
@@ -121,8 +128,8 @@ def _opened(version: FileVersion) -> tuple[AudioInfo, bool]:
         raise AudioError(f"Cannot open {path} ({error.strerror}). Check the permissions of the file.") from error
     if not head:
         raise AudioError(f"{path} is empty (0 bytes). Copy or download it again, or remove it from the folder.")
-    by_its_header = _sndfile_length(path) if head in _SNDFILE else None
-    info, announced, by_sndfile = by_its_header or _ffmpeg_length(path)
+    opened = (_open_sndfile(path) if head in _SNDFILE else None) or _open_ffmpeg(path)
+    info, announced, *_ = opened
     if info.frames <= 0:
         raise AudioError(f"{path} holds no samples. Replace it or remove it from the folder.")
     missing = (announced - info.frames) / info.sample_rate
@@ -131,11 +138,11 @@ def _opened(version: FileVersion) -> tuple[AudioInfo, bool]:
         if announced - info.frames > _MOST_MISSING * announced:
             raise AudioError(f"{path} is truncated or damaged: only {lengths} can be read. Copy or download it again.")
         _log.warning("%s: only %s can be read; the rest is missing.", path, lengths)
-    return info, by_sndfile
+    return opened
 
 
-def _sndfile_length(path: Path) -> tuple[AudioInfo, int, bool] | None:
-    """Return what libsndfile finds, the number of frames announced, and whether to read by it; None if FFmpeg must."""
+def _open_sndfile(path: Path) -> _Opened | None:
+    """Return what libsndfile finds; None if FFmpeg is to read the file."""
     try:
         with soundfile.SoundFile(str(path)) as file:
             info = AudioInfo(file.frames, file.samplerate, file.channels)
@@ -143,22 +150,23 @@ def _sndfile_length(path: Path) -> tuple[AudioInfo, int, bool] | None:
             # The last sample is where the header says only if the file is whole.
             if file.subtype in _COUNTED or info.frames <= 0 or file.seek(info.frames - 1) < 0 or not len(file.read(1)):
                 return None
-            by_sndfile, log = file.subtype not in _IN_ORDER, file.extra_info
+            tail = round(_VORBIS_TAIL * info.sample_rate) if file.subtype == "VORBIS" else 0
+            log = file.extra_info
     except (soundfile.LibsndfileError, OSError):
         return None
     announced = info.frames
     for declared, actual in _OVERLONG_CHUNK.findall(log):
         if 0 < int(actual) < int(declared) < _STREAMED_LENGTH:
             announced = round(info.frames * int(declared) / int(actual))
-    return info, announced, by_sndfile
+    return _Opened(info, announced, by_sndfile=True, tail=tail)
 
 
-def _ffmpeg_length(path: Path) -> tuple[AudioInfo, int, bool]:
+def _open_ffmpeg(path: Path) -> _Opened:
     frames, rate, channels, announced = ffmpeg.count_samples(path)
     info = AudioInfo(frames, rate, channels)
     if frames:
         _check_header(path, info)
-    return info, announced, False
+    return _Opened(info, announced)
 
 
 def _check_header(path: Path, info: AudioInfo) -> None:
@@ -196,7 +204,7 @@ def read_audio(
             or absurdly large.
     """
     version = file_version(path)
-    info, by_sndfile = _opened(version)
+    info, _, by_sndfile, tail = _opened(version)
     first = round(start * info.sample_rate)
     frames = info.frames - first if duration is None else round(duration * info.sample_rate)
     if first < 0 or frames <= 0:
@@ -206,8 +214,10 @@ def read_audio(
     if not pad and first + frames == info.frames + 1:
         first = max(0, first - 1)  # start and duration were both rounded up
     if by_sndfile:
+        sought = min(first, max(0, info.frames - tail))
         try:
-            samples, _ = soundfile.read(str(path), frames, first, dtype="float32", always_2d=True)
+            read, _ = soundfile.read(str(path), first - sought + frames, sought, dtype="float32", always_2d=True)
+            samples = read[first - sought :]
         except (soundfile.LibsndfileError, OSError) as error:
             raise AudioError(
                 f"Decoding {path} failed at {first / info.sample_rate:.3f} s: {error} The file is damaged; replace it."
