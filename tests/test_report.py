@@ -401,7 +401,7 @@ def test_errors_of_the_command_are_messages(runs, tmp_path):
     run, new = str(runs / "second"), str(tmp_path / "r.html")
     for arguments, said in (
         (["absent"], "expected the folder of a run"),
-        ([run, "--output", run], "Cannot write the page"),
+        ([run, "--output", run], "Cannot write"),
         ([run, "--online"], "--wandb-project"),
         ([run, "--wandb-group", "g"], "--wandb-project"),
         ([run, "--output", new, "--wandb-project", "p"], "--wandb-group"),
@@ -447,7 +447,7 @@ def test_runs_of_one_experiment_share_their_group(runs, tmp_path):
         settings = {"trainer": {"logger": {"class_path": "WandbLogger", "init_args": {"group": group}}}}
         (folders[-1] / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     assert common_group(read_runs(folders[:2])) == "one"
-    with pytest.raises(ConfigError, match="these have: one, other"):
+    with pytest.raises(ConfigError, match="they have: one, other"):
         common_group(read_runs(folders))
 
 

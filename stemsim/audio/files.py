@@ -36,7 +36,7 @@ _OVERLONG_CHUNK = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+)\s*\(should be (\d+)
 _STREAMED_LENGTH: Final = 0x7FFF0000
 _MOST_MISSING: Final = 0.1  # share of the announced length
 _NOTED: Final = 0.1  # seconds
-_RATES, _MOST_CHANNELS, _LONGEST = (2_000, 768_000), 64, 86_400.0  # Hz, number, seconds: no music is beyond
+_RATES, _MOST_CHANNELS, _LONGEST = (100, 768_000), 64, 86_400.0  # Hz, number, seconds: no music is beyond
 _LOUDEST: Final = 1e5  # full scale is 1
 
 
