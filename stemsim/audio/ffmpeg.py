@@ -4,6 +4,7 @@ The length is counted by decoding. A file is handed to FFmpeg as an open file an
 or a strange name cannot make it open anything else.
 """
 
+import atexit
 import io
 import re
 import threading
@@ -31,6 +32,7 @@ _FORMATS: Final = "mp3,mov,aac,asf,wav,w64,aiff,flac,ogg,caf,au,wv,ape,matroska,
 _LENGTH_IN_HEADER: Final = ("mov", "asf", "flac", "matroska", "ape", "wv")  # how the names of such formats begin
 _PADDING: Final = 3  # most frames of MP3 that hold only the delay and the padding of the encoder
 _PATIENCE: Final = 600.0  # seconds of decoding one file
+_MOST_IDLE: Final = 8  # decoders that are kept
 _HEADER: Final = 65_536  # bytes in which a tag of MP3, or Ogg inside RIFF, begins
 _XING: Final = re.compile(rb"(?:Xing|Info)\x00\x00\x00[\x01\x03\x05\x07\x09\x0b\x0d\x0f](.{4})", re.DOTALL)
 
@@ -71,8 +73,8 @@ def count_samples(path: Path) -> Counted:
 def decode(version: tuple[Path, int, int], first: int, frames: int) -> Samples:
     """Decode a part of a file.
 
-    Seeking is not exact in these formats, so that each thread keeps its last decoder: parts of one file in order are
-    read in a single pass.
+    Seeking is not exact in these formats, so that the last decoders are kept: parts of one file in order are read in a
+    single pass.
 
     Args:
         version: The file, with its size and time of modification.
@@ -85,19 +87,19 @@ def decode(version: tuple[Path, int, int], first: int, frames: int) -> Samples:
     Raises:
         AudioError: If the file cannot be decoded.
     """
-    decoder: _Decoder | None = getattr(_current, "decoder", None)
-    if decoder is None or decoder.version != version or decoder.start > first:
+    with _lock:
+        usable = [decoder for decoder in _idle if decoder.version == version and decoder.start <= first]
+        decoder = max(usable, key=lambda one: one.start, default=None)
         if decoder is not None:
-            decoder.blocks.close()
-        decoder = _current.decoder = _Decoder(version)
-    try:
-        return decoder.read(first, frames)
-    except BaseException:
-        del _current.decoder
-        raise
-
-
-_current = threading.local()
+            _idle.remove(decoder)
+    decoder = decoder or _Decoder(version)
+    part = decoder.read(first, frames)
+    with _lock:
+        _idle.append(decoder)
+        surplus = [_idle.pop(0) for _ in range(len(_idle) - _MOST_IDLE)]
+    for one in surplus:
+        one.blocks.close()
+    return part
 
 
 class _Decoder:
@@ -121,6 +123,12 @@ class _Decoder:
         if not self.held:
             return np.zeros((0, 1), np.float32)
         return np.concatenate(self.held)[first - self.start :][:frames]
+
+
+# Not one for each thread: FFmpeg calls Python when it is closed, which crashes in a thread that is ending.
+_idle: list[_Decoder] = []
+_lock = threading.Lock()
+atexit.register(_idle.clear)
 
 
 def _blocks(path: Path) -> Generator[Samples]:
