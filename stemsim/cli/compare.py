@@ -22,22 +22,18 @@ def compare_command(
         str | None, typer.Option(help="Ready-made model, such as muq-6stem, or the folder of a model of your own.")
     ] = None,
     fusion: Annotated[
-        str | None,
-        typer.Option(help="Class of your own fusion, such as my_module.MyFusion, if --model was fitted with one."),
+        str | None, typer.Option(help="Class of your own fusion, my_module.MyFusion, if --model was fitted with one.")
     ] = None,
     encoder: Annotated[str | None, typer.Option(help=ENCODER_HELP, show_default="spectral, or the model's")] = None,
     separator: Annotated[str | None, typer.Option(help=SEPARATOR_HELP, show_default="bands, or the model's")] = None,
     weights: Annotated[
         str | None,
-        typer.Option(
-            help="Weights of the stems, such as drums=1,bass=0.5; stems that are not named get 0.",
-            show_default="equal, or the model's",
-        ),
+        typer.Option(help="Weights of stems: drums=1,bass=0.5; others get 0.", show_default="equal, or the model's"),
     ] = None,
     start: Annotated[float, typer.Option("--from", help="Start of the comparison in both files, in seconds.")] = 0.0,
     end: Annotated[
         float | None,
-        typer.Option("--to", help="End of the comparison in both files, in seconds.", show_default="end of the file"),
+        typer.Option("--to", help="End of the comparison in both files, in seconds.", show_default="end of file"),
     ] = None,
     device: DeviceOption = "cpu",
     plot: Annotated[Path | None, typer.Option(help="Save a plot of the contributions, for example to x.png.")] = None,
@@ -70,12 +66,7 @@ def compare_command(
 
 
 def _similarity(
-    model: str | None,
-    fusion: str | None,
-    encoder: str | None,
-    separator: str | None,
-    weights: str | None,
-    device: str,
+    model: str | None, fusion: str | None, encoder: str | None, separator: str | None, weights: str | None, device: str
 ) -> "StemSimilarity":
     """Return the model that is asked for by name or by its parts."""
     from stemsim.cli.parts import import_fusion, make_encoder, make_separator
@@ -149,4 +140,4 @@ def _plot(explanation: "Explanation", a: Path, b: Path, path: Path, *, linear: b
     try:
         figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"Cannot write the picture {path}: {error}. Name another file, such as x.png.") from error
+        raise ConfigError(f"{path} cannot be written: {error}. Name another file, such as x.png.") from error

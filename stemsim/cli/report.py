@@ -48,7 +48,7 @@ def report_command(
             output.parent.mkdir(parents=True, exist_ok=True)
             output.write_text(report.html, encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"Cannot write {output} ({error.strerror}). Name another file by --output.") from error
+            raise ConfigError(f"Cannot write the page {output}: {error.strerror}. Give another --output.") from error
         for run in found:
             for job, line in run.missing.items():
                 typer.echo(f"{run.name} lacks {job}: {line}")

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 def votes_command(
     folder: Annotated[
-        Path,
-        typer.Argument(metavar="DIR", help="Copy of zume06/Inst-Sim-ABX-Dataset: csvs/, sample_configs/."),
+        Path, typer.Argument(metavar="DIR", help="Copy of zume06/Inst-Sim-ABX-Dataset: csvs/, sample_configs/.")
     ],
     instrument: Annotated[
         str | None,

@@ -112,13 +112,8 @@ class EmbeddingStore:
     def __init__(self, root: str | Path, spec: EmbeddingSpec) -> None:
         self.root = str(root)
         self.spec = spec
-        self._table = LanceTable(
-            root,
-            spec.table,
-            what=f"The embedding store {root}",
-            remedy=f"If its files are damaged, move the folder {spec.table}.lance in it away: the embeddings are "
-            "computed again.",
-        )
+        remedy = f"If its files are damaged, move the folder {spec.table}.lance in it away: all is computed again."
+        self._table = LanceTable(root, spec.table, what=f"The embedding store {root}", remedy=remedy)
         self._table.create(_schema(spec), spec.text)
         # The name of the table is a hash; its card says in full what it holds.
         spec.check(self._table.card, f"the store {root}", remedy="Use another store folder.")

@@ -43,9 +43,7 @@ class HuggingFaceAudio(Encoder):
         config = self._model.config
         layers = int(getattr(config, "num_hidden_layers", 0))
         if layer is not None and not 0 <= layer <= layers:
-            raise ConfigError(
-                f"{folder} has the hidden layers 0 to {layers}; got {layer}. Choose one of them, or null."
-            )
+            raise ConfigError(f"{folder} has the hidden layers 0 to {layers}; got layer {layer}. Choose one, or null.")
         self._layer = layer
         self._normalise = bool(getattr(extractor, "do_normalize", False))
         self.sample_rate = int(extractor.sampling_rate)

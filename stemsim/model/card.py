@@ -154,12 +154,8 @@ def read_model(folder: str | Path, *, fusion: FusionLike | None = None) -> tuple
     card, weights = _read_card(folder / CARD_FILE)
     file = folder / WEIGHTS_FILE
     checkpoint = read_checkpoint(file)
-    check_same_layout(
-        card.stems,
-        _stems_of(checkpoint, file),
-        what=f"the tensors in {file}",
-        remedy=f"They do not belong to {CARD_FILE} beside them: save or copy the model again.",
-    )
+    remedy = f"They do not belong to {CARD_FILE} beside them: save or copy the model again."
+    check_same_layout(card.stems, _stems_of(checkpoint, file), what=f"the tensors in {file}", remedy=remedy)
     fitted = _made(card, fusion)
     load_strictly(fitted, checkpoint.state, str(file))
     seen = _weights_of(fitted)

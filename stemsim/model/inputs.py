@@ -35,7 +35,6 @@ class ParsedInputs:
     embeddings: StemEmbeddings | None = None
 
     def __len__(self) -> int:
-        """Return the number of inputs."""
         if self.embeddings is not None:
             return len(self.embeddings.vectors)
         return len(self.segments) + len(self.waveforms)

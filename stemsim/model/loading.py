@@ -56,20 +56,14 @@ def load(
     """
     card, fitted = read_model(_folder(name_or_path), fusion=fusion)
     source: StemSource = build(card.separator) if separator is None else separator
-    check_same_layout(
-        card.stems,
-        source.stems,
-        what=f"the separator {source.identity!r}",
-        remedy=f"The weights of {card.name!r} are for the stems of {card.separator}: pass such a separator.",
-    )
+    remedy = f"The weights of {card.name!r} are for the stems of {card.separator}: pass such a separator."
+    check_same_layout(card.stems, source.stems, what=f"the separator {source.identity!r}", remedy=remedy)
     chosen: Encoder = build(card.encoder) if encoder is None else encoder
     if not is_same(card.encoder, chosen):
-        _log.warning(
-            "The weights of %r were fitted with the encoder %s; with %s their agreement with listeners is unknown.",
-            card.name,
-            card.encoder,
-            chosen.identity,
+        message = (
+            "The weights of %r were fitted with the encoder %s; with %s their agreement with listeners is unknown."
         )
+        _log.warning(message, card.name, card.encoder, chosen.identity)
     embedder = StemEmbedder(
         source, chosen, silence=card.silence, store=store, batch_size=batch_size, device=device, progress=progress
     )

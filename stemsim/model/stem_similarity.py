@@ -20,11 +20,8 @@ from stemsim.similarity import StemEmbeddings, stem_cosines
 from stemsim.stems import StemLayout, check_same_layout
 
 SilentIn = Literal["a", "b", "both"]
-_SILENT_IN: Final[dict[tuple[bool, bool], SilentIn]] = {
-    (False, True): "a",
-    (True, False): "b",
-    (False, False): "both",
-}  # by whether the stem is present in A and in B
+# By whether the stem is present in A and in B.
+_SILENT_IN: Final[dict[tuple[bool, ...], SilentIn]] = {(False, True): "a", (True, False): "b", (False, False): "both"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +90,7 @@ class StemSimilarity:
     """
 
     def __init__(
-        self,
-        embedder: StemEmbedder,
-        weights_or_fusion: Mapping[str, float] | Fusion,
-        *,
-        card: ModelCard | None = None,
+        self, embedder: StemEmbedder, weights_or_fusion: Mapping[str, float] | Fusion, *, card: ModelCard | None = None
     ) -> None:
         self.embedder = embedder
         if isinstance(weights_or_fusion, Fusion):
@@ -259,13 +252,9 @@ class StemSimilarity:
 
 def _weighted_sum(stems: StemLayout, weights: Mapping[str, float]) -> LinearFusion:
     """Return the linear fusion with some weights; names travel with them, so that their order is that of the stems."""
-    named = tuple(stem for stem in stems if stem in weights)
-    check_same_layout(
-        stems,
-        named if len(named) == len(stems) == len(weights) else tuple(weights),
-        what="the set of weights",
-        remedy="Give one weight for each stem of the embedder's separator.",
-    )
+    named = stems if set(weights) == set(stems) else tuple(weights)
+    remedy = "Give one weight for each stem of the embedder's separator."
+    check_same_layout(stems, named, what="the set of weights", remedy=remedy)
     fusion = LinearFusion(stems)
     fusion.start_from(torch.tensor([float(weights[stem]) for stem in stems], dtype=torch.float64))
     return fusion

@@ -102,12 +102,7 @@ def import_checkpoint(
 
 
 def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Copy tensors into a module, every one into its place.
-
-    Args:
-        module: The module.
-        state: Its tensors, no more and no fewer.
-        what: Their source, as the subject of an error.
+    """Copy tensors into a module, every one into its place; `what`, their source, is the subject of an error.
 
     Raises:
         CheckpointError: If a tensor is missing, left over, of another shape or not finite.

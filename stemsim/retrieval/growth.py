@@ -83,9 +83,7 @@ def measure_cost(library: Library, *, items: int = 32, made: int = 20_000) -> Co
         DataNotFoundError: If no file of the library is on this machine.
     """
     if items < 1 or made < _LEAST_MADE:
-        raise ConfigError(
-            f"A measurement takes 1 item and {_LEAST_MADE} synthetic ones or more; got {items} and {made}."
-        )
+        raise ConfigError(f"Measuring takes at least 1 item and {_LEAST_MADE} synthetic ones; got {items} and {made}.")
     counts = library.item_counts()
     existing = [path for path, count in sorted(counts.items()) if count and path.exists()]
     if not existing:

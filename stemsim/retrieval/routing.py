@@ -1,6 +1,5 @@
 """Routing: which stem of the query is compared with which stem of the library, and with which weight."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
@@ -99,7 +98,10 @@ class Routing:
                 continue
             names, _, value = entry.partition("=")
             query, colon, library = (part.strip() for part in names.partition(":"))
-            weights[query, library if colon else query] = _number(value, entry) if "=" in entry else 1.0
+            try:
+                weights[query, library if colon else query] = float(value) if "=" in entry else 1.0
+            except ValueError as error:
+                raise ConfigError(f"The weight in {entry!r} is not a finite number. {_SYNTAX}.") from error
         if not weights:
             raise ConfigError(f"No weights in {text!r}. {_SYNTAX}.")
         return cls.pairs_of(stems, weights)
@@ -136,13 +138,3 @@ class Routing:
         rows, columns = self.matrix.nonzero().unbind(1)
         cosines = torch.einsum("pd,npd->np", query.double()[rows], items.double()[:, columns])
         return self.matrix[rows, columns] * cosines
-
-
-def _number(value: str, entry: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ConfigError(f"The weight in {entry!r} is not a finite number. {_SYNTAX}.")
-    return number
