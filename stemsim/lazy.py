@@ -19,8 +19,7 @@ def lazy_names(package: str, modules: Mapping[str, str], *, together: bool = Tru
 
     def load(name: str) -> Any:
         if name not in modules:
-            msg = f"module {package!r} has no attribute {name!r}"
-            raise AttributeError(msg)
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
         for module in modules.values() if together else ():
             importlib.import_module(f"{package}.{module}")
         return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)

@@ -26,7 +26,7 @@ from stemsim.fusion import AttentionFusion, WeightedFusion
 from stemsim.retrieval import ItemFilter, Library, Routing
 from stemsim.retrieval.card import LibraryCard
 from stemsim.retrieval.catalogue import Catalogue
-from stemsim.retrieval.indexing import adding
+from stemsim.retrieval.indexing import adding, files
 from stemsim.retrieval.tags.categories import CATEGORIES
 from stemsim.separators import MixOnly, Multitrack, Separator
 from stemsim.similarity import StemEmbeddings
@@ -183,6 +183,70 @@ def test_files_that_cannot_be_read_are_listed_and_stop_nothing(tmp_path, folder)
     assert library.add(folder, listen=False).added == 1
 
 
+def test_folders_say_what_they_skip_and_linked_ones_are_followed_if_asked_for(tmp_path, folder):
+    elsewhere = tmp_path / "elsewhere"
+    for suffix in ("opus", "oga", "aifc", "caf", "au", "w64", "rf64", "mp3"):  # what a folder walk must not overlook
+        path = folder / f"x.{suffix}"
+        kind = {"opus": ("OGG", "OPUS"), "oga": ("OGG", "VORBIS"), "aifc": ("AIFF", None)}
+        form, subtype = kind.get(suffix, (suffix.upper(), None))
+        soundfile.write(path, tone(3), RATE, format=form, subtype=subtype)
+    for name in ("a.rx2", "b.RX2", "README", ".hidden.wav"):
+        (folder / name).write_bytes(b"x")
+    write(elsewhere / "linked.wav", tone(5))
+    (folder / "link").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)  # in a circle
+    library = Library(tmp_path / "L", embedder(), window=4.0)
+    report = library.add(folder, listen=False)
+    assert (report.added, report.failures) == (12, [])
+    skipped = {".rx2": 2, "without extension": 1, "hidden": 1, "linked folders": 1}
+    assert dict(report.skipped) == report.to_dict()["skipped"] == skipped
+    again = library.add(folder, listen=False, follow_links=True)
+    assert (again.added, again.unchanged, again.failures) == (1, 12, [])
+    assert "linked folders" not in again.skipped
+
+
+def test_one_odd_file_stops_nothing_whatever_it_causes(tmp_path, folder, monkeypatch):
+    soundfile.write(folder / "huge.wav", tone(3) * 1e30, RATE, subtype="FLOAT")
+    os.mkfifo(folder / "pipe.wav")
+    write(folder / "untagged.wav", tone(2))
+    write(folder / "odd.wav", tone(7, seconds=3.5))
+
+    class Picky(CountingEncoder):
+        def forward(self, waveforms):
+            if waveforms.shape[-1] == 3.5 * RATE:
+                raise ZeroDivisionError("of this length")
+            return super().forward(waveforms)
+
+    describe = files.describe_file
+    monkeypatch.setattr(files, "describe_file", lambda p, **o: 1 / 0 if p.stem == "untagged" else describe(p, **o))
+    report = Library(tmp_path / "L", embedder(Picky()), window=4.0).add(folder, listen=True)
+    assert report.added == 4
+    reasons = {failure.path.name: failure.reason for failure in report.failures}
+    assert reasons.keys() == {"huge.wav", "pipe.wav", "untagged.wav", "odd.wav"}
+    assert "absurdly large" in reasons["huge.wav"]
+    assert "a pipe" in reasons["pipe.wav"]
+    assert "ZeroDivisionError: division by zero" in reasons["untagged.wav"]
+    assert "ZeroDivisionError: of this length" in reasons["odd.wav"]
+
+
+@pytest.mark.parametrize(("damaged", "kept"), [(1, 19), (3, None)])
+def test_windows_beside_a_damaged_spot_are_kept_if_they_are_most(tmp_path, caplog, damaged, kept):
+    sound = np.tile(tone(3), 20)
+    for second in range(damaged):
+        sound[(2 + 5 * second) * RATE + 100] = np.nan
+    soundfile.write(tmp_path / "x.wav", sound, RATE, subtype="FLOAT")
+    library = Library(tmp_path / "L", embedder(), window=1.0)
+    report = library.add(tmp_path / "x.wav", listen=False)
+    if kept is None:
+        assert "NaN" in report.failures[0].reason
+        assert not items(library)
+    else:
+        assert (report.items, report.failures) == (kept, [])
+        assert 2.0 not in [start for _, start in items(library).values()]
+        assert "x.wav: 1 of 20 windows are left out" in caplog.text
+    assert library.add(tmp_path / "x.wav", listen=False).unchanged == (kept is not None)
+
+
 def test_a_name_in_no_encoding_is_listed(tmp_path, folder):
     name = os.fsencode(str(folder)) + b"/caf\xe9.wav"
     try:
@@ -300,7 +364,9 @@ def test_silence_is_no_item(tmp_path):
     write(tmp_path / "x/half.wav", np.concatenate([np.zeros(4 * RATE), tone(3, seconds=4)]))
     library = Library(tmp_path / "L", embedder(), window=4.0)
     report = library.add(tmp_path / "x", listen=False)
-    assert (report.added, report.silent, report.items) == (2, 1, 1)
+    assert (report.added, report.items) == (2, 1)
+    assert [path.name for path in report.silent] == ["silent.wav"]
+    assert report.to_dict()["silent"] == [str(report.silent[0])]
     assert library.add(tmp_path / "x", listen=False).unchanged == 2
     assert [start for _, start in items(library).values()] == [4.0]
     with pytest.raises(ConfigError, match="silent in bass, drums, mix"):

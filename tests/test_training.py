@@ -486,7 +486,7 @@ class TestBadInput:
         [
             (lambda whole: whole[: len(whole) // 2], "truncated"),
             (lambda _: b"hello", "Cannot"),
-            (lambda _: b"", "Cannot"),
+            (lambda _: b"", "is empty"),
         ],
     )
     def test_bad_audio_is_an_error_and_keeps_what_is_stored(self, tmp_path, content, message):

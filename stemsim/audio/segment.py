@@ -8,8 +8,6 @@ from typing import Self
 from stemsim.audio.files import audio_info, file_hash, is_audio_path
 from stemsim.errors import AudioError, DataNotFoundError
 
-__all__ = ["Segment", "Song", "SongFolder", "segment_windows"]
-
 
 @dataclass(frozen=True, slots=True, order=True)
 class Segment:
@@ -23,8 +21,7 @@ class Segment:
         """Verify start and duration."""
         if not (0 <= self.start < math.inf and 0 < self.duration < math.inf):
             seen = f"start {self.start} s and duration {self.duration} s in {self.path}"
-            msg = f"A segment starts at 0 s or later and lasts longer than 0 s; got {seen}."
-            raise AudioError(msg)
+            raise AudioError(f"A segment starts at 0 s or later and lasts longer than 0 s; got {seen}.")
 
     @classmethod
     def whole(cls, path: Path) -> Self:
@@ -42,8 +39,7 @@ class Segment:
         first, last = 0.0 if start is None else start, length if end is None else min(end, length)
         if not 0.0 <= first < last:
             asked = f"from {first:g} s to {'the end' if end is None else f'{end:g} s'}"
-            msg = f"{path} is {length:.3g} s long and has no part {asked}. Choose a start before both ends."
-            raise AudioError(msg)
+            raise AudioError(f"{path} is {length:.3g} s long and has no part {asked}. Choose a start before both ends.")
         return cls(path, first, last - first)
 
     @property
@@ -72,8 +68,7 @@ def segment_windows(path: Path, *, duration: float, hop: float | None = None) ->
     length = audio_info(path).duration
     step = duration if hop is None else hop
     if duration <= 0 or step <= 0:
-        msg = f"Windows need a positive duration and hop; got {duration} s and {step} s."
-        raise AudioError(msg)
+        raise AudioError(f"Windows need a positive duration and hop; got {duration} s and {step} s.")
     if length < duration:
         return [Segment.whole(path)]
     # Half a sample of tolerance at 48 kHz: 80 s hold 16 windows of 5 s, whatever the rounding of the floats.
@@ -106,8 +101,9 @@ class SongFolder:
             DataNotFoundError: If the folder does not exist or holds no audio.
         """
         if not self.root.is_dir():
-            msg = f"No folder of songs at {self.root}. Set `root` to a folder with audio files or multitrack songs."
-            raise DataNotFoundError(msg)
+            raise DataNotFoundError(
+                f"No folder of songs at {self.root}. Set `root` to a folder with audio files or multitrack songs."
+            )
         files = [path.relative_to(self.root) for path in sorted(self.root.rglob("*")) if is_audio_path(path)]
         # Hidden folders are not music, but the trash, or leftovers of a killed process.
         files = [path for path in files if not any(part.startswith(".") for part in path.parts)]
@@ -116,6 +112,7 @@ class SongFolder:
         alone = {path: path for path in files if not mixes.keys() & set(path.parents)}
         found = [Song(str(name), self.root / path) for name, path in (mixes | alone).items()]
         if not found:
-            msg = f"No audio in {self.root}: expected wav, flac, ogg, mp3 or aiff files, or subfolders with a mix.*."
-            raise DataNotFoundError(msg)
+            raise DataNotFoundError(
+                f"No audio in {self.root}: expected files such as wav, flac, mp3 or m4a, or subfolders with a mix.*."
+            )
         return sorted(found, key=lambda song: song.name)

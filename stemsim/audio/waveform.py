@@ -7,21 +7,54 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-__all__ = ["LEVEL_FLOOR", "downmix", "fit_length", "is_finite", "level_dbfs", "resample", "to_channels"]
+_CANCELLED: Final = 0.01  # -20 dB
 
 LEVEL_FLOOR: Final = -120.0
 """Lowest level reported, in dBFS: digital silence and everything below 16-bit dither."""
 
 
 def downmix(waveform: Tensor) -> Tensor:
-    """Average the channels of a waveform: `(..., channel, time)` to `(..., time)`."""
-    return waveform.squeeze(-2) if waveform.shape[-2] == 1 else waveform.mean(dim=-2)
+    """Average the channels of a waveform: `(..., channel, time)` to `(..., time)`.
+
+    Where they cancel each other out, as left and right in opposite phase do, the loudest channel is taken instead.
+    """
+    if waveform.shape[-2] == 1:
+        return waveform.squeeze(-2)
+    mono = waveform.mean(dim=-2)
+    cancelled = cancels(waveform)
+    if not cancelled.any():
+        return mono
+    loudest = waveform.square().mean(dim=-1).argmax(dim=-1)[..., None, None]  # (..., channel = 1, time = 1)
+    channel = waveform.take_along_dim(loudest, dim=-2).squeeze(-2)
+    return torch.where(cancelled[..., None], channel, mono)
+
+
+def cancels(waveform: Tensor) -> Tensor:
+    """Return where the average of the channels is over 20 dB below the loudest channel.
+
+    Unrelated channels come to -3 dB, and a channel beside a silent one to -6 dB.
+
+    Args:
+        waveform: `(..., channel, time)`.
+
+    Returns:
+        Booleans `(...)`.
+    """
+    if waveform.shape[-2] == 1 or waveform.shape[-1] == 0:
+        return torch.zeros(waveform.shape[:-2], dtype=torch.bool)
+    loudest = waveform.square().mean(dim=-1).amax(dim=-1)
+    return waveform.mean(dim=-2).square().mean(dim=-1) < _CANCELLED * loudest
 
 
 def to_channels(waveform: Tensor, channels: int) -> Tensor:
-    """Convert a waveform `(..., channel, time)` to another number of channels: downmix, then repeat."""
+    """Convert a waveform `(..., channel, time)` to another number of channels: downmix, then repeat.
+
+    With channels that cancel each other out, every channel becomes the loudest one: a separator that sums them would
+    otherwise hear nothing.
+    """
     if waveform.shape[-2] == channels:
-        return waveform
+        cancelled = cancels(waveform)[..., None, None]
+        return torch.where(cancelled, downmix(waveform).unsqueeze(-2), waveform) if cancelled.any() else waveform
     mono = downmix(waveform).unsqueeze(-2)
     return mono.expand(*mono.shape[:-2], channels, mono.shape[-1])
 

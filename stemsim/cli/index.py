@@ -88,6 +88,9 @@ def add_command(
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="Measure tempo and key where file names do not state them.")
     ] = True,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Search folders that are linked too, each folder once.")
+    ] = False,
     progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show a progress bar.")] = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -110,7 +113,7 @@ def add_command(
             from stemsim.retrieval import RayEngine
 
             on = RayEngine(actors=workers, device=device, batch_size=batch_size)
-        report = opened.add(paths, listen=measure, engine=on, progress=progress)
+        report = opened.add(paths, listen=measure, engine=on, follow_links=follow_links, progress=progress)
         if as_json:
             print_json({"library": opened.root, **report.to_dict()})
         else:
@@ -213,7 +216,14 @@ def _show_report(report: "AddReport", library: "Library") -> None:
     if report.copied:
         typer.echo(f"{report.copied} of them have the content of other files, and were not embedded again.")
     if report.silent:
-        typer.echo(f"{report.silent} of them are silent, so that no search finds them.")
+        typer.echo(f"{len(report.silent)} of them are silent, so that no search finds them:")
+    for path in report.silent:
+        typer.echo(f"  {path}")
+    if report.skipped:
+        counts = ", ".join(f"{count} {kind}" for kind, count in report.skipped.most_common())
+        typer.echo(f"skipped: {counts}" + (" (--follow-links)" if "linked folders" in report.skipped else ""))
+    if report.failures:
+        typer.echo("cannot be read:")
     for failure in report.failures:
         typer.echo(f"  {failure.path}: {failure.reason}")
     typer.echo(f"{library.root}: {library.index.describe()}.")
@@ -286,8 +296,7 @@ def _open_or_make(
     from stemsim.retrieval.library import Library
 
     if model is not None and (encoder is not None or separator is not None):
-        msg = "--model names an encoder and a separator already; leave --encoder and --separator out."
-        raise ConfigError(msg)
+        raise ConfigError("--model names an encoder and a separator already; leave --encoder and --separator out.")
     card = Catalogue(root).read_card()
     weights: dict[str, float] | None = None
     embedder: StemEmbedder | None = None
@@ -304,11 +313,10 @@ def _open_or_make(
     elif encoder or separator:
         for part, text in ((card.encoder, encoder), (card.separator, separator)):
             if text is not None and part.name not in {None, text.partition(":")[0]}:  # noticed before it is loaded
-                msg = (
+                raise ConfigError(
                     f"The library {root} was made with the {part.kind} {part}, and --{part.kind} says {text}: their "
                     "vectors cannot be compared. Leave the option out, or make another library."
                 )
-                raise ConfigError(msg)
         embedder = card.build_embedder(
             separator=None if separator is None else make_separator(separator),
             encoder=None if encoder is None else make_encoder(encoder),

@@ -112,8 +112,7 @@ def _categories(text: str | None) -> tuple[str, ...] | None:
 
     names = _names(text)
     if unknown := [name for name in names or () if name not in CATEGORIES]:
-        msg = f"Categories are {', '.join(CATEGORIES)}; got {', '.join(unknown)}."
-        raise ConfigError(msg)
+        raise ConfigError(f"Categories are {', '.join(CATEGORIES)}; got {', '.join(unknown)}.")
     return names
 
 
@@ -138,8 +137,7 @@ def _span(flag: str, text: str | None, *, around: float | None = None) -> tuple[
             return float(low) if low.strip() else None, float(high) if high.strip() else None
     except ValueError:
         pass
-    msg = f"{flag} is two numbers with a colon between them, such as 118:124, 90: or :100; got {text!r}."
-    raise ConfigError(msg)
+    raise ConfigError(f"{flag} is two numbers with a colon between them, such as 118:124, 90: or :100; got {text!r}.")
 
 
 def _export(hits: "Sequence[Hit]", folder: Path) -> list[Path]:
@@ -160,8 +158,9 @@ def _export(hits: "Sequence[Hit]", folder: Path) -> list[Path]:
                 write_audio(path, *read_audio(hit.path, hit.start, hit.duration))
             written.append(path)
     except OSError as error:
-        msg = f"The hits cannot be written to {folder}: {error}. Name another folder, or make room."
-        raise ConfigError(msg) from error
+        raise ConfigError(
+            f"The hits cannot be written to {folder}: {error}. Name another folder, or make room."
+        ) from error
     return written
 
 

@@ -24,7 +24,7 @@ from stemsim.stems import StemLayout
 _log = logging.getLogger(__name__)
 
 # Increase it whenever a change between separator and encoder changes a number: stored rows are then not used again.
-_PREPROCESSING: Final = "v1"
+_PREPROCESSING: Final = "v2"
 _BATCHES_PER_WORKER: Final = 16  # at least, where there are enough segments: nobody waits long for the last batch
 
 

@@ -20,8 +20,6 @@ from stemsim.retrieval.card import LibraryCard
 from stemsim.retrieval.items import item_key
 from stemsim.retrieval.windows import Windowing
 
-__all__ = ["Catalogue", "FileRecord", "absolute"]
-
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:

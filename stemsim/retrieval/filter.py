@@ -13,8 +13,6 @@ from stemsim.lance_table import sql_text
 from stemsim.retrieval.items import BoolArray, Items
 from stemsim.stems import STEMS
 
-__all__ = ["ItemFilter"]
-
 Span = tuple[float | None, float | None]
 
 _LAST: Final = "\U0010ffff"  # sorts after every other character: paths with a prefix are a range
@@ -50,15 +48,14 @@ class ItemFilter:
             span: Span = getattr(self, name) or (None, None)
             ends = [end for end in span if end is not None]
             if not all(map(math.isfinite, ends)) or ends != sorted(ends):
-                msg = f"`{name}` lies between two numbers, the lower first, e.g. (118, 124); got {span}."
-                raise ConfigError(msg)
+                raise ConfigError(f"`{name}` lies between two numbers, the lower first, e.g. (118, 124); got {span}.")
         if unknown := [stem for stem in self.stems or () if stem not in STEMS]:
-            msg = f"Stems are {', '.join(STEMS)}; got {', '.join(unknown)}."
-            raise ConfigError(msg)
+            raise ConfigError(f"Stems are {', '.join(STEMS)}; got {', '.join(unknown)}.")
         for name in (*_CHOICES, "stems"):
             if isinstance(getattr(self, name), str):
-                msg = f"`{name}` is a tuple of names; got the text {getattr(self, name)!r}. Write ({name!r},)."
-                raise ConfigError(msg)
+                raise ConfigError(
+                    f"`{name}` is a tuple of names; got the text {getattr(self, name)!r}. Write ({name!r},)."
+                )
 
     def mask(self, items: Items) -> BoolArray:
         """Return which items `(item,)` meet all conditions."""

@@ -11,8 +11,6 @@ from stemsim.retrieval.indexes.base import SPARE, Index, RankedItems
 from stemsim.retrieval.items import Items
 from stemsim.retrieval.routing import Routing
 
-__all__ = ["HeldQuery"]
-
 
 class HeldQuery:
     """The cosines of every stem of one query with every stem of every item, computed once.
@@ -31,8 +29,7 @@ class HeldQuery:
     def __init__(self, index: Index, query: Tensor) -> None:
         spec = index.spec
         if query.shape != (len(spec.stems), spec.dim):
-            msg = f"Expected a query ({len(spec.stems)}, {spec.dim}); got {tuple(query.shape)}."
-            raise ConfigError(msg)
+            raise ConfigError(f"Expected a query ({len(spec.stems)}, {spec.dim}); got {tuple(query.shape)}.")
         described, cosines = [Items.empty(spec.stems, 1)], [torch.zeros(0, len(spec.stems) ** 2)]
         for items in index.scan():
             cosines.append(torch.einsum("id,njd->nij", query.float(), items.vectors).flatten(1))

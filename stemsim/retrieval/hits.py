@@ -19,7 +19,6 @@ from stemsim.similarity import StemEmbeddings
 if TYPE_CHECKING:
     from stemsim.fusion import Fusion
 
-__all__ = ["FOLD", "Hit", "fold_hits", "rerank"]
 
 FOLD: Final = 0.95
 """Mean cosine of the stems from which two windows of the same audio count as one."""
@@ -104,12 +103,11 @@ def _fused(items: Items, query: Query, fusion: "Fusion") -> Tensor:
     with torch.inference_mode():
         contributions = fusion.contributions(asked, candidates)
     if not bool(torch.isfinite(contributions).all()):
-        msg = (
+        raise ConfigError(
             f"The fusion {type(fusion).__name__} gives similarities that are not finite. A library keeps no levels of "
             "its items' stems, so that a fusion can use those of the query alone; search with weights (equal, or "
             "sliders)."
         )
-        raise ConfigError(msg)
     return contributions
 
 

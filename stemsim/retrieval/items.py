@@ -16,8 +16,6 @@ from stemsim.errors import EmbeddingError
 from stemsim.lance_table import key_field
 from stemsim.stems import StemLayout
 
-__all__ = ["Items", "item_key", "item_schema", "stored_width"]
-
 TextArray = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -46,14 +44,13 @@ class Items:
         count, stems = len(self.key), len(self.stems)
         lengths = {name: len(getattr(self, name)) for name in _COLUMNS}
         if set(lengths.values()) != {count} or self.present.shape != (count, stems):
-            msg = f"Items need {count} rows in every column, and {stems} stems; got {lengths}, {self.present.shape}."
-            raise EmbeddingError(msg)
+            raise EmbeddingError(
+                f"Items need {count} rows in every column, and {stems} stems; got {lengths}, {self.present.shape}."
+            )
         if self.vectors.ndim != 3 or self.vectors.shape[:2] != (count, stems):  # noqa: PLR2004 - item, stem, dim
-            msg = f"Items need vectors ({count}, {stems}, dim); got {tuple(self.vectors.shape)}."
-            raise EmbeddingError(msg)
+            raise EmbeddingError(f"Items need vectors ({count}, {stems}, dim); got {tuple(self.vectors.shape)}.")
         if not bool(torch.isfinite(self.vectors).all()):
-            msg = "Items need finite vectors. The encoder returned NaN or infinity; leave the file out."
-            raise EmbeddingError(msg)
+            raise EmbeddingError("Items need finite vectors. The encoder returned NaN or infinity; leave the file out.")
 
     def __len__(self) -> int:
         return len(self.key)

@@ -167,6 +167,7 @@ class Library:
         *,
         listen: bool = True,
         engine: "Engine | None" = None,
+        follow_links: bool = False,
         progress: bool = False,
     ) -> "AddReport":
         """Add files and folders; unchanged files are skipped, changed ones replaced.
@@ -179,10 +180,11 @@ class Library:
             paths: Files, and folders with all their subfolders. Of multitrack songs only the mixes are taken.
             listen: Whether to measure tempo and key where file names do not state them.
             engine: Where files are separated and embedded, such as `stemsim.retrieval.RayEngine()`; None: here.
+            follow_links: Search folders that are linked too.
             progress: Show a progress bar on standard error.
 
         Returns:
-            Counts, and the files that cannot be read with the reasons.
+            Counts, the files that are silent or cannot be read, and what was skipped.
 
         Raises:
             DataNotFoundError: If one of `paths` does not exist.
@@ -191,11 +193,11 @@ class Library:
         from stemsim.retrieval.indexing.files import find_files, stat_files
 
         begun, windowing = time.monotonic(), self.card.windowing
-        found, failures = find_files(_listed(paths), mixes_only=self.card.is_multitrack)
+        found = find_files(_listed(paths), mixes_only=self.card.is_multitrack, follow_links=follow_links)
         known = self._catalogue.records()
         done = {file.path: file for file in known if file.done}
         # The stems of a song may change while its mix does not.
-        files, unchanged, unseen = stat_files(found, done, always=self.card.is_multitrack)
+        files, unchanged, unseen = stat_files(found.paths, done, always=self.card.is_multitrack)
         report = AddReport()
         if files:
             started: AbstractContextManager[Extraction]
@@ -207,7 +209,8 @@ class Library:
                 report = Adding(self._catalogue, self.index, extraction, windowing, advance).run(files, known)
         if report.added or report.changed:
             self._tidy()
-        report.failures[:0] = [*failures, *unseen]
+        report.failures[:0] = [*found.failures, *unseen]
+        report.skipped = +found.skipped
         report.unchanged += unchanged
         report.seconds = time.monotonic() - begun
         return report

@@ -19,8 +19,6 @@ from stemsim.retrieval.windows import Windowing, embed_windows
 from stemsim.similarity import StemEmbeddings
 from stemsim.stems import StemLayout
 
-__all__ = ["Query", "audio_query", "check_audible", "require_negative_stems", "text_query", "with_text"]
-
 _SILENT: Final = 1e-6  # length of a mean vector without a direction
 
 
@@ -38,8 +36,9 @@ class Query:
     def __post_init__(self) -> None:
         """Verify the shape."""
         if self.vectors.ndim != 2 or len(self.vectors) != len(self.stems):  # noqa: PLR2004 - a matrix
-            msg = f"Expected one vector for each of {', '.join(self.stems)}; got {tuple(self.vectors.shape)}."
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"Expected one vector for each of {', '.join(self.stems)}; got {tuple(self.vectors.shape)}."
+            )
 
     @property
     def present(self) -> Tensor:
@@ -116,13 +115,11 @@ def with_text(
     `weight` is the share of the words, `stems` are those that they describe (None: all); the others stay as they are.
     """
     if not 0.0 <= weight <= 1.0:
-        msg = f"The weight of the text lies between 0 (audio alone) and 1 (words alone); got {weight}."
-        raise ConfigError(msg)
+        raise ConfigError(f"The weight of the text lies between 0 (audio alone) and 1 (words alone); got {weight}.")
     chosen = query.stems if stems is None else tuple(stems)
     if not chosen or not set(chosen) <= set(query.stems):
         named = ", ".join(stem for stem in chosen if stem not in query.stems) or "none"
-        msg = f"Words describe stems of the library ({', '.join(query.stems)}); got {named}."
-        raise ConfigError(msg)
+        raise ConfigError(f"Words describe stems of the library ({', '.join(query.stems)}); got {named}.")
     mixed = (1.0 - weight) * query.vectors + weight * _encode(text, encoder)
     here = torch.tensor([stem in chosen for stem in query.stems]).unsqueeze(1)
     return replace(query, vectors=torch.where(here, mixed, query.vectors), levels=None)
@@ -131,14 +128,12 @@ def with_text(
 def _encode(text: str, encoder: Encoder) -> Tensor:
     """Return the unit vector `(dim,)` of a description."""
     if not text.strip():
-        msg = "The text is empty; describe a sound, such as 'warm analog bass'."
-        raise ConfigError(msg)
+        raise ConfigError("The text is empty; describe a sound, such as 'warm analog bass'.")
     if type(encoder).encode_text is Encoder.encode_text:
-        msg = (
+        raise ConfigError(
             f"The library was made with the encoder {encoder.identity!r}, which does not encode text: it cannot be "
             f"searched with {text!r}. Make a library with laion-clap or muq-mulan, or search with audio."
         )
-        raise ConfigError(msg)
     return encoder.encode_text([text])[0].float().cpu()
 
 
@@ -146,11 +141,10 @@ def check_audible(query: Query, routing: Routing) -> None:
     """Raise a `ConfigError` if every weighted stem of the query is silent: all items would be equally similar."""
     asked = {stem for stem, _, _ in routing.pairs}
     if asked <= set(query.silent):
-        msg = (
+        raise ConfigError(
             f"The query is silent in {', '.join(sorted(asked))}, the only stems with a weight ({routing.text}). Give "
             "other stems a weight, or take another part of it."
         )
-        raise ConfigError(msg)
 
 
 def require_negative_stems(where: ItemFilter | None, routing: Routing) -> ItemFilter | None:

@@ -9,8 +9,6 @@ from torch.nn.functional import pad
 from stemsim.errors import ConfigError
 from stemsim.separators.base import Separator
 
-__all__ = ["Bands"]
-
 _N_FFT: Final = 2048
 _HOP: Final = 1024
 
@@ -32,8 +30,9 @@ class Bands(Separator):
 
     def __init__(self, crossover: float = 200.0) -> None:
         if not 0.0 < crossover < self.sample_rate / 2:
-            msg = f"The crossover lies between 0 and {self.sample_rate // 2} Hz; got {crossover} Hz. Set it to 200."
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"The crossover lies between 0 and {self.sample_rate // 2} Hz; got {crossover} Hz. Set it to 200."
+            )
         self.crossover = crossover
         self.identity = f"bands-v1(crossover={crossover:g})"
 

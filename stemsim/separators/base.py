@@ -12,8 +12,6 @@ from stemsim.audio import Segment, downmix, fit_length, is_finite, read_audio, r
 from stemsim.errors import EmbeddingError
 from stemsim.stems import StemLayout
 
-__all__ = ["MixOnly", "Separator", "StemSource"]
-
 
 class StemSource(ABC):
     """A source of the stems of segments, as mono waveforms.
@@ -85,12 +83,11 @@ class Separator(StemSource):
         expected = (len(segments), len(self.stems), round(segments[0].duration * rate))
         seen = (*stems.shape[:2], stems.shape[-1]) if stems.ndim == 4 else None  # noqa: PLR2004 - see `stems`
         if seen != expected or not is_finite(stems):
-            msg = (
+            raise EmbeddingError(
                 f"Expected finite stems (segment={expected[0]}, stem={expected[1]}, channel, time={expected[2]}) from "
                 f"the separator {self.identity!r}; got shape {tuple(stems.shape)}, or NaN or infinite samples. The "
                 f"first segment was {segments[0]}. Check the separator's weights and precision."
             )
-            raise EmbeddingError(msg)
         mono = resample(downmix(stems), rate, sample_rate)
         return fit_length(mono, round(segments[0].duration * sample_rate))
 

@@ -22,8 +22,6 @@ from stemsim.pretrained.precision import Precision, autocast, check_precision, p
 from stemsim.separators.base import Separator
 from stemsim.stems import STEMS
 
-__all__ = ["Demucs"]
-
 _log = logging.getLogger(__name__)
 
 Context = Literal["none", "neighbours", "file"]
@@ -73,8 +71,7 @@ class Demucs(Separator):
     ) -> None:
         if context not in {"none", "neighbours", "file"} or (batch_size is not None and batch_size < 1):
             expected = "`context` must be none, neighbours or file, and `batch_size` at least 1 or null"
-            msg = f"{expected}; got {context!r} and {batch_size}."
-            raise ConfigError(msg)
+            raise ConfigError(f"{expected}; got {context!r} and {batch_size}.")
         self.model = model
         self.context: Context = context
         self.precision = check_precision(precision)
@@ -207,16 +204,14 @@ def _load(path: Path) -> tuple[Any, str]:
     try:
         from demucs.htdemucs import HTDemucs
     except ImportError as error:
-        msg = f"Demucs needs the package demucs ({error}): pip install 'stemsim[models]'."
-        raise ConfigError(msg) from error
+        raise ConfigError(f"Demucs needs the package demucs ({error}): pip install 'stemsim[models]'.") from error
     file, segment = _weights_file(path)
     checkpoint = read_checkpoint(file)
     metadata = checkpoint.metadata
     seen, expected = metadata.get("klass", "model of no stated class"), "demucs.htdemucs.HTDemucs"
     if seen != expected:
         models = "htdemucs or htdemucs_6s, or a model of your own of that class"
-        msg = f"{file} holds a {seen}, expected {expected}: {models}."
-        raise CheckpointError(msg)
+        raise CheckpointError(f"{file} holds a {seen}, expected {expected}: {models}.")
     known = inspect.signature(HTDemucs).parameters
     settings = {name: value for name, value in metadata["kwargs"].items() if name in known}
     if dropped := sorted(set(metadata["kwargs"]) - set(settings)):
@@ -224,14 +219,14 @@ def _load(path: Path) -> tuple[Any, str]:
     try:
         model = HTDemucs(*metadata["args"], **settings)
     except (TypeError, ValueError, AssertionError) as error:
-        msg = f"{file} describes a model that cannot be built ({error}). Download it again."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(f"{file} describes a model that cannot be built ({error}). Download it again.") from error
     load_strictly(model, checkpoint.state, str(file))
     if segment is not None and segment <= model.segment:
         model.segment = segment
     if unknown := [source for source in model.sources if _ALIASES.get(source, source) not in STEMS[:-1]]:
-        msg = f"{file} separates {', '.join(unknown)}, expected only {', '.join(STEMS[:-1])} (or other)."
-        raise CheckpointError(msg)
+        raise CheckpointError(
+            f"{file} separates {', '.join(unknown)}, expected only {', '.join(STEMS[:-1])} (or other)."
+        )
     return model.requires_grad_(requires_grad=False).eval(), state_hash(checkpoint.state)
 
 
@@ -244,18 +239,18 @@ def _weights_file(path: Path) -> tuple[Path, float | None]:
     if not bags and len({file.stem for file in alone}) == 1:
         return alone[0], None
     if len(bags) != 1:
-        msg = (
+        raise (ConfigError if bags else DataNotFoundError)(
             f"{path} has {len(bags)} models ({', '.join(bag.name for bag in bags)}): expected one NAME.yaml with the "
             ".safetensors or .th file that it names. Name one of the files instead of the folder."
         )
-        raise (ConfigError if bags else DataNotFoundError)(msg)
     signature, segment = _read_bag(bags[0])
     folder = bags[0].parent
     named = [[folder / f"{signature}{end}", *sorted(folder.glob(f"{signature}-*{end}"))] for end in _SUFFIXES]
     file = next((file for files in named for file in files if file.is_file()), None)
     if file is None:
-        msg = f"{bags[0]} names the model {signature}, but {folder} has no {signature}.safetensors or {signature}.th."
-        raise DataNotFoundError(msg)
+        raise DataNotFoundError(
+            f"{bags[0]} names the model {signature}, but {folder} has no {signature}.safetensors or {signature}.th."
+        )
     _check_name(file)
     return file, segment
 
@@ -266,12 +261,12 @@ def _read_bag(path: Path) -> tuple[str, float | None]:
         bag = yaml.safe_load(path.read_text(encoding="utf-8"))
         models, segment = [str(model) for model in bag["models"]], bag.get("segment")
     except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        msg = f"{path} does not describe a Demucs model ({error!r}): expected `models: [SIGNATURE]`."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(
+            f"{path} does not describe a Demucs model ({error!r}): expected `models: [SIGNATURE]`."
+        ) from error
     if len(models) != 1:
         expected = "which would be that many times as slow; expected one, as in htdemucs and htdemucs_6s"
-        msg = f"{path} is a bag of {len(models)} models, {expected}."
-        raise ConfigError(msg)
+        raise ConfigError(f"{path} is a bag of {len(models)} models, {expected}.")
     return models[0], None if segment is None else float(segment)
 
 
@@ -283,5 +278,6 @@ def _check_name(file: Path) -> None:
     with file.open("rb") as opened:
         seen = hashlib.file_digest(opened, "sha256").hexdigest()[: len(expected)]
     if seen != expected:
-        msg = f"{file} has the SHA-256 {seen}..., but its name says {expected}: it is damaged. Download it again."
-        raise CheckpointError(msg)
+        raise CheckpointError(
+            f"{file} has the SHA-256 {seen}..., but its name says {expected}: it is damaged. Download it again."
+        )

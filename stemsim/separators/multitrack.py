@@ -15,8 +15,6 @@ from stemsim.errors import AudioError, ConfigError, DataNotFoundError
 from stemsim.separators.base import StemSource
 from stemsim.stems import STEMS, stem_layout
 
-__all__ = ["Multitrack"]
-
 _SLAKH_CLASSES: Final = {"Bass": "bass", "Drums": "drums", "Guitar": "guitar", "Piano": "piano"}
 _ALIASES: Final = {"other": "residuals"}  # the word of Demucs and MUSDB18
 StemFiles = Mapping[str, tuple[Path, ...]]
@@ -78,25 +76,24 @@ class Multitrack(StemSource):
 def _plain_files(mix: Path, _version: int) -> StemFiles:
     """Find the stems in our own layout; a new version of the folder makes the cache look again."""
     if not mix.parent.is_dir():
-        msg = f"No song folder at {mix.parent}. Check the folder of songs that the configuration names."
-        raise DataNotFoundError(msg)
+        raise DataNotFoundError(
+            f"No song folder at {mix.parent}. Check the folder of songs that the configuration names."
+        )
     files: dict[str, tuple[Path, ...]] = {}
     beside = sorted(mix.parent.iterdir()) if mix.stem == "mix" else []  # any other file has no stems beside it
     for path in (path for path in beside if is_audio_path(path) and path.stem != "mix"):
         stem = _ALIASES.get(path.stem, path.stem)
         if stem not in STEMS or stem in files:
-            msg = (
+            raise ConfigError(
                 f"{path} is not the file of a stem, or is a second file of the same stem: expected one file each of "
                 f"{', '.join(STEMS[:-1])} beside {mix.name}. Rename it, mix it into residuals{path.suffix}, or move it."
             )
-            raise ConfigError(msg)
         files[stem] = (path,)
     if not files:
-        msg = (
+        raise DataNotFoundError(
             f"No stems beside {mix}: expected files such as drums.wav and bass.wav, or a Slakh2100 metadata.yaml. "
             "For plain mixes use a separator (stemsim.separators.Bands) or the mix alone (stemsim.separators.MixOnly)."
         )
-        raise DataNotFoundError(msg)
     return files
 
 
@@ -108,11 +105,10 @@ def _slakh_files(mix: Path, _version: int) -> StemFiles:
         stems = yaml.safe_load(metadata.read_text(encoding="utf-8"))["stems"]
         classes = {name: (stem["inst_class"], stem.get("audio_rendered", True)) for name, stem in sorted(stems.items())}
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        msg = (
+        raise ConfigError(
             f"{metadata} is not valid Slakh2100 metadata ({error!r}): expected `stems: {{S00: {{inst_class: Bass, "
             "...}, ...}`. Unpack the track again."
-        )
-        raise ConfigError(msg) from error
+        ) from error
     files: dict[str, tuple[Path, ...]] = {}
     missing: list[str] = []
     for name, (inst_class, rendered) in classes.items():
@@ -124,9 +120,7 @@ def _slakh_files(mix: Path, _version: int) -> StemFiles:
             missing.append(name)
     if missing:
         seen = f"{metadata.parent / 'stems'} lacks {', '.join(missing)}"
-        msg = f"{seen}, which metadata.yaml says were rendered. Unpack the track again."
-        raise DataNotFoundError(msg)
+        raise DataNotFoundError(f"{seen}, which metadata.yaml says were rendered. Unpack the track again.")
     if not files:
-        msg = f"{metadata.parent} has no rendered stem. Unpack the track again, or leave it out."
-        raise AudioError(msg)
+        raise AudioError(f"{metadata.parent} has no rendered stem. Unpack the track again, or leave it out.")
     return files

@@ -1,10 +1,12 @@
 """Adding files to a library: new files are embedded, and complete ones committed batch by batch."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
+from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -55,7 +57,7 @@ class Engine(Protocol):
 
 @dataclass(slots=True)
 class AddReport:
-    """Counts of one run of adding files.
+    """Result of one run of adding files.
 
     Attributes:
         added: New files.
@@ -63,6 +65,7 @@ class AddReport:
         unchanged: Files that were in the library already.
         copied: Added or changed files with the content of another file, which were not embedded again.
         silent: Added or changed files without an audible window, which no search can find.
+        skipped: Numbers of files and folders that were not looked into, by extension or reason.
         items: Items of the added and changed files.
         seconds_of_audio: Length of the embedded audio.
         seconds: Duration of the run.
@@ -73,7 +76,8 @@ class AddReport:
     changed: int = 0
     unchanged: int = 0
     copied: int = 0
-    silent: int = 0
+    silent: list[Path] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
     items: int = 0
     seconds_of_audio: float = 0.0
     seconds: float = 0.0
@@ -82,7 +86,9 @@ class AddReport:
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries and lists."""
         failures = [{"path": str(failure.path), "reason": failure.reason} for failure in self.failures]
-        return asdict(replace(self, failures=[])) | {"failures": failures}
+        skipped, silent = dict(self.skipped.most_common()), list(map(str, self.silent))
+        plain = asdict(replace(self, failures=[], silent=[], skipped=Counter()))
+        return plain | {"failures": failures, "silent": silent, "skipped": skipped}
 
 
 @contextmanager
@@ -138,16 +144,17 @@ class Adding:
 
     def _new(self, files: Sequence[FoundFile]) -> Generator[PreparedFile]:
         """Yield the files with new content; those whose content is known or already yielded are copied later."""
-        for result in self.extraction.prepare(files):
-            if isinstance(result, Failure):
-                self._fail(result)
-            elif isinstance(result, FoundFile):
-                self._touch(result)
-            elif result.content in self._complete or result.content in self._begun:
-                self._copies.append(result)
-            else:
-                self._begun.add(result.content)
-                yield result
+        with closing(self.extraction.prepare(files)) as results:
+            for result in results:
+                if isinstance(result, Failure):
+                    self._fail(result)
+                elif isinstance(result, FoundFile):
+                    self._touch(result)
+                elif result.content in self._complete or result.content in self._begun:
+                    self._copies.append(result)
+                else:
+                    self._begun.add(result.content)
+                    yield result
 
     def _embed(self, files: Iterable[PreparedFile]) -> None:
         with closing(self.extraction.embed(files)) as results:
@@ -178,7 +185,8 @@ class Adding:
         """Count a complete file, and commit if there is enough to commit."""
         self.report.added += prepared.file.known is None
         self.report.changed += prepared.file.known is not None
-        self.report.silent += len(items) == 0
+        if not len(items):
+            self.report.silent.append(prepared.file.path)
         self.report.items += len(items)
         self._waiting.append((prepared, items))
         self.advance(prepared.file.size, self.report)

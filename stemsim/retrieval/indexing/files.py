@@ -1,9 +1,10 @@
 """Files of a library on their way to being embedded: found, compared with the catalogue, hashed, tagged and cut."""
 
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,17 @@ from stemsim.retrieval.tags import Tags, describe_file
 from stemsim.retrieval.windows import Windowing
 from stemsim.separators import StemSource
 
-__all__ = ["Failure", "FoundFile", "Prepared", "PreparedFile", "find_files", "prepare_files", "stat_files"]
+__all__ = [
+    "Failure",
+    "FoundAudio",
+    "FoundFile",
+    "Prepared",
+    "PreparedFile",
+    "find_files",
+    "prepare_files",
+    "stat_files",
+    "unexpected",
+]
 
 _AHEAD: Final = 8  # files prepared ahead, for each thread
 
@@ -67,36 +78,70 @@ Prepared = PreparedFile | FoundFile | Failure
 """A prepared file, the found one if its content is unchanged, or why it cannot be read."""
 
 
-def find_files(paths: Sequence[str | Path], *, mixes_only: bool = False) -> tuple[list[Path], list[Failure]]:
+@dataclass(slots=True)
+class FoundAudio:
+    """Result of searching folders for audio.
+
+    Attributes:
+        paths: Absolute paths, sorted, each once.
+        skipped: Numbers of files and folders that were not taken, by the extension of their names in lower case, or as
+            `without extension`, `hidden` or `linked folders`.
+        failures: Folders that cannot be opened.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+
+
+def find_files(paths: Sequence[str | Path], *, mixes_only: bool = False, follow_links: bool = False) -> FoundAudio:
     """Find the audio files in folders and their subfolders.
 
-    Hidden files and folders are left out, and so are links to folders, which may form cycles. A file that is named
-    itself is taken whatever its extension. `mixes_only`: take only `mix.*`, as the files beside it are its stems.
+    A file that is named itself is taken whatever its extension, one in a folder if `AUDIO_SUFFIXES` has it.
 
-    Returns:
-        Absolute paths, sorted, each once; and folders that cannot be opened.
+    Args:
+        paths: Folders and files.
+        mixes_only: Take only `mix.*` from folders, as the files beside it are its stems.
+        follow_links: Search linked folders too, each folder once.
 
     Raises:
         DataNotFoundError: If one of `paths` does not exist.
     """
-    found: set[Path] = set()
-    failures: list[Failure] = []
-
-    def cannot_open(error: OSError) -> None:
-        failures.append(Failure(Path(str(error.filename)), f"Cannot open the folder: {error.strerror}."))
-
+    result, found = FoundAudio(), set[Path]()
     for path in map(absolute, paths):
         if path.is_dir():
-            for folder, subfolders, names in os.walk(path, onerror=cannot_open):
-                subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-                files = (Path(folder) / name for name in names)
-                found.update(file for file in files if is_audio_path(file) and (file.stem == "mix" or not mixes_only))
+            found.update(_walk(path, result, mixes_only=mixes_only, follow_links=follow_links))
         elif path.exists() or path.is_symlink():
             found.add(path)
         else:
-            msg = f"No file or folder at {path}. Check the path."
-            raise DataNotFoundError(msg)
-    return sorted(found), failures
+            raise DataNotFoundError(f"No file or folder at {path}. Check the path.")
+    result.paths = sorted(found)
+    return result
+
+
+def _walk(root: Path, result: FoundAudio, *, mixes_only: bool, follow_links: bool) -> Iterator[Path]:
+    """Yield the audio files of a folder; count in `result` what is skipped."""
+
+    def cannot_open(error: OSError) -> None:
+        result.failures.append(Failure(Path(str(error.filename)), f"Cannot open the folder: {error.strerror}."))
+
+    seen: set[tuple[int, int]] = set()
+    for folder, subfolders, names in os.walk(root, onerror=cannot_open, followlinks=follow_links):
+        if follow_links:
+            stat = Path(folder).stat()
+            if (stat.st_dev, stat.st_ino) in seen:  # links may form a circle
+                subfolders.clear()
+                continue
+            seen.add((stat.st_dev, stat.st_ino))
+        else:
+            result.skipped["linked folders"] += sum(Path(folder, name).is_symlink() for name in subfolders)
+        result.skipped["hidden"] += sum(name.startswith(".") for name in (*subfolders, *names))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for path in (Path(folder) / name for name in names if not name.startswith(".")):
+            if not is_audio_path(path):
+                result.skipped[path.suffix.lower() or "without extension"] += 1
+            elif path.stem == "mix" or not mixes_only:
+                yield path
 
 
 def stat_files(
@@ -164,5 +209,12 @@ def _prepare(file: FoundFile, source: StemSource, windowing: Windowing, listen: 
         if file.known is not None and file.known.content == content:
             return file
         return PreparedFile(file, content, tuple(windows), describe_file(file.path, listen=listen))
-    except (StemsimError, OSError) as error:
+    except StemsimError as error:
         return Failure(file.path, str(error), file.size)
+    except Exception as error:  # noqa: BLE001 - whatever a file causes must not stop the others
+        return Failure(file.path, unexpected(error), file.size)
+
+
+def unexpected(error: Exception) -> str:
+    """Describe an error that is not ours, for a list of failures."""
+    return f"An unexpected {type(error).__name__}: {error}. Remove the file from the folder, or convert it to wav."

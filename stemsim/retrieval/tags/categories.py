@@ -4,8 +4,6 @@ import re
 from pathlib import PurePath
 from typing import Final
 
-__all__ = ["CATEGORIES", "DRUM_HITS", "TONAL", "guess_category", "is_loop", "words_of"]
-
 # Category -> words that name it. Words of two letters are abbreviations and count less, see `guess_category`.
 _WORDS: Final[dict[str, str]] = {
     "kick": "kick kik kck kickdrum bassdrum bd",

@@ -13,8 +13,6 @@ from scipy.optimize import nnls
 from stemsim.audio import audio_info, downmix, read_audio, resample
 from stemsim.retrieval.tags.names import KEYS
 
-__all__ = ["Measured", "key_of_chroma", "measure"]
-
 _RATE: Final = 22_050  # Hz
 _LONGEST: Final = 20.0  # seconds from the middle of a file: enough for either
 _SHORTEST: Final = 1.0  # second

@@ -7,8 +7,6 @@ from typing import Final
 from stemsim.errors import ConfigError
 from stemsim.retrieval.tags.categories import DRUM_HITS, TONAL, is_loop, words_of
 
-__all__ = ["KEYS", "NOTES", "keys_named", "named_bpm", "named_key"]
-
 NOTES: Final = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 """The twelve notes, spelt with sharps."""
 
@@ -121,8 +119,9 @@ def keys_named(text: str) -> tuple[str, ...]:
     """
     match = _KEY.fullmatch(text.strip())
     if match is None or match["octave"] or match["chord"] or match["m"] == "M":
-        msg = f"A key is a note with or without its mode, such as Am, F#, 'C minor' or Bbmaj; got {text!r}."
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"A key is a note with or without its mode, such as Am, F#, 'C minor' or Bbmaj; got {text!r}."
+        )
     key = _spelt(match)
     note, _, mode = key.partition(" ")
     return (key, note) if mode else (note, f"{note} major", f"{note} minor")
