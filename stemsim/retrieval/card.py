@@ -18,7 +18,7 @@ from stemsim.stems import StemLayout, stem_layout
 
 __all__ = ["LibraryCard"]
 
-_VERSION: Final = 1  # raise it whenever older libraries cannot be read any more
+_VERSION: Final = 2  # raise it whenever older versions of stemsim cannot read new libraries
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,8 @@ class LibraryCard:
         """
         try:
             content = json.loads(text)
-            if content["version"] != _VERSION:
+            # In version 1 an item had one category. `LanceIndex` updates its tables, but those of Milvus are fixed.
+            if content["version"] != _VERSION and (content["version"] != 1 or content.get("index")):
                 msg = f"The library {where} is of version {content['version']}, expected {_VERSION}. Make it again."
                 raise StoreError(msg)
             stems = content["stems"]
