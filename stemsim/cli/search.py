@@ -68,7 +68,8 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
         from stemsim.audio import Segment
         from stemsim.retrieval import ItemFilter
         from stemsim.retrieval.catalogue import absolute
-        from stemsim.retrieval.tags.vocabulary import CATEGORIES, TYPES
+        from stemsim.retrieval.items import TYPES
+        from stemsim.retrieval.tags.vocabulary import CATEGORIES
 
         opened = open_library(library, device)
         where = ItemFilter(

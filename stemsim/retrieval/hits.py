@@ -11,10 +11,9 @@ from torch import Tensor
 
 from stemsim.errors import ConfigError
 from stemsim.retrieval.indexes.base import RankedItems
-from stemsim.retrieval.items import Items
+from stemsim.retrieval.items import TYPES, Items
 from stemsim.retrieval.query import Query
 from stemsim.retrieval.routing import Routing
-from stemsim.retrieval.tags.vocabulary import TYPES
 from stemsim.similarity import StemEmbeddings
 
 if TYPE_CHECKING:

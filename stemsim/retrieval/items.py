@@ -16,7 +16,10 @@ from stemsim.errors import EmbeddingError
 from stemsim.lance_table import key_field
 from stemsim.stems import StemLayout
 
-__all__ = ["Items", "item_key", "item_schema", "stored_width"]
+__all__ = ["TYPES", "Items", "item_key", "item_schema", "stored_width"]
+
+TYPES: Final = ("one-shot", "loop", "song")
+"""Types of sounds, each of which has at most one; the other tags are categories."""
 
 TextArray = npt.NDArray[Any]
 TagArray = npt.NDArray[np.object_]

@@ -9,7 +9,7 @@ import numpy as np
 
 from stemsim.retrieval.catalogue import FileRecord
 from stemsim.retrieval.indexes.base import Index
-from stemsim.retrieval.tags.vocabulary import TYPES
+from stemsim.retrieval.items import TYPES
 
 __all__ = ["LibraryStats", "stats_of"]
 

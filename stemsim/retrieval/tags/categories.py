@@ -6,7 +6,7 @@ from pathlib import PurePath
 from typing import Final
 
 from stemsim.errors import ConfigError
-from stemsim.retrieval.tags.vocabulary import CATEGORIES, PACKS, TYPES, Rank, Term, terms_of
+from stemsim.retrieval.tags.vocabulary import PACKS, Rank, Term, terms_of
 
 __all__ = ["DRUM_HITS", "LONGEST_LOOP", "TONAL", "guess_categories", "guess_type", "is_loop", "tag_named"]
 
@@ -25,6 +25,7 @@ _FOLDERS: Final = 3  # the nearest ones: those above say where a library is, not
 _SHORTEST_LOOP: Final = 0.8  # seconds: a bar at 300 BPM
 _SHORTEST_SONG: Final = 90.0  # seconds
 _PARTS: Final = frozenset({"bell", "bells", "bass"})  # of the cymbal or drum that is named before
+_SURE_TYPES: Final = frozenset({"loop", "loops", "oneshot", "oneshots"})
 _SEPARATOR: Final = re.compile(r" - |_")
 _PITCH: Final = re.compile(r"(?<![A-Za-z\d])[A-G](#|b)?-?\d(?![A-Za-z\d])")
 
@@ -52,17 +53,20 @@ def guess_categories(path: PurePath, duration: float) -> tuple[str, ...]:
     if duration >= _SHORTEST_SONG and not is_loop(path):
         terms = terms_of(_SEPARATOR.split(path.stem)[-1])
         return _among(terms, *Rank) if _all_known(terms) else ()
-    own, near, *far = (terms_of(name) for name in _names(path))
+    own, *folders = map(terms_of, _names(path))
+    # What only says how, such as `Closed` or `WAV`, is passed over.
+    near, *far = [terms for terms in folders if any(term.category or not term.known for term in terms)] or [[]]
+    near_is_proper = not _all_known(near)
     levels = [
         _among(own, Rank.SURE, Rank.NAME),
-        _among(near, Rank.SURE, *([Rank.NAME] if _all_known(near) else [])),
-        _among(_abbreviations(own), Rank.SHORT),
+        _among(near, Rank.SURE) if near_is_proper else _among(near, Rank.SURE, Rank.NAME),
+        _among(_abbreviations(own, sentence=" " in path.stem), Rank.SHORT),
         _among(own, Rank.VAGUE),
-        _among(near, Rank.SHORT, Rank.VAGUE) if _all_known(near) else (),
+        () if near_is_proper else _among(near, Rank.SHORT, Rank.VAGUE),
     ]
     for terms in far:
-        plural = [term for term in terms if term.plural]
-        levels += [_among(terms, Rank.SURE), _among(plural, Rank.NAME, Rank.VAGUE) if _all_known(terms) else ()]
+        plural = [term for term in terms if term.plural and _all_known(terms)]
+        levels += [_among(terms, Rank.SURE), _among(plural, Rank.NAME, Rank.VAGUE)]
     return next(filter(None, levels), ())
 
 
@@ -76,7 +80,7 @@ def guess_type(path: PurePath, duration: float, categories: Iterable[str], *, bp
         bpm: The tempo that its name states, if any: single hits have none.
 
     Returns:
-        One of `TYPES`; None if nothing tells.
+        `one-shot`, `loop` or `song`; None if nothing tells.
     """
     if duration < _SHORTEST_LOOP:
         return "one-shot"
@@ -94,7 +98,7 @@ def guess_type(path: PurePath, duration: float, categories: Iterable[str], *, bp
 
 def is_loop(path: PurePath) -> bool:
     """Return whether the name of a file, or of the folder that holds it, mentions loops."""
-    own, near, *_ = map(terms_of, _names(path))
+    own, near = (terms_of(name) for name in (path.stem, path.parent.name))
     return "loop" in _types(own, folder=False) + _types(near, folder=True)
 
 
@@ -109,8 +113,8 @@ def tag_named(text: str, tags: Sequence[str]) -> str:
         ConfigError: If it stands for none of them.
 
     Example:
-        >>> tag_named("Snares", CATEGORIES), tag_named("hi-hat", CATEGORIES), tag_named("LOOPS", TYPES)
-        ('snare', 'hat', 'loop')
+        >>> tag_named("Snares", ["kick", "snare"]), tag_named("LOOPS", ["one-shot", "loop"])
+        ('snare', 'loop')
     """
     lower = text.strip().lower()
     meaning = [term for term in terms_of(text) if term.category or term.type]
@@ -123,9 +127,8 @@ def tag_named(text: str, tags: Sequence[str]) -> str:
 
 
 def _names(path: PurePath) -> list[str]:
-    """Return the name of a file and those of the nearest folders; empty ones where there are fewer."""
-    folders = [folder.name for folder in path.parents][:_FOLDERS]
-    return [path.stem, *folders, *[""] * (_FOLDERS - len(folders))]
+    """Return the name of a file and those of the nearest folders."""
+    return [path.stem, *(folder.name for folder in list(path.parents)[:_FOLDERS])]
 
 
 def _among(terms: Sequence[Term], *ranks: Rank) -> tuple[str, ...]:
@@ -140,10 +143,11 @@ def _among(terms: Sequence[Term], *ranks: Rank) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _abbreviations(terms: Sequence[Term]) -> list[Term]:
-    """Return the abbreviations that are no words of a sentence: those in capitals, or among words of the vocabulary."""
+def _abbreviations(terms: Sequence[Term], *, sentence: bool) -> list[Term]:
+    """Return the abbreviations that are no words of a sentence: in capitals, in front, or among known words."""
     known = all(term.known for term in terms)
-    return [term for term in terms if term.rank is Rank.SHORT and (known or term.capital)]
+    short = [(place, term) for place, term in enumerate(terms) if term.rank is Rank.SHORT]
+    return [term for place, term in short if known or term.capital or (place == 0 and not sentence)]
 
 
 def _all_known(terms: Sequence[Term]) -> bool:
@@ -152,6 +156,6 @@ def _all_known(terms: Sequence[Term]) -> bool:
 
 
 def _types(terms: Sequence[Term], *, folder: bool) -> list[str]:
-    """Return the types that the words of a name stand for; `beats` and `breaks` may be part of a proper name."""
+    """Return the types that the words of a name stand for; in that of a folder, `Groove` may be part of a proper name."""
     sure = not folder or all(term.known for term in terms)
-    return [term.type for term in terms if term.type is not None and (sure or term.category is None)]
+    return [term.type for term in terms if term.type is not None and (sure or term.text in _SURE_TYPES)]

@@ -5,7 +5,7 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-__all__ = ["CATEGORIES", "PACKS", "TYPES", "Rank", "Term", "terms_of", "words_of"]
+__all__ = ["CATEGORIES", "PACKS", "Rank", "Term", "terms_of", "words_of"]
 
 
 class Rank(IntEnum):
@@ -120,10 +120,11 @@ _INSTRUMENTS: Final[dict[str, dict[Rank, str]]] = {
         Rank.VAGUE: "drum drumkit kit break breakbeat brk beat drumloop amen fill tops overhead drumfill",
     },
 }
+# Type -> words.
 _TYPES: Final[dict[str, str]] = {
     "loop": "loop lp break breakbeat brk beat groove drumloop fill riff phrase",
     "one-shot": "oneshot shot hit stab single",
-    "song": "song track mix master mixdown",
+    "song": "song tune track mix master mixdown",
 }
 # Words that say nothing of either, but are no part of a proper name.
 _PLAIN: Final = """
@@ -145,7 +146,7 @@ _PLAIN: Final = """
     room plate verb reverb delay tail
     synthetic organic hand up down in out inside outside round wobble growl sine square sqr fm
 """.strip()
-PACKS: Final = frozenset("pack kit vol volume library collection toolkit bundle essentials".split())  # noqa: SIM905
+PACKS: Final = frozenset("pack kit drumkit vol volume library collection toolkit bundle essentials".split())  # noqa: SIM905
 
 
 class Term(NamedTuple):
@@ -172,9 +173,6 @@ class Term(NamedTuple):
 
 CATEGORIES: Final[tuple[str, ...]] = tuple(_INSTRUMENTS)
 """All categories: instruments, and kinds of sound."""
-
-TYPES: Final[tuple[str, ...]] = tuple(_TYPES)
-"""Types of sounds, each of which has at most one."""
 
 _CATEGORY: Final = {
     word: (category, rank)
