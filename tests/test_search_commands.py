@@ -105,10 +105,20 @@ def test_a_part_of_a_file_and_conditions(root):
     others = {"Hats/0.wav", "Hats/1.wav", "Hats/2.wav", "Kicks/0.wav", "Kicks/2.wav"}
     for words in ("kick,hat", "Kicks,HI-HATS", "BD,hh"):
         assert set(names("--category", words, "-k", 9)) == others
-    assert set(names("--type", "one-shot", "-k", 9)) == others | {"Bass_100bpm_Am.wav", "song.wav"}  # no beat is heard in it
+    assert set(names("--type", "one-shot", "-k", 9)) == others | {
+        "Bass_100bpm_Am.wav",
+        "song.wav",
+    }  # no beat is heard in it
     assert names("--category", "bass", "--type", "One Shots") == ["Bass_100bpm_Am.wav"]
     assert names("--category", "bass", "--type", "loop") == []
-    for condition in (("--bpm", "98:102"), ("--bpm", "100"), ("--bpm", "50", "--octaves"), ("--key", "Am"), ("--key", "A"), ("--category", "bass")):
+    for condition in (
+        ("--bpm", "98:102"),
+        ("--bpm", "100"),
+        ("--bpm", "50", "--octaves"),
+        ("--key", "Am"),
+        ("--key", "A"),
+        ("--category", "bass"),
+    ):
         assert names(*condition) == ["Bass_100bpm_Am.wav"]
     assert names("--bpm", "101:") == names("--key", "C minor") == []
     assert len(names("--folder", root / "sounds/Kicks")) == 2

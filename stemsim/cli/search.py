@@ -182,7 +182,13 @@ def _print(hits: "Sequence[Hit]", routing: str) -> None:
     folder = Path(os.path.commonpath([hit.path.parent for hit in hits]))
     narrow, left = {"no_wrap": True}, {"no_wrap": True, "justify": "left"}
     columns: dict[str, dict[str, Any]] = {"": narrow, "similarity": narrow, "category": left, "type": left}
-    columns |= {"BPM": narrow, "key": left, "dBFS": narrow, "at, s": narrow, "file": {"justify": "left", "overflow": "fold"}}
+    columns |= {
+        "BPM": narrow,
+        "key": left,
+        "dBFS": narrow,
+        "at, s": narrow,
+        "file": {"justify": "left", "overflow": "fold"},
+    }
     rows = [
         (
             str(rank),

@@ -72,28 +72,29 @@ class ItemFilter:
         keep = np.ones(len(items), dtype=bool)
         for name in _TAGS:
             if (chosen := getattr(self, name)) is not None:
-                keep &= np.array([not set(chosen).isdisjoint(tags) for tags in items.tags], dtype=bool)
+                wanted = set(chosen)
+                keep &= np.array([not wanted.isdisjoint(tags) for tags in items.tags], dtype=bool)
         if self.musical_key is not None:
             keep &= np.isin(items.musical_key.astype(str), list(self.musical_key))
         for name in _SPANS:
             if spans := self._spans(name):
                 values = getattr(items, name)
-                low, high = np.array(spans, np.float64).T[:, :, None]  # NaN where it is open
-                # False for an unknown tempo, NaN
-                keep &= (~(values < low) & ~(values > high) & ~np.isnan(values)).any(axis=0)
+                within = [(values >= low) & (values <= high) for low, high in spans]  # False for an unknown tempo, NaN
+                keep &= np.any(within, axis=0)
         for stem in self.stems or ():
             keep &= items.present[:, items.stems.index(stem)] if stem in items.stems else False
         if self.path_prefix is not None:
             keep &= np.array([path.startswith(self.path_prefix) for path in items.path], dtype=bool)
         return keep
 
-    def _spans(self, name: str) -> list[Span]:
-        """Return the spans in one of which a number must lie; none if any number will do."""
+    def _spans(self, name: str) -> list[tuple[float, float]]:
+        """Return the spans in one of which a number must lie, infinite where they are open; none for no condition."""
         span: Span | None = getattr(self, name)
         if span is None:
             return []
+        low, high = -math.inf if span[0] is None else float(span[0]), math.inf if span[1] is None else float(span[1])
         factors = (1.0, 0.5, 2.0) if name == "bpm" and self.octaves else (1.0,)
-        return [(span[0] and span[0] * factor, span[1] and span[1] * factor) for factor in factors]
+        return [(low * factor, high * factor) for factor in factors]
 
     def sql(self, stems: Sequence[str]) -> str:
         """Return the conditions in SQL, for LanceDB, given the stem layout of the index."""
@@ -115,10 +116,13 @@ class ItemFilter:
         ]
         for name in _SPANS:
             spans = [
-                " and ".join(f"{name} {sign} {float(end)!r}" for sign, end in zip((">=", "<="), span) if end is not None)
-                for span in self._spans(name)
+                " and ".join(
+                    f"{name} {sign} {end!r}" for sign, end in ((">=", low), ("<=", high)) if math.isfinite(end)
+                )
+                for low, high in self._spans(name)
             ]
-            terms += [f"({' or '.join(spans)})"] if all(spans) and spans else []
+            if spans and all(spans):
+                terms.append(f"({' or '.join(spans)})")
         if self.bpm is not None:
             terms.append(language.known_bpm)
         sounding = self.stems or ()

@@ -1,7 +1,7 @@
 """Categories and type of a sound, guessed from the words in its name and folders, and from its length."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import PurePath
 from typing import Final
 
@@ -24,7 +24,8 @@ LONGEST_LOOP: Final = 32.0
 _FOLDERS: Final = 3  # the nearest ones: those above say where a library is, not what it holds
 _SHORTEST_LOOP: Final = 0.8  # seconds: a bar at 300 BPM
 _SHORTEST_SONG: Final = 90.0  # seconds
-_PARTS: Final = frozenset({"bell", "bells", "bass"})  # of the cymbal or drum that is named before
+_PARTS: Final = frozenset({"bell", "bells", "bass"})  # of the cymbal or drum that is named before,
+_HAVE_PARTS: Final = DRUM_HITS - {"kick"}  # which may be one of these
 _SURE_TYPES: Final = frozenset({"loop", "loops", "oneshot", "oneshots"})
 _SEPARATOR: Final = re.compile(r" - |_")
 _PITCH: Final = re.compile(r"(?<![A-Za-z\d])[A-G](#|b)?-?\d(?![A-Za-z\d])")
@@ -55,7 +56,7 @@ def guess_categories(path: PurePath, duration: float) -> tuple[str, ...]:
         return _among(terms, *Rank) if _all_known(terms) else ()
     own, *folders = map(terms_of, _names(path))
     # What only says how, such as `Closed` or `WAV`, is passed over.
-    near, *far = [terms for terms in folders if any(term.category or not term.known for term in terms)] or [[]]
+    near, *far = [terms for terms in folders if any(map(_says, terms))] or [[]]
     near_is_proper = not _all_known(near)
     levels = [
         _among(own, Rank.SURE, Rank.NAME),
@@ -70,7 +71,7 @@ def guess_categories(path: PurePath, duration: float) -> tuple[str, ...]:
     return next(filter(None, levels), ())
 
 
-def guess_type(path: PurePath, duration: float, categories: Iterable[str], *, bpm: float | None) -> str | None:
+def guess_type(path: PurePath, duration: float, categories: Collection[str], *, bpm: float | None) -> str | None:
     """Guess the type of a sound from its path, its length and its categories.
 
     Args:
@@ -92,8 +93,8 @@ def guess_type(path: PurePath, duration: float, categories: Iterable[str], *, bp
     for said in (kind for kinds in (own, *folders) for kind in kinds):
         if said != "song" or duration > LONGEST_LOOP:
             return said
-    hits = {*categories} and DRUM_HITS.union({"fx"}).issuperset(categories)
-    return "one-shot" if hits or _PITCH.search(path.stem) else None
+    single = bool(categories) and (DRUM_HITS | {"fx"}).issuperset(categories)
+    return "one-shot" if single or _PITCH.search(path.stem) else None
 
 
 def is_loop(path: PurePath) -> bool:
@@ -132,12 +133,12 @@ def _names(path: PurePath) -> list[str]:
 
 
 def _among(terms: Sequence[Term], *ranks: Rank) -> tuple[str, ...]:
-    """Return the distinct categories of the terms of some ranks; those of the surest rank, if there are several."""
+    """Return the distinct categories of the terms of some ranks, without parts of a drum or cymbal."""
     found: dict[str, None] = {}
     before: str | None = None
     for term in terms:
-        part = before in DRUM_HITS and term.text in _PARTS and before != "kick"
-        if term.category is not None and term.rank in ranks and not part:
+        is_part = before in _HAVE_PARTS and term.text in _PARTS
+        if term.category is not None and term.rank in ranks and not is_part:
             found[term.category] = None
         before = term.category or before
     return tuple(found)
@@ -150,12 +151,17 @@ def _abbreviations(terms: Sequence[Term], *, sentence: bool) -> list[Term]:
     return [term for place, term in short if known or term.capital or (place == 0 and not sentence)]
 
 
+def _says(term: Term) -> bool:
+    """Return whether a word says what a sound is, or may be part of a proper name."""
+    return bool(term.category or term.type) or not term.known
+
+
 def _all_known(terms: Sequence[Term]) -> bool:
     """Return whether a name consists of words of the vocabulary, and does not call itself a pack."""
     return all(term.known for term in terms) and not any(term.text in PACKS for term in terms)
 
 
 def _types(terms: Sequence[Term], *, folder: bool) -> list[str]:
-    """Return the types that the words of a name stand for; in that of a folder, `Groove` may be part of a proper name."""
+    """Return the types that the words of a name stand for; in a folder's, `Groove` may be part of a proper name."""
     sure = not folder or all(term.known for term in terms)
     return [term.type for term in terms if term.type is not None and (sure or term.text in _SURE_TYPES)]

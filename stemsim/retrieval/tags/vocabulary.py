@@ -9,24 +9,24 @@ __all__ = ["CATEGORIES", "PACKS", "Rank", "Term", "terms_of", "words_of"]
 
 
 class Rank(IntEnum):
-    """How surely a word names an instrument, surest first."""
+    """Certainty with which a word names an instrument, surest first."""
 
     SURE = 0
     NAME = 1  # also an ordinary or a proper word: Tom, Crash, Snap
     SHORT = 2  # an abbreviation of two letters
-    VAGUE = 3  # says how it is played or what it is part of: lead, stab, drums
+    VAGUE = 3  # how it is played, who makes it, or what it is part of: stab, Paiste, drums
 
 
 # Category -> words of each rank.
 _INSTRUMENTS: Final[dict[str, dict[Rank, str]]] = {
     "kick": {
         Rank.SURE: "kick kik kck kickdrum bassdrum drumbass",
-        Rank.SHORT: "bd kd bt",
+        Rank.SHORT: "bd kd",
     },
     "snare": {Rank.SURE: "snare snr snaredrum", Rank.SHORT: "sd sn"},
-    "rim": {Rank.SURE: "rim rimshot sidestick crossstick crosstick sdst rimclick", Rank.SHORT: "rs"},
+    "rim": {Rank.SURE: "rim rimshot sidestick crossstick crosstick rimclick", Rank.SHORT: "rs"},
     "clap": {
-        Rank.SURE: "clap clp handclap fingersnap fingersnaps",
+        Rank.SURE: "clap clp handclap fingersnap",
         Rank.NAME: "snap",
         Rank.SHORT: "cp",
     },
@@ -36,23 +36,23 @@ _INSTRUMENTS: Final[dict[str, dict[Rank, str]]] = {
     },
     "cymbal": {
         Rank.SURE: "cymbal cym gong piatti crashcymbal ridecymbal crsh",
-        Rank.NAME: "crash cra ride splash china",
+        Rank.NAME: "crash ride splash china",
         Rank.VAGUE: "zildjian sabian paiste",
         Rank.SHORT: "cr cc rd rc cy",
     },
     "tom": {Rank.SURE: "tomtom floortom racktom", Rank.NAME: "tom", Rank.SHORT: "lt mt ht ft tm"},
     "perc": {
         Rank.SURE: (
-            "perc prc percussion percussive conga bongo cowbell shaker tambourine tamb tabla woodblock templeblock clave "
-            "guiro maraca cabasa timbale timpani timp djembe cajon darbuka agogo castanet udu cuica surdo pandeiro taiko "
-            "vibraslap whistle dununba dunun kenkeni sangban handdrum talkingdrum framedrum tomtoms sleighbell "
+            "perc prc percussion percussive conga bongo cowbell shaker tambourine tamb tabla woodblock templeblock "
+            "clave guiro maraca cabasa timbale timpani timp djembe cajon darbuka agogo castanet udu cuica surdo "
+            "pandeiro taiko vibraslap whistle dununba dunun kenkeni sangban handdrum talkingdrum framedrum sleighbell "
             "grancassa bodhran doumbek repinique tamborim caxixi cencerro fingercymbal shekere"
         ),
         Rank.NAME: "triangle",
         Rank.SHORT: "cb sh tb cl ma hc mc lc",
     },
     "bass": {
-        Rank.SURE: "bass subbass bassline reese contrabass doublebass basslines",
+        Rank.SURE: "bass subbass bassline reese contrabass doublebass",
         Rank.NAME: "sub",
         Rank.SHORT: "bs",
         Rank.VAGUE: "808",
@@ -86,9 +86,7 @@ _INSTRUMENTS: Final[dict[str, dict[Rank, str]]] = {
         Rank.VAGUE: "ambient ambience ambi amb atmos atmo atmosphere texture",
     },
     "strings": {
-        Rank.SURE: (
-            "strings violin vln viola vla cello celli pizzicato pizz orchestra orchestral fiddle ensemble"
-        ),
+        Rank.SURE: "strings violin vln viola vla cello celli pizzicato pizz orchestra orchestral fiddle",
         Rank.NAME: "string harp",
     },
     "brass": {
@@ -126,27 +124,28 @@ _TYPES: Final[dict[str, str]] = {
     "one-shot": "oneshot shot hit stab single",
     "song": "song tune track mix master mixdown",
 }
-# Words that say nothing of either, but are no part of a proper name.
+# Words that say nothing of either, but are no part of a proper name: how a sound is played, sounds and is made; styles;
+# voices and sides; parts of pieces; and the rest.
 _PLAIN: Final = """
-    closed close closd clsd open opened semi half pedal foot tight loose edge tip bow cup choke mute muted top bottom
-    hard soft med medium loud quiet low lo mid high hi hl short long dry wet deep big fat phat thick thin clean dirty dist
-    distorted crunchy lofi lo-fi punch punchy snappy boomy roomy room close far warm cold bright dark heavy light lite old
-    new acoustic electric elec electro electronic electronica analog analogue digital live real natural vintage retro
-    classic modern processed raw layered layer roll flam rod brush stick slap thumb finger fretless upright fingered
-    picked palm strum legato leg staccato stac sus sustain trem tremolo vib nonvib marc gliss swell fall long
-    hiphop hop trap house techno trance rave dubstep dub dnb drumandbass drumnbass jungle garage disco funk funky jazz
-    rock pop soul reggae latin rnb edm ambientmusic hardcore industrial minimal chill boombap drill
+    closed close closd clsd open opened semi half pedal foot tight loose edge tip bow cup choke mute muted roll
+    flam rod brush stick slap thumb finger fingered picked palm strum hand legato leg staccato stac sus sustain
+    trem tremolo vib nonvib marc gliss swell fall
+    top bottom up down in out inside outside hard soft med medium loud quiet low lo mid high hi long short dry
+    wet deep big fat phat thick thin clean dirty dist distorted crunchy lofi punch punchy snappy boomy room
+    roomy close far warm cold bright dark heavy light lite round wobble growl
+    acoustic electric elec electro electronic analog analogue digital fm live real natural vintage retro classic
+    modern processed raw layer layered tape sat plate verb reverb delay tail wood metal metallic glass bamboo
+    steel nylon fretless upright grand toy church synthetic organic sine square sqr
+    hiphop hop trap house techno trance rave dubstep dub dnb drumandbass drumnbass jungle garage disco funk
+    funky jazz rock pop soul reggae latin rnb edm hardcore industrial minimal chill boombap drill
     female male fem backing harmony double left right stereo mono main full alt
-    wav wave waveform waveforms aif aiff one shots misc various other vol bpm
-    major minor maj min key and the with no all
-    bar bars beat piece section
-    chop cut line melody melodic melodies acapellas
-    tape sat drumming hits shots samples sample sounds sound
-    riff stereo steel nylon grand toy church bamboo wood metal metallic glass
-    room plate verb reverb delay tail
-    synthetic organic hand up down in out inside outside round wobble growl sine square sqr fm
-""".strip()
-PACKS: Final = frozenset("pack kit drumkit vol volume library collection toolkit bundle essentials".split())  # noqa: SIM905
+    melody melodic chop cut line bar section piece
+    wav wave waveform aif aiff one misc various other sample sound bpm major minor maj min and the with no all
+    old new
+"""
+
+PACKS: Final = frozenset({"pack", "kit", "drumkit", "vol", "volume", "library", "collection", "toolkit", "bundle"})
+"""Words by which the name of a folder is that of a pack."""
 
 
 class Term(NamedTuple):
@@ -155,7 +154,7 @@ class Term(NamedTuple):
     Attributes:
         text: The word in lower case.
         category: The category that it stands for, if any.
-        rank: How surely it does.
+        rank: The certainty with which it does.
         type: The type of sound that it stands for, if any.
         known: False for a word that is not in the vocabulary, such as one of a proper name.
         capital: True if it is written in capitals alone.
@@ -187,7 +186,7 @@ _SHORTEST_JOINED: Final = 4  # letters
 _SHORTEST_PART: Final = 3  # letters of a word inside a compound, but for abbreviations at its ends
 _SHORTEST_AFFIX: Final = 5  # letters of a word that is recognised beside anything
 # KICKDrum, hiHat, HHclosed, Snare01, loop&fill
-_TOKEN: Final = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|&")
+_WORD: Final = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|&")
 
 
 def words_of(name: str) -> list[str]:
@@ -200,7 +199,7 @@ def words_of(name: str) -> list[str]:
         >>> words_of("HiHat_Closed-03 (bright)")
         ['hi', 'hat', 'closed', '03', 'bright']
     """
-    return [_plain(token) for token in _TOKEN.findall(name)]
+    return [_plain(token) for token in _WORD.findall(name)]
 
 
 def terms_of(name: str) -> list[Term]:
@@ -213,7 +212,7 @@ def terms_of(name: str) -> list[Term]:
         >>> [(term.text, term.category) for term in terms_of("WoodBlock_hhopen3")]
         [('woodblock', 'perc'), ('hh', 'hat'), ('open', None), ('3', None)]
     """
-    tokens = _TOKEN.findall(name)
+    tokens = _WORD.findall(name)
     terms: list[Term] = []
     place = 0
     while place < len(tokens):
