@@ -157,7 +157,7 @@ def test_types_of_paths(path, duration, type_):
     assert guess_type(path, duration, guess_categories(path, duration), bpm=named_bpm(path, duration)) == type_
 
 
-@pytest.mark.parametrize(("names", "least"), [("conventions.tsv", 0.96), ("debian.tsv", 0.96)])
+@pytest.mark.parametrize(("names", "least"), [("conventions.tsv", 0.955), ("debian.tsv", 0.955)])
 def test_categories_and_types_of_many_names(names, least):
     """The measure of `bench_tags.py`, which prints more."""
     lines = (Path(__file__).parent / "benchmarks/names" / names).read_text(encoding="utf-8").splitlines()[1:]

@@ -2,14 +2,15 @@
 
 python tests/benchmarks/bench_tags.py [--names] [--tree OLD_CHECKOUT] [--font FONT.sf2]
 
-Names: `names/conventions.tsv` has 473 names made up after the conventions of many packs, before the rules were written;
-the vocabulary was tuned on every second one, the others are held out. `names/debian.tsv` has the files of two packages:
-hydrogen-drumkits (without `rumpf_kit_z01_h2`, whose files are called beats_01-10 and so on) and lmms-common. One line is
-for files that differ in a number, and says how many there are. What a sound is comes from the instruments that a kit's
-description names; where there is none, from reading by hand. A line lists the categories that must be found, and with `?`
-those that may be; a `-` is no category, or a type that the name leaves open. Where our rules leave the type open, the
-sound counts as a one-shot, as if no beat were heard. With --tree, the rules of another checkout answer too. --names
-leaves out the rest, which needs fluidsynth and a General MIDI sound font (Debian: apt install fluidsynth fluid-soundfont-gm).
+Names: `names/conventions.tsv` has 473 names made up after the conventions of many packs, before the rules were
+written; the vocabulary was tuned on every second one, the others are held out. `names/debian.tsv` has the files of
+two packages: hydrogen-drumkits (without `rumpf_kit_z01_h2`, whose files are called beats_01-10 and so on) and
+lmms-common. One line is for files that differ in a number, and says how many there are. What a sound is comes from
+the instruments that a kit's description names; where there is none, from reading by hand. A line lists the categories
+that must be found, and with `?` those that may be; a `-` is no category, or a type that the name leaves open. Where
+our rules leave the type open, the sound counts as a one-shot, as if no beat were heard. With --tree, the rules of
+another checkout answer too. --names leaves out the rest, which needs fluidsynth and a General MIDI sound font
+(Debian: apt install fluidsynth fluid-soundfont-gm).
 
 Keys: 24 triads and 24 cadences I-IV-V-I by each of seven instruments, and the cadences of two of them at A = 432 Hz;
 scored as in MIREX (1 right, 0.5 a fifth off, 0.3 relative, 0.2 parallel). librosa: mean of `chroma_cqt`, with the

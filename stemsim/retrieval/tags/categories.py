@@ -121,7 +121,7 @@ def tag_named(text: str, tags: Sequence[str]) -> str:
     meaning = [term for term in terms_of(text) if term.category or term.type]
     named = (lower, meaning[0].category, meaning[0].type) if len(meaning) == 1 else (lower,)
     for tag in named:
-        if tag in tags:
+        if tag is not None and tag in tags:
             return tag
     msg = f"Expected one of {', '.join(tags)}, or a word for one, such as snares or HH; got {text!r}."
     raise ConfigError(msg)

@@ -229,8 +229,8 @@ def terms_of(name: str) -> list[Term]:
     return terms
 
 
-def _plain(token: str) -> str:
-    return "and" if token == "&" else token.lower()
+def _plain(word: str) -> str:
+    return "and" if word == "&" else word.lower()
 
 
 @lru_cache(maxsize=4096)
