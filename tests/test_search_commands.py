@@ -120,6 +120,9 @@ def test_a_part_of_a_file_and_conditions(root):
         ("--category", "bass"),
     ):
         assert names(*condition) == ["Bass_100bpm_Am.wav"]
+    query, library = root / "sounds/Kicks/1.wav", ("--library", root / "L", "--bpm", "200", "--octaves")
+    assert "Tempo 200, or half or double of it." in run("search", query, *library)
+    assert run("search", query, *library, "--json")["octaves"]
     assert names("--bpm", "101:") == names("--key", "C minor") == []
     assert len(names("--folder", root / "sounds/Kicks")) == 2
     assert names("--loudness=-90:-60") == []
