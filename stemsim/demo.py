@@ -65,11 +65,10 @@ class SyntheticSongs(SongFolder):
     def __init__(self, root: str | Path, count: int = 24, *, seconds: float = 30.0, seed: int = 0) -> None:
         super().__init__(root)
         if count < 1 or seed < 0 or not 1.0 <= seconds < math.inf:
-            msg = f"Synthetic songs need count and seconds >= 1 and seed >= 0; got {count}, {seconds} and {seed}."
-            raise ConfigError(msg)
-        self.count = count
-        self.seconds = seconds
-        self.seed = seed
+            raise ConfigError(
+                f"Synthetic songs need count and seconds >= 1 and seed >= 0; got {count}, {seconds} and {seed}."
+            )
+        self.count, self.seconds, self.seed = count, seconds, seed
 
     def songs(self) -> list[Song]:
         """Write the songs that are missing and return all of them, sorted by name.
@@ -78,8 +77,7 @@ class SyntheticSongs(SongFolder):
             ConfigError: If a folder with a song's name holds something that this class did not write.
         """
         names = [f"song-{index:03d}" for index in range(self.count)]
-        written = sum(self._write(index, self.root / name) for index, name in enumerate(names))
-        if written:
+        if written := sum(self._write(index, self.root / name) for index, name in enumerate(names)):
             _log.info("Synthesised %d of %d songs of %g s in %s", written, self.count, self.seconds, self.root)
         return [song for song in super().songs() if song.name in set(names)]
 
@@ -121,17 +119,14 @@ def synthesise_song(seeds: tuple[int, ...], seconds: float = 30.0) -> dict[str, 
     for number, (stem, instrument) in enumerate(_INSTRUMENTS.items(), start=1):
         rng = np.random.default_rng((*seeds, number))
         if rng.random() >= instrument.absent:
-            waves[stem] = _levelled(_play(stem, rng, score), rng.uniform(-22.0, -14.0))
+            wave = _play(stem, rng, score)
+            whole = wave[: len(wave) // _SAMPLE_RATE * _SAMPLE_RATE].reshape(-1, _SAMPLE_RATE)  # (second, sample)
+            loudest = np.sqrt(np.square(whole).mean(axis=1).max()) + 1e-9
+            # The loudest second is brought to a level in dBFS, and rare high peaks are softened.
+            waves[stem] = 5 * 10 ** (rng.uniform(-22.0, -14.0) / 20) * np.tanh(wave / loudest / 5)
     peak = max(np.abs(wave).max() for wave in (*waves.values(), sum(waves.values())))
     stems = {stem: torch.from_numpy(0.9 / peak * wave).float()[None] for stem, wave in waves.items()}
     return {**stems, "mix": torch.stack(list(stems.values())).sum(dim=0)}
-
-
-def _levelled(wave: Wave, level: float) -> Wave:
-    """Bring the loudest second of a waveform to a level in dBFS, and soften rare high peaks."""
-    seconds = wave[: len(wave) // _SAMPLE_RATE * _SAMPLE_RATE].reshape(-1, _SAMPLE_RATE)
-    loudest = np.sqrt(np.square(seconds).mean(axis=1).max()) + 1e-9
-    return 5 * 10 ** (level / 20) * np.tanh(wave / loudest / 5)
 
 
 def _is_written(folder: Path, settings: dict[str, Any]) -> bool:
@@ -140,11 +135,10 @@ def _is_written(folder: Path, settings: dict[str, Any]) -> bool:
         seen = json.loads((folder / "song.json").read_text(encoding="utf-8"))
         return bool(seen | settings == seen) and all((folder / f"{name}.flac").is_file() for name in seen["files"])
     except (OSError, ValueError, TypeError, KeyError) as error:
-        msg = (
+        raise ConfigError(
             f"{folder} exists but is not a synthetic song: expected a readable song.json in it ({error}). "
             "Set `root` to an empty folder, or delete this one."
-        )
-        raise ConfigError(msg) from error
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

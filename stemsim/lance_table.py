@@ -108,8 +108,7 @@ class LanceTable:
     def raw(self) -> Any:
         """The table of LanceDB itself."""
         if not self.exists():
-            msg = f"{self._what} does not exist. {self._remedy}"
-            raise StoreError(msg)
+            raise StoreError(f"{self._what} does not exist. {self._remedy}")
         return self._opened
 
     @property
@@ -128,13 +127,7 @@ class LanceTable:
         return self.do("read", (query.select(list(columns)) if columns else query).to_arrow)
 
     def get(self, keys: Sequence[str], columns: Sequence[str] | None = None, *, by: str | None = None) -> pa.Table:
-        """Return the rows with some keys, as far as there are any, in no particular order.
-
-        Args:
-            keys: Any number of keys.
-            columns: Names of columns; None: all.
-            by: Column that holds the keys; None: the key column.
-        """
+        """Return the rows with some keys (in the column `by`), as far as there are any, in no particular order."""
         parts = [self.select(columns, _among(by or self._key, chunk)) for chunk in chunks(keys)]
         return pa.concat_tables(parts) if parts else self.select(columns, "false")
 
@@ -151,8 +144,7 @@ class LanceTable:
     def compact(self) -> bool:
         """Merge the small files that commits left, update indices and forget old versions; readers are unaffected.
 
-        Returns:
-            False if another process wrote at the same time: its rows take precedence and the files stay unmerged.
+        If another process wrote at the same time, the files stay unmerged, and False is returned.
         """
         try:
             self.do("merged", lambda: self.raw.optimize(cleanup_older_than=_KEEP_VERSIONS), attempts=1)
@@ -164,11 +156,7 @@ class LanceTable:
         return True
 
     def salvage(self) -> tuple[int, int]:
-        """Rewrite the table from the rows that can still be read, after a file turned out to be damaged.
-
-        Returns:
-            Number of rows kept, and number of rows before.
-        """
+        """Rewrite a damaged table from the rows that can still be read; return their number, and that before."""
         total, schema = self.count(), self.raw.schema
         parts = self._readable(0, total)
         rows = pa.concat_tables(parts).cast(schema) if parts else schema.empty_table()
@@ -188,15 +176,10 @@ class LanceTable:
             return [] if stop - start == 1 else self._readable(start, middle) + self._readable(middle, stop)
 
     def do(self, verb: str, action: Callable[[], Result], *, attempts: int = _ATTEMPTS) -> Result:
-        """Run something that LanceDB does; after a conflict with another writer, run it again.
-
-        Args:
-            verb: Past participle for the error: `read`, `written`.
-            action: Does it.
-            attempts: How many times it is tried in case of conflicts.
+        """Run something that LanceDB does, and again after a conflict with another writer, up to `attempts` times.
 
         Raises:
-            StoreError: If LanceDB fails.
+            StoreError: If LanceDB fails; `verb` is the participle in its message, such as `read` or `written`.
         """
         pause = _PAUSE
         while True:
@@ -209,8 +192,7 @@ class LanceTable:
                 attempts -= 1
                 if not _is_conflict(error) or not attempts:
                     reason = f"LanceDB panicked ({first_line(error)})." if panicked else first_line(error)
-                    msg = f"{self._what} cannot be {verb}: {reason} {self._remedy}"
-                    raise StoreError(msg) from error
+                    raise StoreError(f"{self._what} cannot be {verb}: {reason} {self._remedy}") from error
             time.sleep(pause)
             pause *= 2.0
 

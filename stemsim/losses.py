@@ -51,11 +51,10 @@ class Loss(nn.Module, ABC):
             ConfigError: If the shapes differ.
         """
         if not preference.shape == target.shape == weight.shape:
-            msg = (
+            raise ConfigError(
                 "A loss compares preference, target and weight of one shape `(batch,)`; got "
                 f"{tuple(preference.shape)}, {tuple(target.shape)} and {tuple(weight.shape)}."
             )
-            raise ConfigError(msg)
         return (weight * self.terms(preference, target).value).sum() / weight.sum()
 
 

@@ -37,13 +37,9 @@ _ROUNDING: Final = 1e-9  # of the squared share of a weight in the undetermined 
 
 
 class RowProducts:
-    """Stem features with the products of the entries of each row.
+    """Stem features `(..., triplet, stem)` with the products of the entries of each row, and more columns to sum.
 
     Gram matrices and quadratic forms of any number of subsets are then single matrix products.
-
-    Args:
-        rows: `(..., triplet, stem)` float64.
-        more: `(..., triplet, column)` further columns to sum over subsets.
     """
 
     def __init__(self, rows: Tensor, more: Tensor | None = None) -> None:
@@ -109,14 +105,11 @@ class RidgeFit:
 
         The error of a left-out triplet is its residual over 1 - leverage, so nothing is fitted again (Golub, Heath and
         Wahba, "Generalized cross-validation as a method for choosing a good ridge parameter", Technometrics 21, 1979).
-        Equal to the criterion of scikit-learn's `RidgeCV(alphas, fit_intercept=False)`.
-
-        Returns:
-            `(subset..., alpha)` sums weighted by the counts.
+        The sums `(subset..., alpha)`, weighted by the counts, are the criterion of scikit-learn's
+        `RidgeCV(alphas, fit_intercept=False)`.
         """
-        many = self.counts.dim() > 1
+        many, errors = self.counts.dim() > 1, []
         pieces = map(self._subsets, subset_slices(self.counts, len(self.alphas))) if many else [self]
-        errors = []
         for fit in pieces:
             left_out = fit.residual / (1.0 - fit.leverage).clamp(min=1e-12)
             errors.append((left_out.square() @ fit.counts.double().unsqueeze(-1)).squeeze(-1))
@@ -220,16 +213,13 @@ def fit_ridge(
 
 
 def ridge_weights(deltas: Tensor, target: Tensor, alpha: float = 0.0, *, nonnegative: bool = False) -> Tensor:
-    """Fit stem weights by an orthogonal factorisation: the reference for all other fits.
+    """Fit stem weights `(stem,)` by an orthogonal factorisation: the reference for all other fits.
 
     Args:
         deltas: `(triplet, stem)` stem features.
         target: `(triplet,)` preferences, +1 = A and -1 = B.
         alpha: Ridge penalty; 0 is ordinary least squares. The module's `l2` is `alpha / n`.
         nonnegative: Exclude negative weights (active set method of Lawson and Hanson).
-
-    Returns:
-        Weights `(stem,)`, float64.
 
     Raises:
         ConfigError: If the penalty is negative or not finite.
@@ -246,6 +236,5 @@ def _checked_penalties(alphas: Sequence[float] | Tensor) -> Tensor:
     """Return ridge penalties `(alpha,)` in float64, or raise `ConfigError`."""
     penalties = torch.as_tensor(alphas, dtype=torch.float64)
     if not len(penalties) or not (torch.isfinite(penalties) & (penalties >= 0.0)).all():
-        msg = f"Expected one or more ridge penalties, finite and at least 0; got {penalties.tolist()}."
-        raise ConfigError(msg)
+        raise ConfigError(f"Expected one or more ridge penalties, finite and at least 0; got {penalties.tolist()}.")
     return penalties

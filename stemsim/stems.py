@@ -25,24 +25,19 @@ LAYOUTS: Final[dict[str, StemLayout]] = {
 
 
 def stem_layout(layout: str | Sequence[str]) -> StemLayout:
-    """Return a verified stem layout from its name or from a list of stems.
-
-    Args:
-        layout: `4-stem`, `6-stem`, `mix`, or the stems themselves, in order.
+    """Return a verified stem layout from its name (`4-stem`, `6-stem`, `mix`) or from the stems themselves, in order.
 
     Raises:
         ConfigError: If the name or a stem is unknown, a stem is repeated, or there are none.
     """
     if isinstance(layout, str):
         if layout not in LAYOUTS:
-            msg = f"Unknown stem layout {layout!r}; expected one of {', '.join(LAYOUTS)}, or a list of stems."
-            raise ConfigError(msg)
+            raise ConfigError(f"Unknown stem layout {layout!r}; expected {', '.join(LAYOUTS)}, or a list of stems.")
         return LAYOUTS[layout]
     stems = tuple(layout)
     unknown = [stem for stem in stems if stem not in STEMS]
     if unknown or not stems or len(set(stems)) != len(stems):
-        msg = f"A stem layout is a list of distinct stems out of {', '.join(STEMS)}; got {list(stems)!r}."
-        raise ConfigError(msg)
+        raise ConfigError(f"A stem layout is a list of distinct stems out of {', '.join(STEMS)}; got {list(stems)!r}.")
     return stems
 
 

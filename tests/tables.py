@@ -28,9 +28,7 @@ def make_triplets(rng, n, *, tracks=6, per_track=3, listeners=5, same_song=False
     return Triplets(
         segments=segments,
         tracks=names,
-        x=rows[:, 0],
-        a=rows[:, 1],
-        b=rows[:, 2],
+        members=rows,
         test_type=np.where(xyc, "XYC", "XAB"),
         instrument=np.full(n, "mix"),
         votes=votes,

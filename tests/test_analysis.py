@@ -314,7 +314,7 @@ class TestPenalty:
             ]
             assert found.alphas[split] == alphas[int(np.mean(scores, axis=0).argmax())]
             ridge = Ridge(found.alphas[split], fit_intercept=False).fit(x[train], y[train])
-            assert found.agreement[split] == pytest.approx(agreement(ridge.predict(x[test]), y[test]))
+            assert found.agreement[split, 0] == pytest.approx(agreement(ridge.predict(x[test]), y[test]))
 
     def test_train_parts_that_cannot_be_split_again_are_refused(self):
         embedded = voted(0, [1.0, 1.0, 0.0], triplets=60, tracks=6)
@@ -330,7 +330,7 @@ def popularity_contest(seed=0, triplets=900):
     """Return features that name the tracks, and votes for the candidate of the more popular track."""
     rng = np.random.default_rng(seed)
     table = make_triplets(rng, triplets, tracks=TRACKS)
-    _, a, b = np.array([[int(table.tracks[i][5:]) for i in column] for column in (table.x, table.a, table.b)])
+    _, a, b = np.array([[int(table.tracks[i][5:]) for i in column] for column in table.members.T])
     popular = rng.normal(size=TRACKS)
     names = [f"track {index}" for index in range(TRACKS)]
     return with_features(preferring(table, popular[a] - popular[b]), np.eye(TRACKS)[a] - np.eye(TRACKS)[b], names)
@@ -419,8 +419,7 @@ def perspectives(asked, **options):
 
 def parts_of(asked):
     """Return the parts of each question, before they are described."""
-    question, tracks = perspectives_module._numbered([one.triplets for one in asked.values()])
-    scale, start, found = perspectives_module._feature_scale(list(asked.values()), question), 0, {}
+    (question, tracks, scale), start, found = perspectives_module._shared(list(asked.values())), 0, {}
     for name, one in asked.items():
         rows = slice(start, start := start + len(one))
         found[name] = perspectives_module._fit_parts(one, scale, question[rows], tracks[rows])

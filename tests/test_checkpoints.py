@@ -522,7 +522,7 @@ DAMAGE = {
     "another tensor": (lambda f: tensors(f, bias=WEIGHT), "missing \\['weight'\\], 1 left over \\['bias'\\]"),
     "no stems with the tensor": (
         lambda f: save_file({"weight": WEIGHT}, f / "weights.safetensors"),
-        "which stems its tensors are for",
+        "for which stems it is",
     ),
     "another order in the tensor": (
         lambda f: tensors(f, stems=Bands.stems[::-1], weight=WEIGHT),

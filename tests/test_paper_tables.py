@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from stemsim.cli import app
 from stemsim.errors import DataNotFoundError
-from stemsim.paper.tables import Reproduction, paper_tables, published
+from stemsim.paper.tables import Reproduction, published
 from stemsim.separators import Separator
 from stemsim.stems import LAYOUTS
 from stemsim.triplets import TEST_TYPES
@@ -78,7 +78,7 @@ def study(few, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tables(study):
-    return paper_tables(study)
+    return study.tables()
 
 
 def cells(tables, table, **parts):
@@ -107,9 +107,8 @@ def test_every_cell_of_the_paper_is_there_with_its_figure(tables):
 
 
 def test_counts_and_ceilings_are_those_of_the_answers(inst_sim_abx, tmp_path):
-    tables = paper_tables(
-        Reproduction(inst_sim_abx, None, {"CLAP": CountingEncoder}, {}, tmp_path, instruments=("mix",), progress=False)
-    )
+    encoders = {"CLAP": CountingEncoder}
+    tables = Reproduction(inst_sim_abx, None, encoders, {}, tmp_path, instruments=("mix",), progress=False).tables()
     (xab,) = cells(tables, "1", row="CLAP-cosine, XAB, ≥ 80", column="mix")
     (xyc,) = cells(tables, "1", row="CLAP-cosine, XYC, ≥ 80", column="mix")
     assert (xab.triplets, xyc.triplets) == (127, 204)
@@ -127,7 +126,7 @@ def test_the_cosine_of_the_mix_is_the_same_in_tables_1_and_2(tables):
 
 def test_a_second_run_takes_everything_from_the_store(study, tables, monkeypatch):
     monkeypatch.setattr(CountingEncoder, "forward", lambda *_: pytest.fail("embedded again"))
-    again = paper_tables(study)
+    again = study.tables()
     assert again.cells == tables.cells
 
 

@@ -335,7 +335,7 @@ def test_repositories_are_spelt_as_huggingface_hub_does_and_what_can_be_none_is_
         right = False
     assert is_repository(name) == right
     if not right:
-        with pytest.raises(DataNotFoundError, match=r"No file or folder .* nor a model of that name"):
+        with pytest.raises(DataNotFoundError, match=r"No file, folder or model "):
             locate(name)
         with pytest.raises(ConfigError, match="Unknown model"):
             download(name, announce=print)

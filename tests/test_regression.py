@@ -69,16 +69,6 @@ def test_nonnegative_weights_are_the_best_of_all_sets_of_active_stems(seed, trip
         np.testing.assert_allclose(found, expected, atol=1e-8, rtol=0)
 
 
-@pytest.mark.parametrize("alpha", [0.01, 1.0, 30.0])
-def test_nonnegative_ridge_is_that_of_scikit_learn_as_far_as_its_iterations_go(alpha):
-    deltas, target = problem(3)
-    model = Ridge(alpha, fit_intercept=False, positive=True, tol=1e-14, max_iter=100_000)
-    found = ridge_weights(deltas, target, alpha, nonnegative=True)
-    assert (found == 0).any()
-    assert (found > 0).any(), "some constraints are active"
-    np.testing.assert_allclose(found, model.fit(deltas.numpy(), target.numpy()).coef_, atol=1e-4)
-
-
 @given(SEEDS, st.integers(1, 60), st.integers(2, 7), st.data())
 @settings(max_examples=40, deadline=None)
 def test_features_of_any_rank_get_the_shortest_solution(seed, triplets, stems, data):
@@ -134,7 +124,9 @@ def test_a_weak_stem_beside_strong_ones_keeps_its_ridge_weight():
 
 @pytest.mark.parametrize("kind", [torch.bool, torch.int64, torch.float64])
 @pytest.mark.parametrize("own_features", [False, True])
-def test_batched_subsets_equal_explicit_refits_of_each(kind, own_features):
+@pytest.mark.parametrize("at_once", [1, 700, 20_000_000])
+def test_batched_subsets_equal_explicit_refits_of_each(kind, own_features, at_once, monkeypatch):
+    monkeypatch.setattr(regression, "_ELEMENTS_AT_ONCE", at_once)
     rng = np.random.default_rng(1)
     deltas, target = problem(7, 80)
     counts = torch.from_numpy(rng.integers(0, 3, size=(3, 4, 80)) * (1.0 if kind != torch.float64 else 0.7)).to(kind)
@@ -155,23 +147,6 @@ def test_batched_subsets_equal_explicit_refits_of_each(kind, own_features):
         assert alphas[place] == loo.alpha_
         np.testing.assert_allclose(weights[place], loo.coef_, atol=1e-8)
         assert errors[place][1:].argmin() == ALPHAS[1:].index(loo.alpha_)
-
-
-@given(SEEDS, st.integers(12, 60), st.integers(1, 7), st.sampled_from([1, 700, 20_000_000]))
-@settings(max_examples=20, deadline=None)
-def test_leave_one_out_chooses_the_penalty_that_ridge_cv_does(seed, triplets, stems, at_once):
-    rng = np.random.default_rng(seed)
-    deltas, target = (
-        torch.from_numpy(rng.normal(size=(triplets, stems))),
-        torch.from_numpy(rng.choice([-1.0, 1], triplets)),
-    )
-    train, alphas = torch.from_numpy(rng.random((4, triplets)) < 0.6), (0.01, 0.1, 1.0, 10.0, 100.0)
-    train[:, :2] = True
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(regression, "_ELEMENTS_AT_ONCE", at_once)
-        chosen = fit_ridge(deltas, target, alphas, counts=train).best()[1]
-    for part, alpha in zip(train, chosen, strict=True):
-        assert alpha == RidgeCV(alphas, fit_intercept=False).fit(deltas[part].numpy(), target[part].numpy()).alpha_
 
 
 @pytest.mark.parametrize("penalty", [None, torch.diag(torch.tensor([1.0, 0.0, 2.0]))])

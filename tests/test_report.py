@@ -88,8 +88,8 @@ def write_run(folder, triplets, *, alphas, jobs):
     rows = []
     for index in range(3 if "test" in jobs else 0):
         row = {"duration": 5.0, "test_type": triplets.test_type[index], "votes_a": 4, "votes_b": 1}
-        for role in "xab":
-            segment = triplets.segments[getattr(triplets, role)[index]]
+        for role, member in zip("xab", triplets.members[index], strict=True):
+            segment = triplets.segments[member]
             row |= {f"{role}_path": segment.path, f"{role}_start": segment.start}
         rows.append(row | {"preference": -0.5, "contribution_drums": -0.6, "contribution_mix": 0.1})
         pd.DataFrame(rows).to_csv(folder / "test_worst_triplets.csv", index=False)
@@ -447,7 +447,7 @@ def test_runs_of_one_experiment_share_their_group(runs, tmp_path):
         settings = {"trainer": {"logger": {"class_path": "WandbLogger", "init_args": {"group": group}}}}
         (folders[-1] / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     assert common_group(read_runs(folders[:2])) == "one"
-    with pytest.raises(ConfigError, match="these have: one, other"):
+    with pytest.raises(ConfigError, match="they have: one, other"):
         common_group(read_runs(folders))
 
 

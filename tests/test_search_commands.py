@@ -141,7 +141,7 @@ def test_a_part_of_a_file_and_conditions(root):
         (["--type", "bass"], "Expected one of one-shot, loop, song"),
         (["--octaves"], "give `bpm` too"),
         (["--weights", "vocals=1"], "no stem 'vocals'"),
-        (["--weights", "learned"], "No weights were learned"),
+        (["--weights", "learned"], "no learned weights"),
         (["--from", "90"], "has no part from 90 s to the end"),
         (["--from", "0.1", "--to", "0"], "has no part from 0.1 s to 0 s"),
         (["--text", "warm analog bass"], "does not encode text"),

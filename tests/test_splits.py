@@ -37,17 +37,15 @@ def every_triplet(tracks):
     """Return all XYC and XAB triplets of some tracks of two segments, so that nothing about a split stays hidden."""
     xyc = [(2 * x, 2 * x + 1, 2 * c) for x, c in permutations(range(tracks), 2)]
     xab = [(2 * x, 2 * a, 2 * b) for x, a, b in permutations(range(tracks), 3)]
-    x, a, b = np.array(xyc + xab).T
+    members = np.array(xyc + xab)
     return Triplets(
         segments=tuple(Segment(Path(f"{track}.wav"), start, 5.0) for track in range(tracks) for start in (0.0, 5.0)),
         tracks=tuple(str(track) for track in range(tracks) for _ in range(2)),
-        x=x,
-        a=a,
-        b=b,
+        members=members,
         test_type=np.array(["XYC"] * len(xyc) + ["XAB"] * len(xab)),
-        instrument=np.full(len(x), "mix"),
-        votes=np.tile([1, 0], (len(x), 1)),
-        perspective_votes=np.zeros((len(x), 3, 2), np.int64),
+        instrument=np.full(len(members), "mix"),
+        votes=np.tile([1, 0], (len(members), 1)),
+        perspective_votes=np.zeros((len(members), 3, 2), np.int64),
         source="every triplet",
     )
 
@@ -129,9 +127,7 @@ def test_tracks_that_no_triplet_uses_have_no_say_in_a_grouped_split():
         table,
         segments=unused + table.segments,
         tracks=tuple(segment.path.stem for segment in unused) + table.tracks,
-        x=table.x + 30,
-        a=table.a + 30,
-        b=table.b + 30,
+        members=table.members + 30,
     )
     splits = [split_triplets(each, PAPER, kind="grouped", count=5, seed=1) for each in (table, wider)]
     np.testing.assert_array_equal(*splits)

@@ -32,6 +32,7 @@ from stemsim.errors import (
 from stemsim.evaluation import Splits
 from stemsim.regression import ridge_weights
 from stemsim.training.cli import main
+from stemsim.training.module import StemSimilarityModule
 from stemsim.triplets import SimulatedListeners
 from stemsim.triplets.inst_sim_abx_answers import read_answers
 
@@ -208,6 +209,10 @@ class TestCheckpoints:
             cli = run(job, "demo.yaml", tmp_path, *small_demo, "--ckpt_path", "last")
             torch.testing.assert_close(cli.model.fusion.weight, fit.model.fusion.weight, atol=1e-6, rtol=1e-6)
             assert cli.model.trained
+        alone = StemSimilarityModule(fit.model.stems)  # that it is trained travels with the weights
+        assert not alone.trained
+        alone.load_state_dict(torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["state_dict"])
+        assert alone.trained
         for name in ("last", "best"):
             with pytest.raises(CheckpointError, match=rf"expects .*elsewhere.checkpoints.{name}.ckpt, .*Run `python"):
                 run("test", "demo.yaml", tmp_path / "elsewhere", *small_demo, "--ckpt_path", name)

@@ -48,15 +48,16 @@ class TestTable:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"x": TABLE.x[:-1]}, "shape"),
+            ({"members": TABLE.members[:-1]}, "shape"),
+            ({"members": TABLE.members[:, :2]}, "shape"),
             ({"votes": TABLE.votes[:, :1]}, "shape"),
             ({"tracks": TABLE.tracks[:-1]}, "as many tracks"),
-            ({"b": TABLE.b + 1000}, "indices"),
+            ({"members": TABLE.members + 1000}, "indices"),
             ({"votes": TABLE.votes - 9}, "negative"),
             ({"test_type": np.full(60, "ABX")}, "test types"),
             ({"instrument": np.full(60, "kazoo")}, "instruments"),
             ({"test_type": np.full(60, "XAB")}, "XAB: three tracks"),
-            ({"a": TABLE.b, "b": TABLE.a}, "XYC: A on X's track"),
+            ({"members": TABLE.members[:, [0, 2, 1]]}, "XYC: A on X's track"),
             ({"sure_votes": TABLE.votes + 1}, "must lie between 0 and `votes`"),
             ({"sure_votes": -np.ones_like(TABLE.votes)}, "must lie between 0 and `votes`"),
             ({"sure_votes": TABLE.votes[:, :1]}, "`sure_votes` must have shape"),
@@ -70,8 +71,7 @@ class TestTable:
         graded = replace(TABLE, sure_votes=TABLE.votes // 2)
         chosen = graded.select([3, 7])
         for row, original in enumerate([3, 7]):
-            for role in ("x", "a", "b"):
-                index, before = getattr(chosen, role)[row], getattr(TABLE, role)[original]
+            for index, before in zip(chosen.members[row], TABLE.members[original], strict=True):
                 assert chosen.segments[index] == TABLE.segments[before]
                 assert chosen.tracks[index] == TABLE.tracks[before]
         assert len(chosen.segments) == len(set(chosen.segments)) <= 6
@@ -130,7 +130,7 @@ class TestEmbedded:
     def test_features_are_those_of_a_loop_and_rows_keep_their_own(self):
         embedded = EmbeddedTriplets.of(TABLE, RandomEmbedder())
         vectors = embedded.embeddings.vectors.double()
-        for row, (x, a, b) in enumerate(zip(TABLE.x, TABLE.a, TABLE.b, strict=True)):
+        for row, (x, a, b) in enumerate(TABLE.members):
             expected = [vectors[x, stem] @ vectors[a, stem] - vectors[x, stem] @ vectors[b, stem] for stem in range(3)]
             torch.testing.assert_close(embedded.deltas[row], torch.stack(expected))
         chosen = embedded.select([5, 2])
@@ -141,7 +141,12 @@ class TestEmbedded:
 
     def test_several_tables_embed_each_distinct_segment_once(self):
         embedder, tables = RandomEmbedder(), {"one": TABLE, "two": TABLE.select([1, 4])}
-        found = EmbeddedTriplets.of_tables(tables, embedder)
+
+        class Tables(SameSong):
+            def read_questions(self):
+                return tables
+
+        found = Tables(None).embed_questions(embedder)
         assert len(embedder.embedded) == len(set(embedder.embedded)) == len(TABLE.segments)
         for name, table in tables.items():
             torch.testing.assert_close(found[name].deltas, EmbeddedTriplets.of(table, embedder).deltas)
@@ -156,13 +161,12 @@ class TestEmbedded:
 class TestSameSong:
     def test_triplets_are_xyc_and_follow_their_seed(self, songs):
         first, again, other = (SameSong(songs, 60, 3.0, seed=seed).read() for seed in (1, 1, 2))
-        np.testing.assert_array_equal(first.x, again.x)
-        assert len(other.x) != len(first.x) or (other.x != first.x).any()
+        np.testing.assert_array_equal(first.members, again.members)
+        assert not np.array_equal(first.members, other.members)
         assert set(first.test_type) == {"XYC"}  # and the table has verified the tracks
-        assert (first.x != first.a).all()
+        assert (first.members[:, 0] != first.members[:, 1]).all()
         assert (first.preference == 1).all()
-        rows = np.stack([first.x, first.a, first.b], axis=1)
-        assert len(np.unique(rows, axis=0)) == len(rows)
+        assert len(np.unique(first.members, axis=0)) == len(first)
         assert list(SameSong(songs, triplets=20, duration=2.0).read_questions()) == ["overall"]
 
     def test_too_few_songs_are_an_error(self, tmp_path):

@@ -10,8 +10,6 @@ from torch import Tensor
 from stemsim.stems import StemLayout
 from stemsim.triplets.table import FloatArray
 
-__all__ = ["Collinearity", "collinearity"]
-
 INFLATION_LIMIT: Final = 10.0
 """Variance inflation from which stems count as collinear: the weight is as unsure as with a tenth of the triplets."""
 
@@ -24,7 +22,6 @@ class Collinearity:
     """Collinearity of the stem features of triplets.
 
     Attributes:
-        stems: Stem layout.
         inflation: `(stem,)` variance inflation factor; 1 at best, infinite where a stem is a sum of the others, NaN
             where it is silent, or equal in both candidates, in every triplet.
         condition: Condition number of the features, each scaled to unit length; 1 at best.
@@ -81,17 +78,13 @@ class Collinearity:
 
 
 def collinearity(deltas: Tensor, stems: StemLayout) -> Collinearity:
-    """Diagnose collinear stem features.
+    """Diagnose collinear stem features `(triplet, stem)`.
 
     The model has no intercept, so nothing is centred: with the Gram matrix G of the features, the variance inflation of
     stem i is G_ii (G^-1)_ii = 1 / (1 - R_i^2), R_i^2 being the share of its squares that the other stems explain; the
     condition number is that of the features scaled to unit length (Belsley, Kuh and Welsch, Regression Diagnostics,
     1980, chapter 3). Stems with an inflation of at least `INFLATION_LIMIT` whose weights' errors correlate by at least
     0.8 are one group: a near dependency v makes G^-1 nearly v v^T, so that errors of all stems in it correlate by +-1.
-
-    Args:
-        deltas: `(triplet, stem)` stem features.
-        stems: Stem layout of `deltas`.
     """
     rows = deltas.double().numpy()
     length = np.linalg.norm(rows, axis=0)
@@ -109,11 +102,10 @@ def collinearity(deltas: Tensor, stems: StemLayout) -> Collinearity:
         factors = np.diag(inverse)
         correlation[np.ix_(heard, heard)] = scaled.T @ scaled
         inflation[heard] = np.where(factors > _UNKNOWN, np.inf, factors)
-        errors = np.abs(inverse / np.sqrt(np.outer(factors, factors)))
-        affected = factors >= INFLATION_LIMIT
+        errors, affected = np.abs(inverse / np.sqrt(np.outer(factors, factors))), factors >= INFLATION_LIMIT
         number, label = connected_components((errors >= _LINKED) & np.outer(affected, affected), directed=False)
-        members = [[stems[heard[row]] for row in np.flatnonzero(label == which)] for which in range(number)]
-        groups = tuple(tuple(group) for group in members if len(group) > 1)
+        members = [tuple(stems[row] for row in heard[label == which]) for which in range(number)]
+        groups = tuple(group for group in members if len(group) > 1)
     return Collinearity(tuple(stems), inflation, condition, correlation, groups)
 
 

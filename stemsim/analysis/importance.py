@@ -12,40 +12,28 @@ from stemsim.evaluation.crossval import held_out_r2, score_fits
 from stemsim.regression import RidgeFit, fit_ridge
 from stemsim.triplets.table import FloatArray
 
-__all__ = ["StemImportance", "leave_one_stem_out"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StemImportance:
-    """Loss on the test parts when the model is fitted without a stem.
+    """Loss on the test parts when the model is fitted without a stem."""
 
-    Attributes:
-        agreement_drop: `(stem,)` drop in agreement without each stem, over the same splits.
-        r2_drop: `(stem,)` drop in R^2; NaN where A is always right (same-song triplets), as R^2 is not defined there.
-    """
-
-    agreement_drop: tuple[PairedDifference, ...]
-    r2_drop: tuple[PairedDifference, ...]
+    agreement_drop: tuple[PairedDifference, ...]  # (stem,) drop in agreement without each stem, over the same splits
+    r2_drop: tuple[PairedDifference, ...]  # (stem,) drop in R^2; NaN where A is always right (same-song triplets)
 
 
 def leave_one_stem_out(result: CrossValidation, *, level: float = 0.95) -> StemImportance:
     """Fit ridge regression without each stem in turn, on the splits of a cross-validation, and compare the test parts.
 
     A drop is the contribution of a stem beyond that of the others, so that two collinear stems each seem worthless
-    (`stemsim.analysis.collinearity`). The penalty is the best one of the cross-validation (`best_alpha`); intervals are
-    those of the corrected resampled t-test.
-
-    Args:
-        result: A cross-validation of at least two stems and two splits.
-        level: Coverage of the intervals.
+    (`stemsim.analysis.collinearity`). The penalty is the best one of the cross-validation (`best_alpha`); intervals, of
+    the nominal coverage `level`, are those of the corrected resampled t-test.
 
     Raises:
         ConfigError: If there is only one stem.
     """
     stems, splits, whole, best = result.stems, result.splits, result.on_train, result.best_row
     if len(stems) < 2:  # noqa: PLR2004 - one must remain
-        msg = f"Leaving a stem out needs at least two stems; got {', '.join(stems)}."
-        raise ConfigError(msg)
+        raise ConfigError(f"Leaving a stem out needs at least two stems; got {', '.join(stems)}.")
 
     def score(fit: RidgeFit, penalty: int) -> tuple[FloatArray, FloatArray]:
         """Return agreement and R^2 on every test part `(split,)`."""

@@ -15,28 +15,18 @@ from stemsim.evaluation.clusters import cluster_robust_variance, interval_reach
 from stemsim.regression import RidgeFit
 from stemsim.triplets.table import BoolArray, FloatArray, IntArray
 
-__all__ = ["WeightIntervals", "influence", "weight_intervals"]
-
 _FEWEST_TRACKS = 3  # of one triplet
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightIntervals:
-    """Cluster-robust confidence interval of the weight of each stem, in the order of the stem layout.
+    """Cluster-robust confidence interval of the weight of each stem, in the order of the stem layout."""
 
-    Attributes:
-        estimate: `(stem,)` weights fitted to all triplets.
-        standard_error: `(stem,)` standard errors; infinite where the triplets do not determine a weight.
-        lower: `(stem,)` lower ends.
-        upper: `(stem,)` upper ends.
-        level: Nominal coverage of each interval by itself.
-    """
-
-    estimate: FloatArray
-    standard_error: FloatArray
-    lower: FloatArray
-    upper: FloatArray
-    level: float
+    estimate: FloatArray  # (stem,) weights fitted to all triplets
+    standard_error: FloatArray  # (stem,) standard errors; infinite where the triplets do not determine a weight
+    lower: FloatArray  # (stem,) lower ends
+    upper: FloatArray  # (stem,) upper ends
+    level: float  # nominal coverage of each interval by itself
 
     def covers(self, weights: FloatArray) -> BoolArray:
         """Return True `(stem,)` where the interval contains the weight `(stem,)`."""
@@ -53,9 +43,6 @@ def weight_intervals(fit: RidgeFit, tracks: IntArray, *, level: float = 0.95) ->
         fit: A fit to all triplets, without a subset axis, whose first penalty is 0.
         tracks: `(triplet, 3)` tracks of X, A and B (`Triplets.track_ids`).
         level: Nominal coverage.
-
-    Returns:
-        Intervals symmetric about the estimate.
 
     Raises:
         ConfigError: If the level does not lie between 0 and 1.
@@ -77,11 +64,10 @@ def influence(fit: RidgeFit, tracks: IntArray) -> FloatArray:
     triplets, stems = fit.deltas.shape
     heard = len(np.unique(tracks))
     if triplets <= stems or heard < _FEWEST_TRACKS:
-        msg = (
+        raise TripletError(
             f"Standard errors of {stems} weights need more than {stems} triplets, of at least {_FEWEST_TRACKS} tracks; "
             f"got {triplets} triplets of {heard} tracks."
         )
-        raise TripletError(msg)
     residual = fit.residual[0] / (1.0 - fit.leverage[0]).clamp(min=1e-6)
     influences: FloatArray = ((fit.deltas * residual.unsqueeze(1)) @ fit.inverse[0]).numpy()
     return influences

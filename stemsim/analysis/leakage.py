@@ -18,43 +18,28 @@ from stemsim.evaluation.crossval import known_mean
 from stemsim.triplets import TEST_TYPES
 from stemsim.triplets.table import FloatArray
 
-__all__ = ["Leakage", "LeakageRow", "leakage", "same_test_leak"]
-
 
 @dataclass(frozen=True, slots=True)
 class LeakageRow:
     """Mean test agreement of one model by both kinds of split; test types are weighted as in the whole table.
 
     Stratified minus matched is what fewer train triplets cost, matched minus grouped what the model learned of tracks.
-
-    Attributes:
-        model: Name of the model.
-        stratified: On random splits, which share tracks.
-        matched: On the same test parts, trained on as few triplets as the grouped splits have.
-        grouped: On splits that share no track.
-        grouped_std: Standard deviation of the last over the splits that test every type.
     """
 
     model: str
-    stratified: float
-    matched: float
-    grouped: float
-    grouped_std: float
+    stratified: float  # on random splits, which share tracks
+    matched: float  # on the same test parts, trained on as few triplets as the grouped splits have
+    grouped: float  # on splits that share no track
+    grouped_std: float  # standard deviation of the last over the splits that test every type
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leakage:
-    """Cross-validations by both kinds of split, side by side.
+    """Cross-validations by both kinds of split, side by side."""
 
-    Attributes:
-        rows: One for each model.
-        train_size: Mean number of train triplets, stratified and grouped.
-        same_test: OLS and ridge on the same test triplets, trained with and without their tracks (`same_test_leak`).
-    """
-
-    rows: tuple[LeakageRow, ...]
-    train_size: tuple[float, float]
-    same_test: tuple[Comparison, ...]
+    rows: tuple[LeakageRow, ...]  # one for each model
+    train_size: tuple[float, float]  # mean number of train triplets, stratified and grouped
+    same_test: tuple[Comparison, ...]  # OLS and ridge, trained with and without the tested tracks
 
     @property
     def sentence(self) -> str:
@@ -79,12 +64,7 @@ def leakage(result: CrossValidation) -> Leakage:
     averaged within each test type, and the types are weighted as in the whole table. And fewer triplets are left to
     train on; so the random splits are also fitted with as few.
 
-    Args:
-        result: A cross-validation by splits of either kind; those of the other kind are drawn with the same count,
-            fraction and seed.
-
-    Returns:
-        Agreement of every model by both kinds of split. Models without a fit should show no leak.
+    Splits of the other kind are drawn with the same count, fraction and seed. Models without a fit should show no leak.
 
     Raises:
         SplitError: If a split leaves its train or test part empty.
@@ -103,10 +83,9 @@ def leakage(result: CrossValidation) -> Leakage:
     rows = tuple(
         LeakageRow(
             model.name,
-            stratified=_standardised(stratified[model.name], share),
-            matched=_standardised(model, share),
-            grouped=_standardised(grouped[model.name], share),
-            grouped_std=_spread(grouped[model.name], share),
+            _standardised(stratified[model.name], share)[0],
+            _standardised(model, share)[0],
+            *_standardised(grouped[model.name], share),
         )
         for model in matched.models
     )
@@ -119,12 +98,7 @@ def same_test_leak(grouped: CrossValidation) -> tuple[Comparison, ...]:
 
     Only the sharing of tracks differs: on each split, the first model trains on triplets drawn at random from all that
     are not tested, as many of each test type as the second one has, whose triplets share no track with those tested.
-
-    Args:
-        grouped: A cross-validation by grouped splits.
-
-    Returns:
-        Paired comparisons of OLS and of ridge.
+    The results are paired comparisons of OLS and of ridge.
     """
     embedded, splits = grouped.embedded, grouped.splits
     seen = splits.retrained(embedded.triplets, ~splits.test, splits.train_sizes(embedded.triplets))
@@ -139,14 +113,13 @@ def same_test_leak(grouped: CrossValidation) -> tuple[Comparison, ...]:
     )
 
 
-def _standardised(model: ModelScores, share: FloatArray) -> float:
-    """Return the mean over the splits within each test type, the types weighted by their share of the triplets."""
-    means = [known_mean(column) for column in model.agreement[:, 1:].T[share > 0]]
-    return float(means @ share[share > 0])
+def _standardised(model: ModelScores, share: FloatArray) -> tuple[float, float]:
+    """Return mean and standard deviation over the splits, the test types weighted by their share of the triplets.
 
-
-def _spread(model: ModelScores, share: FloatArray) -> float:
-    """Return the standard deviation over the splits that test all types."""
-    values = model.agreement[:, 1:][:, share > 0] @ share[share > 0]
-    known = values[~np.isnan(values)]
-    return float(known.std()) if len(known) else float("nan")
+    The mean is taken within each type; the standard deviation over the splits that test all types.
+    """
+    by_type, weights = model.agreement[:, 1:][:, share > 0], share[share > 0]
+    whole = by_type @ weights
+    known = whole[~np.isnan(whole)]
+    mean = float(np.array([known_mean(column) for column in by_type.T]) @ weights)
+    return mean, float(known.std()) if len(known) else float("nan")

@@ -25,10 +25,8 @@ from stemsim.evaluation import CrossValidation, Splits, cross_validate
 from stemsim.evaluation.clusters import cluster_robust_variance, interval_reach
 from stemsim.evaluation.comparison import format_p
 from stemsim.regression import fit_ridge
-from stemsim.triplets import EmbeddedTriplets, Triplets
+from stemsim.triplets import EmbeddedTriplets
 from stemsim.triplets.table import BoolArray, FloatArray, IntArray
-
-__all__ = ["Perspectives", "compare_perspectives"]
 
 _DIFFERENCE: Final = ("less_overall", "difference_lower", "difference_upper", "adjusted_p")
 _COLUMNS: Final = ("question", "stem", "part", "standard_error", "lower", "upper", "true_part", *_DIFFERENCE)
@@ -106,10 +104,8 @@ def compare_perspectives(
     """
     tables = list(asked.values())
     if not sum(map(len, tables)):
-        msg = "There are no triplets to compare. Relax the filter: min_agreement, min_votes, test_type."
-        raise TripletError(msg)
-    question, tracks = _numbered([one.triplets for one in tables])
-    scale = _feature_scale(tables, question)
+        raise TripletError("There are no triplets to compare. Relax the filter: min_agreement, min_votes, test_type.")
+    question, tracks, scale = _shared(tables)
     ends = np.cumsum([len(one) for one in tables])
     parts: dict[str, _Parts] = {}
     results: dict[str, CrossValidation] = {}
@@ -127,7 +123,10 @@ def compare_perspectives(
         raise next(iter(left_out.values()))
     columns = []
     for name, one in parts.items():
-        columns.append(pd.DataFrame({"question": name, "stem": result.stems, **_described(one, level)}))
+        deviation, clusters = _error(one)
+        ends = one.part + interval_reach(level, clusters) * np.array([-deviation, deviation])
+        described = {"part": one.part, "standard_error": deviation, "lower": ends[0], "upper": ends[1]}
+        columns.append(pd.DataFrame({"question": name, "stem": result.stems, **described}))
         if (truth := asked[name].triplets.true_weights) is not None:
             true_part = np.array(list(truth.values())) * scale
             columns[-1]["true_part"] = true_part / (np.linalg.norm(true_part) or 1.0)
@@ -151,17 +150,23 @@ def _cross_validated(embedded: EmbeddedTriplets, result: CrossValidation) -> Cro
     return cross_validate(embedded, drawn, alphas=result.on_train.alphas[1:].tolist())
 
 
-def _numbered(tables: Sequence[Triplets]) -> tuple[IntArray, IntArray]:
-    """Number the triplets `(triplet,)` of several tables and their tracks `(triplet, 3)`; equal ones share a number."""
+def _shared(tables: Sequence[EmbeddedTriplets]) -> tuple[IntArray, IntArray, FloatArray]:
+    """Number the triplets `(triplet,)` of several tables and their tracks `(triplet, 3)`; equal ones share a number.
+
+    The third result is the root mean square `(stem,)` of each stem feature over the distinct triplets.
+    """
     numbers: dict[tuple[object, ...], int] = {}
+    every = [one.triplets for one in tables]
     keys = [
         (*(table.segments[index] for index in row), instrument)
-        for table in tables
+        for table in every
         for row, instrument in zip(table.members.tolist(), table.instrument.tolist(), strict=True)
     ]
     question = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
-    names = np.concatenate([np.array(table.tracks)[table.members] for table in tables])
-    return question, np.unique(names, return_inverse=True)[1].reshape(names.shape).astype(np.int64)
+    names = np.concatenate([np.array(table.tracks)[table.members] for table in every])
+    tracks = np.unique(names, return_inverse=True)[1].reshape(names.shape).astype(np.int64)
+    features = np.concatenate([one.deltas.numpy() for one in tables])[np.unique(question, return_index=True)[1]]
+    return question, tracks, np.sqrt(np.square(features).mean(axis=0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,14 +180,6 @@ class _Parts:
     tracks: IntArray  # (triplet, 3) in numbers that all tables share
 
 
-def _feature_scale(tables: Sequence[EmbeddedTriplets], question: IntArray) -> FloatArray:
-    """Return the root mean square of each stem feature over the distinct triplets of some tables, `(stem,)`."""
-    features = np.concatenate([table.deltas.numpy() for table in tables])
-    _, first = np.unique(question, return_index=True)
-    scale: FloatArray = np.sqrt(np.square(features[first]).mean(axis=0))
-    return scale
-
-
 def _fit_parts(embedded: EmbeddedTriplets, scale: FloatArray, question: IntArray, tracks: IntArray) -> _Parts:
     """Fit least squares to the majorities, and turn the weights into parts."""
     rows = np.divide(embedded.deltas.numpy(), scale, out=np.zeros((len(embedded), len(scale))), where=scale > 0.0)
@@ -190,18 +187,10 @@ def _fit_parts(embedded: EmbeddedTriplets, scale: FloatArray, question: IntArray
     errors, weights = influence(fit, tracks), fit.weights[0].numpy()
     length = float(np.linalg.norm(weights))
     if length == 0.0:
-        msg = f"All stem weights are 0 for {embedded.triplets.source}: no stem differs between A and B."
-        raise TripletError(msg)
+        raise TripletError(f"All stem weights are 0 for {embedded.triplets.source}: no stem differs between A and B.")
     part = weights / length
     across = (np.eye(len(part)) - np.outer(part, part)) / length
     return _Parts(part, errors @ across, fit.undetermined.numpy(), question, tracks)
-
-
-def _described(parts: _Parts, level: float) -> dict[str, FloatArray]:
-    """Return the parts of one question with their intervals."""
-    error, clusters = _error(parts)
-    reach = interval_reach(level, clusters) * error
-    return {"part": parts.part, "standard_error": error, "lower": parts.part - reach, "upper": parts.part + reach}
 
 
 def _difference(parts: _Parts, overall: _Parts, level: float) -> dict[str, FloatArray]:

@@ -4,18 +4,14 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Literal, TypeVar, get_args
 
-import numpy as np
-
 from stemsim.analysis.collinearity import Collinearity, collinearity
 from stemsim.analysis.importance import StemImportance, leave_one_stem_out
 from stemsim.analysis.intervals import WeightIntervals, weight_intervals
 from stemsim.analysis.leakage import Leakage, leakage
-from stemsim.analysis.penalty import NestedCrossValidation, WeightPath, nested_cross_validation, weight_path
+from stemsim.analysis.penalty import WeightPath, nested_cross_validation, weight_path
 from stemsim.errors import SplitError, TripletError
-from stemsim.evaluation import Comparison, CrossValidation, compare_models
+from stemsim.evaluation import Comparison, CrossValidation, ModelScores, compare_models
 from stemsim.evaluation.agreement import CeilingShare, share_of_ceiling
-
-__all__ = ["ANALYSES", "Analysis", "Summary", "summarise"]
 
 _T = TypeVar("_T")
 Analysis = Literal["votes", "importance", "penalty", "leakage", "perspectives"]
@@ -35,7 +31,7 @@ class Summary:
         collinearity: Collinearity of the stem features.
         importance: Loss without each stem, on request; None for a single stem or split.
         path: Ridge weights as functions of the penalty, on request.
-        nested: Penalties chosen by nested cross-validation, on request; None where an inner split has an empty part.
+        nested: Ridge with penalties of a nested cross-validation, on request; None where an inner split is empty.
         leakage: Effect of shared tracks, on request.
         notes: Reasons why something that was asked for is missing.
     """
@@ -47,7 +43,7 @@ class Summary:
     collinearity: Collinearity
     importance: StemImportance | None
     path: WeightPath | None
-    nested: NestedCrossValidation | None
+    nested: ModelScores | None
     leakage: Leakage | None
     notes: tuple[str, ...]
 
@@ -62,11 +58,10 @@ class Summary:
         said.append(self.collinearity.sentence)
         if self.nested is not None:
             ridge = self.result["ridge"]
-            left_out = np.median(ridge.alphas) if ridge.alphas is not None else np.nan
             said.append(
-                f"Penalty within the train parts: median alpha {left_out:.3g} by leave-one-out (agreement "
-                f"{100 * ridge.mean:.1f} %), {np.median(self.nested.alphas):.3g} by nested cross-validation "
-                f"({100 * self.nested.agreement.mean():.1f} %)."
+                f"Penalty within the train parts: median alpha {ridge.median_alpha:.3g} by leave-one-out (agreement "
+                f"{100 * ridge.mean:.1f} %), {self.nested.median_alpha:.3g} by nested cross-validation "
+                f"({100 * self.nested.mean:.1f} %)."
             )
         if self.leakage is not None:
             said.append(self.leakage.sentence)
@@ -74,13 +69,7 @@ class Summary:
 
 
 def summarise(result: CrossValidation, analyses: Collection[Analysis] = (), *, level: float = 0.95) -> Summary:
-    """Summarise a cross-validation.
-
-    Args:
-        result: The cross-validation.
-        analyses: Further analyses, out of `ANALYSES`.
-        level: Nominal coverage of all intervals.
-    """
+    """Summarise a cross-validation, with further `ANALYSES` and intervals of a nominal coverage."""
     notes: list[str] = []
 
     def attempt(analysis: Callable[[], _T], failure: str) -> _T | None:
@@ -91,13 +80,16 @@ def summarise(result: CrossValidation, analyses: Collection[Analysis] = (), *, l
             notes.append(f"{failure}: {error}")
             return None
 
+    ridge = result["ridge"]
+    pairs = [(ridge, result["mix cosine"])] if "mix cosine" in result else []
+    pairs += [(model, ridge) for model in result.models[result.models.index(ridge) + 1 :]]
     several = len(result.stems) > 1 and len(result.splits) > 1
     penalty = "penalty" in analyses
     tracks = result.embedded.triplets.track_ids
     return Summary(
         result=result,
-        comparisons=_comparisons(result, level) if several else (),
-        share=share_of_ceiling(result, result["ridge"], level=level),
+        comparisons=tuple(compare_models(*pair, result.splits, level=level) for pair in pairs if several),
+        share=share_of_ceiling(result, ridge, level=level),
         intervals=attempt(lambda: weight_intervals(result.on_all, tracks, level=level), "No intervals of the weights"),
         collinearity=collinearity(result.embedded.deltas, result.stems),
         importance=leave_one_stem_out(result, level=level) if several and "importance" in analyses else None,
@@ -106,11 +98,3 @@ def summarise(result: CrossValidation, analyses: Collection[Analysis] = (), *, l
         leakage=attempt(lambda: leakage(result), "No splits by track") if "leakage" in analyses else None,
         notes=tuple(notes),  # of all the above
     )
-
-
-def _comparisons(result: CrossValidation, level: float) -> tuple[Comparison, ...]:
-    """Compare ridge with the mix-only cosine, and every further model with ridge."""
-    ridge = result["ridge"]
-    pairs = [(ridge, result["mix cosine"])] if "mix cosine" in result else []
-    pairs += [(model, ridge) for model in result.models[result.models.index(ridge) + 1 :]]
-    return tuple(compare_models(first, second, result.splits, level=level) for first, second in pairs)

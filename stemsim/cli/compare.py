@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from stemsim.model import Explanation, StemSimilarity
     from stemsim.stems import StemLayout
 
-__all__ = ["compare_command"]
-
 
 def compare_command(
     a: Annotated[Path, typer.Argument(metavar="A", help="Audio file.")],
@@ -24,22 +22,18 @@ def compare_command(
         str | None, typer.Option(help="Ready-made model, such as muq-6stem, or the folder of a model of your own.")
     ] = None,
     fusion: Annotated[
-        str | None,
-        typer.Option(help="Class of your own fusion, such as my_module.MyFusion, if --model was fitted with one."),
+        str | None, typer.Option(help="Class of your own fusion, my_module.MyFusion, if --model was fitted with one.")
     ] = None,
     encoder: Annotated[str | None, typer.Option(help=ENCODER_HELP, show_default="spectral, or the model's")] = None,
     separator: Annotated[str | None, typer.Option(help=SEPARATOR_HELP, show_default="bands, or the model's")] = None,
     weights: Annotated[
         str | None,
-        typer.Option(
-            help="Weights of the stems, such as drums=1,bass=0.5; stems that are not named get 0.",
-            show_default="equal, or the model's",
-        ),
+        typer.Option(help="Weights of stems: drums=1,bass=0.5; others get 0.", show_default="equal, or the model's"),
     ] = None,
     start: Annotated[float, typer.Option("--from", help="Start of the comparison in both files, in seconds.")] = 0.0,
     end: Annotated[
         float | None,
-        typer.Option("--to", help="End of the comparison in both files, in seconds.", show_default="end of the file"),
+        typer.Option("--to", help="End of the comparison in both files, in seconds.", show_default="end of file"),
     ] = None,
     device: DeviceOption = "cpu",
     plot: Annotated[Path | None, typer.Option(help="Save a plot of the contributions, for example to x.png.")] = None,
@@ -72,12 +66,7 @@ def compare_command(
 
 
 def _similarity(
-    model: str | None,
-    fusion: str | None,
-    encoder: str | None,
-    separator: str | None,
-    weights: str | None,
-    device: str,
+    model: str | None, fusion: str | None, encoder: str | None, separator: str | None, weights: str | None, device: str
 ) -> "StemSimilarity":
     """Return the model that is asked for by name or by its parts."""
     from stemsim.cli.parts import import_fusion, make_encoder, make_separator
@@ -99,8 +88,7 @@ def _similarity(
         learned = loaded.weights if isinstance(loaded.fusion, WeightedFusion) else None
         return StemSimilarity(loaded.embedder, _weights(weights, loaded.stems, learned))
     if fusion is not None:
-        msg = "--fusion is for a --model that was fitted with a fusion of your own; give its folder by --model."
-        raise ConfigError(msg)
+        raise ConfigError("--fusion is for a --model that was fitted with a fusion of your own; name that model.")
     embedder = StemEmbedder(
         make_separator(separator or "bands"), make_encoder(encoder or "spectral"), device=device, progress=False
     )
@@ -116,11 +104,10 @@ def _weights(text: str, stems: "StemLayout", learned: "Mapping[str, float] | Non
     weights = dict.fromkeys(stems, 0.0)
     for query, library, weight in Routing.parse(text, stems, learned).pairs:
         if query != library:
-            msg = (
+            raise ConfigError(
                 f"Two pieces are compared stem by stem, so --weights cannot pair {query} with {library} as in a "
                 f"search. Write {query}={weight:g}."
             )
-            raise ConfigError(msg)
         weights[query] = weight
     return weights
 
@@ -132,8 +119,7 @@ def _plot(explanation: "Explanation", a: Path, b: Path, path: Path, *, linear: b
     from stemsim.errors import ConfigError
 
     if find_spec("matplotlib") is None:
-        msg = "--plot needs the package matplotlib: pip install matplotlib."
-        raise ConfigError(msg)
+        raise ConfigError("--plot needs the package matplotlib: pip install matplotlib.")
     from stemsim.report.style import PUBLISHED_COLOR, SERIES_COLORS, new_figure
 
     stems = list(reversed(explanation.stems))
@@ -154,5 +140,4 @@ def _plot(explanation: "Explanation", a: Path, b: Path, path: Path, *, linear: b
     try:
         figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:
-        msg = f"The picture cannot be written to {path}: {error}. Name a file such as x.png in a folder that exists."
-        raise ConfigError(msg) from error
+        raise ConfigError(f"{path} cannot be written: {error}. Name another file, such as x.png.") from error

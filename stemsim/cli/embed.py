@@ -14,8 +14,6 @@ from stemsim.errors import ConfigError, EmbeddingError
 if TYPE_CHECKING:
     from stemsim.training.data import TripletDataModule
 
-__all__ = ["embed_command"]
-
 T = TypeVar("T")
 
 
@@ -30,8 +28,7 @@ class _Shard(NamedTuple):
         """Read `I/N`."""
         number, _, total = text.partition("/")
         if not number.isdecimal() or not total.isdecimal() or not 1 <= int(number) <= int(total):
-            msg = f"--shard must be I/N with I from 1 to N, such as 1/4; got {text!r}."
-            raise ConfigError(msg)
+            raise ConfigError(f"--shard must be I/N with I from 1 to N, such as 1/4; got {text!r}.")
         return cls(int(number), int(total))
 
     def of(self, items: Sequence[T]) -> Sequence[T]:
@@ -85,11 +82,10 @@ def _embed_on(devices: list[str], arguments: list[str], shard: _Shard) -> None:
         processes.append(subprocess.Popen([*command, *own, *quiet], stdout=subprocess.DEVNULL))  # noqa: S603 - our own
     failed = [device for device, process in zip(devices, processes, strict=True) if process.wait() != 0]
     if failed:
-        msg = (
+        raise EmbeddingError(
             f"The process on {', '.join(failed)} failed; its error message is printed above. Everything embedded so "
             "far is stored: run the command again to embed the rest."
         )
-        raise EmbeddingError(msg)
 
 
 def _embed(arguments: list[str], shard: _Shard | None) -> None:

@@ -7,8 +7,6 @@ import typer
 
 from stemsim.errors import StemsimError
 
-__all__ = ["readable_errors"]
-
 
 @contextmanager
 def readable_errors() -> Iterator[None]:

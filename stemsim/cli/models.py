@@ -9,8 +9,6 @@ import typer
 from stemsim.cli.errors import readable_errors
 from stemsim.cli.libraries import JsonOption, print_json
 
-__all__ = ["models_app"]
-
 models_app = typer.Typer(
     help="List, download and convert the pretrained models. Only `download` ever uses the network.",
     invoke_without_command=True,
@@ -48,8 +46,7 @@ def list_command(as_json: JsonOption = False) -> None:
 @models_app.command("download")
 def download_command(
     names: Annotated[
-        list[str],
-        typer.Argument(metavar="NAME...", help="Names from the list, or org/name of any Hugging Face audio model."),
+        list[str], typer.Argument(metavar="NAME...", help="Names from the list, or org/name of another audio model.")
     ],
     with_code: Annotated[
         bool, typer.Option("--with-code", help="Download the Python files of org/name too; some models need them.")
@@ -78,8 +75,7 @@ def import_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint: .pt, .th or .bin.")],
     output: Annotated[Path | None, typer.Option(help="File to write.", show_default="FILE.safetensors")] = None,
     allow_pickle: Annotated[
-        bool,
-        typer.Option("--allow-pickle", help="Run the code that FILE may hold. Only if you trust its authors."),
+        bool, typer.Option("--allow-pickle", help="Run the code that FILE may hold. Only if you trust its authors.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output file.")] = False,
 ) -> None:

@@ -3,16 +3,15 @@
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from stemsim.errors import ConfigError
 
 if TYPE_CHECKING:
     from stemsim.encoders import Encoder
     from stemsim.fusion import Fusion
+    from stemsim.model.parts import Kind
     from stemsim.separators import StemSource
-
-__all__ = ["ENCODER_HELP", "SEPARATOR_HELP", "import_fusion", "make_encoder", "make_separator"]
 
 ENCODER_HELP: Final = "spectral, laion-clap or muq-mulan; laion-clap:WEIGHTS for other weights than the usual ones."
 SEPARATOR_HELP: Final = (
@@ -22,46 +21,19 @@ _OPTION: Final = {"laion-clap": "weights", "muq-mulan": "weights", "demucs": "mo
 
 
 def make_encoder(text: str) -> "Encoder":
-    """Make the encoder that a user names.
-
-    Args:
-        text: `spectral`, `laion-clap` or `muq-mulan`; or `NAME:WEIGHTS` for other weights than the usual ones.
-
-    Raises:
-        ConfigError: If there is no encoder of that name.
-        DataNotFoundError: If its weights are not on this disk.
-    """
-    from stemsim.model.parts import Part, build_encoder
-
-    name, options = _parsed(text, "--encoder")
-    return build_encoder(Part("encoder", name, options))
+    """Make the encoder that a user names: `NAME`, or `NAME:WEIGHTS` for other weights than the usual ones."""
+    encoder: Encoder = _made("encoder", text)
+    return encoder
 
 
 def make_separator(text: str) -> "StemSource":
-    """Make the separator that a user names.
-
-    Args:
-        text: `bands`, `demucs`, `mix` or `multitrack`; or `demucs:MODEL`, `multitrack:LAYOUT`.
-
-    Raises:
-        ConfigError: If there is no separator of that name.
-        DataNotFoundError: If its weights are not on this disk.
-    """
-    from stemsim.model.parts import Part, build_separator
-
-    name, options = _parsed(text, "--separator")
-    return build_separator(Part("separator", name, options))
+    """Make the separator that a user names: `NAME`, `demucs:MODEL` or `multitrack:LAYOUT`."""
+    separator: StemSource = _made("separator", text)
+    return separator
 
 
 def import_fusion(path: str) -> "type[Fusion]":
-    """Import the class of a user's own fusion, from the working directory or from where Python finds its packages.
-
-    Args:
-        path: Dotted path of the class, such as `my_module.MyFusion`.
-
-    Raises:
-        ConfigError: If there is no such class, or it is not a fusion.
-    """
+    """Import the class of a user's own fusion by its dotted path, from the working directory or the packages."""
     from stemsim.fusion import Fusion
 
     module, _, name = path.rpartition(".")
@@ -69,24 +41,21 @@ def import_fusion(path: str) -> "type[Fusion]":
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        msg = f"--fusion {path!r} cannot be imported ({error}). Expected the path of a class: my_module.MyFusion."
-        raise ConfigError(msg) from error
+        raise ConfigError(
+            f"--fusion {path!r} cannot be imported ({error}). Name a class: my_module.MyFusion."
+        ) from error
     finally:
         sys.path.pop(0)
     if not (isinstance(found, type) and issubclass(found, Fusion)):
-        msg = (
-            f"--fusion {path!r} is not a subclass of stemsim.fusion.Fusion, but {found!r}. Name the class of a fusion."
-        )
-        raise ConfigError(msg)
+        raise ConfigError(f"--fusion {path!r} is not a subclass of stemsim.fusion.Fusion, but {found!r}. Name one.")
     return found
 
 
-def _parsed(text: str, flag: str) -> tuple[str, dict[str, str]]:
-    """Split `name` or `name:option`."""
+def _made(kind: "Kind", text: str) -> Any:
+    """Make the part that `name` or `name:option` stands for."""
+    from stemsim.model.parts import Part, build
+
     name, colon, option = text.partition(":")
-    if not colon:
-        return name, {}
-    if name not in _OPTION or not option:
-        msg = f"{flag} {text!r}: only {', '.join(_OPTION)} take something after a colon. Write {name!r} alone."
-        raise ConfigError(msg)
-    return name, {_OPTION[name]: option}
+    if colon and (name not in _OPTION or not option):
+        raise ConfigError(f"--{kind} {text!r}: only {', '.join(_OPTION)} take something after a colon. Write {name!r}.")
+    return build(Part(kind, name, {_OPTION[name]: option} if colon else {}))

@@ -8,8 +8,6 @@ import typer
 
 from stemsim.cli.errors import readable_errors
 
-__all__ = ["report_command"]
-
 _MIB = 2**20
 
 
@@ -42,8 +40,7 @@ def report_command(
         from stemsim.report.run_files import read_runs
 
         if wandb_project is None and (online or wandb_group is not None):
-            msg = "--online and --wandb-group belong to the summary in W&B; name its project with --wandb-project."
-            raise ConfigError(msg)
+            raise ConfigError("--online and --wandb-group are for the summary in W&B; give --wandb-project too.")
         found = read_runs(runs)
         command = f"stemsim report {shlex.join(map(str, runs))} --output {shlex.quote(str(output))} --worst {worst}"
         report = render_report(found, worst=worst, audio=audio, command=command + ("" if audio else " --no-audio"))
@@ -51,8 +48,7 @@ def report_command(
             output.parent.mkdir(parents=True, exist_ok=True)
             output.write_text(report.html, encoding="utf-8")
         except OSError as error:
-            msg = f"Cannot write the page to {output} ({error.strerror}). Name another file with --output."
-            raise ConfigError(msg) from error
+            raise ConfigError(f"Cannot write the page {output}: {error.strerror}. Give another --output.") from error
         for run in found:
             for job, line in run.missing.items():
                 typer.echo(f"{run.name} lacks {job}: {line}")

@@ -8,8 +8,6 @@ import typer
 
 from stemsim.cli.errors import readable_errors
 
-__all__ = ["study_command"]
-
 _List = str | None
 
 
@@ -93,8 +91,7 @@ def study_command(
         from stemsim.study import StudySettings, run_study
 
         if output.exists() and not output.is_dir():
-            msg = f"--output must be a folder, but {output} is a file. Choose another."
-            raise ConfigError(msg)
+            raise ConfigError(f"--output must be a folder, but {output} is a file. Choose another.")
         base = StudySettings.quick(seed=seed) if quick else StudySettings(seed=seed)
         given = {
             "triplets": _numbers("--triplets", triplets, int),
@@ -126,5 +123,4 @@ def _numbers(option: str, text: str | None, kind: type[int] | type[float]) -> tu
         return None if text is None else tuple(kind(part) for part in text.split(","))
     except ValueError as error:
         name, example = ("whole numbers", "1,3,5") if kind is int else ("numbers", "0.25,0.6")
-        msg = f"{option} takes comma-separated {name}, such as {example}; got {text!r}."
-        raise ConfigError(msg) from error
+        raise ConfigError(f"{option} takes comma-separated {name}, such as {example}; got {text!r}.") from error

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from stemsim.paper.tables import Cell, PaperTables
     from stemsim.report.text import TextTable
 
-__all__ = ["tables_command"]
-
 _TITLES: Final = {
     "1": "Table 1: agreement of the cosine, %",
     "2-3": "Tables 2 and 3: weighted sums on the mix triplets, test agreement in %",
@@ -51,26 +49,24 @@ def tables_command(
     """
     with readable_errors():
         from stemsim.encoders import LaionClap, MuQMuLan, Spectral
-        from stemsim.paper.tables import INSTRUMENTS, Reproduction, paper_tables
+        from stemsim.paper.tables import INSTRUMENTS, Reproduction
         from stemsim.separators import Demucs
 
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
         logging.getLogger("stemsim").setLevel(logging.INFO)
         known = {"clap": ("CLAP", LaionClap), "muq": ("MuQ-MuLan", MuQMuLan), "spectral": ("Spectral", Spectral)}
-        tables = paper_tables(
-            Reproduction(
-                abx=abx,
-                slakh=slakh,
-                encoders=dict(known[name] for name in _chosen("--encoders", encoders, known)),
-                separators={"4-stem": partial(Demucs, "htdemucs"), "6-stem": partial(Demucs, "htdemucs_6s")},
-                instruments=_chosen("--instruments", instruments, INSTRUMENTS),
-                store=store or output / "embeddings",
-                splits=splits,
-                seed=seed,
-                device=device,
-                progress=progress,
-            )
-        )
+        tables = Reproduction(
+            abx=abx,
+            slakh=slakh,
+            encoders=dict(known[name] for name in _chosen("--encoders", encoders, known)),
+            separators={"4-stem": partial(Demucs, "htdemucs"), "6-stem": partial(Demucs, "htdemucs_6s")},
+            instruments=_chosen("--instruments", instruments, INSTRUMENTS),
+            store=store or output / "embeddings",
+            splits=splits,
+            seed=seed,
+            device=device,
+            progress=progress,
+        ).tables()
     _print(tables)
     typer.echo("Wrote " + ", ".join(map(str, _write(tables, output))))
 
@@ -81,8 +77,7 @@ def _chosen(option: str, names: str, known: Collection[str]) -> tuple[str, ...]:
 
     wanted = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     if not wanted or not set(wanted) <= set(known):
-        msg = f"{option} names some of {', '.join(known)}, comma-separated; got {names!r}."
-        raise ConfigError(msg)
+        raise ConfigError(f"{option} names some of {', '.join(known)}, comma-separated; got {names!r}.")
     return wanted
 
 

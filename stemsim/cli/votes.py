@@ -12,21 +12,14 @@ from stemsim.cli.libraries import JsonOption, print_json
 if TYPE_CHECKING:
     from stemsim.evaluation.listening_test import ListeningTest, VoteCount
 
-__all__ = ["votes_command"]
-
 
 def votes_command(
     folder: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DIR", help="Copy of the repository zume06/Inst-Sim-ABX-Dataset, with csvs/ and sample_configs/."
-        ),
+        Path, typer.Argument(metavar="DIR", help="Copy of zume06/Inst-Sim-ABX-Dataset: csvs/, sample_configs/.")
     ],
     instrument: Annotated[
         str | None,
-        typer.Option(
-            help="Instrument that was heard: bass, drums, guitar, piano, residuals or mix.", show_default="all"
-        ),
+        typer.Option(help="Instrument heard: bass, drums, guitar, piano, residuals, mix.", show_default="all"),
     ] = None,
     test_type: Annotated[
         str | None,

@@ -21,8 +21,6 @@ from stemsim.separators import Separator, StemSource
 from stemsim.similarity import StemEmbeddings
 from stemsim.stems import StemLayout
 
-__all__ = ["StemEmbedder"]
-
 _log = logging.getLogger(__name__)
 
 # Increase it whenever a change between separator and encoder changes a number: stored rows are then not used again.
@@ -65,8 +63,7 @@ class StemEmbedder:
         progress: bool = True,
     ) -> None:
         if any(count is not None and count < 1 for count in (batch_size, workers)):
-            msg = f"`batch_size` and `workers` must be at least 1; got {batch_size} and {workers}."
-            raise ConfigError(msg)
+            raise ConfigError(f"`batch_size` and `workers` must be at least 1; got {batch_size} and {workers}.")
         self.device = _checked_device(device)
         self.source = source.to(self.device)
         self.encoder = encoder.eval().to(self.device)
@@ -133,11 +130,10 @@ class StemEmbedder:
             EmbeddingError: If a waveform is too short for the encoder.
         """
         if not isinstance(self.source, Separator):
-            msg = (
+            raise ConfigError(
                 f"{self.source.identity} reads stems from files and cannot separate a waveform. Pass the path of the "
                 "song's mix, or load the model with a separator (stemsim.separators.Demucs or Bands)."
             )
-            raise ConfigError(msg)
         groups: dict[tuple[int, int, int], list[int]] = defaultdict(list)
         for number, (waveform, rate) in enumerate(waveforms):
             time = waveform.shape[-1]
@@ -173,12 +169,11 @@ class StemEmbedder:
                     self.batch_size = max(1, min(size, self.batch_size) // 2)
             half = self.batch_size
             if again or size == 1:
-                msg = (
+                raise EmbeddingError(
                     f"Out of memory on {self.device} with {size} segments at once, although the batch has already "
                     "been halved. Everything embedded so far is stored. Set a smaller `embedding_batch`, "
                     "`workers: 1`, a shorter segment, or `precision: bfloat16`."
-                )
-                raise EmbeddingError(msg) from error
+                ) from error
             message = str(error).splitlines()[0] if str(error) else "no details"
         _log.warning("Out of memory on %s with %d segments at once (%s): now %d.", self.device, size, message, half)
         if self.device.type == "cuda":
@@ -239,8 +234,7 @@ class StemEmbedder:
     def _check_duration(self, segment: Segment) -> None:
         if segment.duration < self.encoder.min_duration:
             shortest = f"the encoder {self.encoder.identity!r}, which needs at least {self.encoder.min_duration} s"
-            msg = f"{segment} is too short for {shortest}. Leave it out, or use a longer segment."
-            raise EmbeddingError(msg)
+            raise EmbeddingError(f"{segment} is too short for {shortest}. Leave it out, or use a longer segment.")
 
     def _read(self, segments: Sequence[Segment]) -> Tensor:
         """Return the stems `(segment, stem, time)` at the encoder's rate."""
@@ -249,12 +243,11 @@ class StemEmbedder:
             stems = self.source.read(segments, self.encoder.sample_rate)
         expected = (len(segments), len(self.stems), round(segments[0].duration * self.encoder.sample_rate))
         if stems.shape != expected or not is_finite(stems):
-            msg = (
+            raise EmbeddingError(
                 f"Expected finite stems of shape {expected} from the source {self.source.identity!r} for the segments "
                 f"from {segments[0]} to {segments[-1]}; got shape {tuple(stems.shape)}, or NaN or infinite samples. "
                 "Correct its `read`."
             )
-            raise EmbeddingError(msg)
         return stems
 
     def _encode(self, segments: Sequence[Segment], stems: Tensor) -> StemEmbeddings:
@@ -274,16 +267,14 @@ class StemEmbedder:
         returned, expected = f"The encoder {self.encoder.identity!r} returned", (count, self.encoder.dim)
         if encoded.shape != expected:
             seen = tuple(encoded.shape)
-            msg = f"{returned} shape {seen}, expected {expected}. Correct its `dim` or its `forward`."
-            raise EmbeddingError(msg)
+            raise EmbeddingError(f"{returned} shape {seen}, expected {expected}. Correct its `dim` or its `forward`.")
         unit = torch.isclose(encoded.norm(dim=1), torch.ones(1), rtol=0.0, atol=1e-3)  # False for NaN too
         if not unit.all():
-            msg = (
+            raise EmbeddingError(
                 f"{returned} {int((~unit).sum())} of {count} vectors that are NaN or not of unit norm, for the "
                 f"segments from {segments[0]} to {segments[-1]}. Nothing of this batch was stored. Check its weights "
                 "and precision."
             )
-            raise EmbeddingError(msg)
         return encoded
 
     def _joined(self, parts: Sequence[StemEmbeddings], order: Sequence[int]) -> StemEmbeddings:
@@ -301,6 +292,7 @@ def _checked_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
-        msg = f"The device {name!r} cannot be used ({first}). Use cpu, or cuda:0 with a GPU and a CUDA build of torch."
-        raise ConfigError(msg) from error
+        raise ConfigError(
+            f"The device {name!r} cannot be used ({first}). Use cpu, or a GPU and a CUDA build of torch."
+        ) from error
     return device

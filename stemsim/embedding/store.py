@@ -25,8 +25,6 @@ from stemsim.lance_table import LanceTable, chunks, first_line, key_field
 from stemsim.similarity import StemEmbeddings
 from stemsim.stems import StemLayout
 
-__all__ = ["EmbeddingSpec", "EmbeddingStore", "FoundRows"]
-
 _log = logging.getLogger(__name__)
 
 _UNIT_NORM_TOLERANCE: Final = 1e-3
@@ -73,25 +71,19 @@ class EmbeddingSpec:
     def check(self, text: str, what: str, *, remedy: str) -> None:
         """Raise, naming both, unless stored embeddings have this specification.
 
-        Args:
-            text: Their specification as JSON. Indices of old libraries do not say their preprocessing.
-            what: The store, index or library that holds them, as the subject of the message.
-            remedy: A sentence that says what to do.
+        `text` is theirs as JSON (indices of old libraries do not say their preprocessing); `what` holds them, and is
+        the subject of the message; `remedy` is a sentence that says what to do.
 
         Raises:
-            StemMismatchError: If their stems are others.
-            ConfigError: If they differ in anything else.
+            StemMismatchError: If their stems are others; `ConfigError` if they differ in anything else.
         """
-        mine, seen = (
-            json.loads(self.text),
-            {"preprocessing": self.preprocessing, "stems": (), **json.loads(text or "{}")},
-        )
+        mine = json.loads(self.text)
+        seen = {"preprocessing": self.preprocessing, "stems": (), **json.loads(text or "{}")}
         if seen["stems"] != mine["stems"]:
             raise StemMismatchError(self.stems, tuple(seen["stems"]), what=what, remedy=remedy)
         if different := [name for name in mine if seen.get(name) != mine[name]]:
             theirs, ours = (", ".join(f"{name} {of.get(name)!r}" for name in different) for of in (seen, mine))
-            msg = f"Embeddings differ: {what} has {theirs}, expected {ours}. They cannot be compared. {remedy}"
-            raise ConfigError(msg)
+            raise ConfigError(f"Embeddings differ: {what} has {theirs}, expected {ours}. {remedy}")
 
     def key(self, content_hash: str, segment: Segment) -> str:
         """Return the key of a segment's row: its place in the audio with some content, whatever the path."""
@@ -120,13 +112,8 @@ class EmbeddingStore:
     def __init__(self, root: str | Path, spec: EmbeddingSpec) -> None:
         self.root = str(root)
         self.spec = spec
-        self._table = LanceTable(
-            root,
-            spec.table,
-            what=f"The embedding store {root}",
-            remedy=f"If its files are damaged, move the folder {spec.table}.lance in it away: the embeddings are "
-            "computed again.",
-        )
+        remedy = f"If its files are damaged, move the folder {spec.table}.lance in it away: all is computed again."
+        self._table = LanceTable(root, spec.table, what=f"The embedding store {root}", remedy=remedy)
         self._table.create(_schema(spec), spec.text)
         # The name of the table is a hash; its card says in full what it holds.
         spec.check(self._table.card, f"the store {root}", remedy="Use another store folder.")
@@ -135,13 +122,10 @@ class EmbeddingStore:
         return self._table.count()
 
     def get(self, keys: Sequence[str]) -> FoundRows:
-        """Read the rows that exist and are intact.
+        """Read the rows of distinct keys that exist and are intact.
 
         A row that is not finite, not of unit norm or not what was written (checksum) is dropped and logged, and so are
         the rows of a damaged file; they then count as missing.
-
-        Args:
-            keys: Distinct keys.
 
         Raises:
             StoreError: If not even the rest of a damaged table can be read.
@@ -151,12 +135,9 @@ class EmbeddingStore:
         return FoundRows(tuple(key for part in parts for key in part.keys), embeddings)
 
     def put(self, keys: Sequence[str], segments: Sequence[Segment], embeddings: StemEmbeddings) -> None:
-        """Store rows in one commit; rows with the same key are replaced.
+        """Store rows of distinct keys in one commit, replacing those that are there.
 
-        Args:
-            keys: Keys of the rows, distinct.
-            segments: The segments, for people who look into the store.
-            embeddings: Stem embeddings of the segments.
+        The segments are for people who look into the store.
 
         Raises:
             StoreError: If the rows cannot be written (disk full, no permission).
@@ -168,8 +149,8 @@ class EmbeddingStore:
             "path": [str(segment.path) for segment in segments],
             "start": [segment.start for segment in segments],
             "duration": [segment.duration for segment in segments],
-            "levels": _fixed_lists(levels),
-            "vectors": _fixed_lists(vectors),
+            "levels": pa.FixedSizeListArray.from_arrays(pa.array(levels.reshape(-1)), levels.shape[1]),
+            "vectors": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), self.spec.width),
             "checksum": _checksums(keys, vectors, levels),
         }
         self._table.upsert(pa.table(columns, schema=_schema(self.spec)))
@@ -186,13 +167,8 @@ class EmbeddingStore:
             return self._table.get(keys, _COLUMNS)
         except StoreError as error:
             kept, total = self._table.salvage()
-            _log.warning(
-                "A file of the store %s is damaged (%s). Kept %d of %d rows; the others are computed again.",
-                self.root,
-                first_line(error.__cause__ or error),
-                kept,
-                total,
-            )
+            message = "A file of the store %s is damaged (%s). Kept %d of %d rows; the others are computed again."
+            _log.warning(message, self.root, first_line(error.__cause__ or error), kept, total)
         return self._table.get(keys, _COLUMNS)
 
     def _verified(self, rows: pa.Table) -> FoundRows:
@@ -228,10 +204,6 @@ def _schema(spec: EmbeddingSpec) -> pa.Schema:
             pa.field("checksum", pa.uint32()),
         ]
     )
-
-
-def _fixed_lists(rows: FloatArray) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
 
 
 def _to_numpy(column: pa.ChunkedArray, width: int) -> FloatArray:

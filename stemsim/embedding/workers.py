@@ -8,8 +8,6 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["default_workers", "work"]
-
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -28,12 +26,6 @@ def work(
 
     On a CPU the threads share the cores evenly. One thread per core, each computing alone, is faster than all cores
     together on one batch after the other, because no operation has to wait for the slowest core.
-
-    Args:
-        function: Applied to each task.
-        tasks: Consumed as they are needed.
-        workers: Number of threads.
-        device: Device on which the function computes.
 
     Yields:
         Task and result, in order of completion. After an error no new task is started; the results of the tasks that

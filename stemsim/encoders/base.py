@@ -13,8 +13,6 @@ from stemsim.errors import ConfigError
 from stemsim.pretrained.loading import load_strictly, read_checkpoint
 from stemsim.pretrained.precision import Precision, autocast, check_precision
 
-__all__ = ["AudioTextEncoder", "Encoder"]
-
 
 class Encoder(nn.Module, ABC):
     """A frozen map from mono waveforms `(batch, time)` to unit vectors `(batch, dim)`.
@@ -45,8 +43,7 @@ class Encoder(nn.Module, ABC):
             ConfigError: If this encoder does not embed text.
         """
         text = f"the text {list(texts)!r}. Use LaionClap or MuQMuLan."
-        msg = f"The encoder {self.identity!r} embeds audio only, so it cannot embed {text}"
-        raise ConfigError(msg)
+        raise ConfigError(f"The encoder {self.identity!r} embeds audio only, so it cannot embed {text}")
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: an encoder is frozen."""

@@ -15,8 +15,6 @@ from stemsim.pretrained.loading import state_hash
 from stemsim.pretrained.precision import Precision, autocast, check_precision, precision_suffix
 from stemsim.pretrained.torchvision_repair import repair_torchvision
 
-__all__ = ["HuggingFaceAudio"]
-
 
 class HuggingFaceAudio(Encoder):
     """The mean over time of a hidden layer of any audio model with a `config.json`: MERT, wav2vec 2.0, HuBERT, ...
@@ -45,8 +43,7 @@ class HuggingFaceAudio(Encoder):
         config = self._model.config
         layers = int(getattr(config, "num_hidden_layers", 0))
         if layer is not None and not 0 <= layer <= layers:
-            msg = f"{folder} has the hidden layers 0 to {layers}; got layer {layer}. Choose one of them, or null."
-            raise ConfigError(msg)
+            raise ConfigError(f"{folder} has the hidden layers 0 to {layers}; got layer {layer}. Choose one, or null.")
         self._layer = layer
         self._normalise = bool(getattr(extractor, "do_normalize", False))
         self.sample_rate = int(extractor.sampling_rate)
@@ -74,5 +71,4 @@ def _load(kind: Any, folder: Path, trust_code: bool) -> Any:
     except (SafetensorError, OSError, ValueError, RuntimeError, ImportError, AttributeError, KeyError) as error:
         hint = "" if trust_code else " If the model comes with Python files that you trust, set `trust_code: true`."
         first = (str(error).splitlines() or [repr(error)])[0]
-        msg = f"{folder} cannot be loaded by {kind.__name__} ({first}).{hint}"
-        raise CheckpointError(msg) from error
+        raise CheckpointError(f"{folder} cannot be loaded by {kind.__name__} ({first}).{hint}") from error

@@ -21,8 +21,6 @@ from stemsim.pretrained.loading import state_hash
 from stemsim.pretrained.precision import Float32, Precision, precision_suffix
 from stemsim.pretrained.torchvision_repair import repair_torchvision
 
-__all__ = ["LaionClap"]
-
 _WINDOW: Final = 480_000  # samples: 10 s at 48 kHz
 _ARCHITECTURES: Final = {96: "tiny", 128: "base", 256: "large"}  # by the width of HTS-AT's first stage
 
@@ -94,16 +92,14 @@ class LaionClap(AudioTextEncoder):
         """Return the size of HTS-AT, from the shape of its first layer."""
         first = state.get("audio_branch.patch_embed.proj.weight")
         if first is None or first.shape[0] not in _ARCHITECTURES:
-            msg = (
+            raise CheckpointError(
                 f"{self._path} is not a LAION-CLAP checkpoint with an HTS-AT audio half: expected the tensor "
                 f"audio_branch.patch_embed.proj.weight with {', '.join(map(str, _ARCHITECTURES))} rows, got "
                 f"{'none' if first is None else tuple(first.shape)}. `stemsim models` lists suitable ones."
             )
-            raise CheckpointError(msg)
         if any(name.startswith("audio_branch.patch_embed.fusion") for name in state):
             remedy = "Use 630k-audioset-best or music_audioset_epoch_15_esc_90.14."
-            msg = f"{self._path} is a fusion checkpoint, whose crops of long clips are random. {remedy}"
-            raise CheckpointError(msg)
+            raise CheckpointError(f"{self._path} is a fusion checkpoint, which crops long clips at random. {remedy}")
         return _ARCHITECTURES[first.shape[0]]
 
 
@@ -119,8 +115,7 @@ def _audio_branch(architecture: str) -> tuple[Any, int]:
     """
     spec = find_spec("laion_clap")
     if spec is None or spec.origin is None:
-        msg = "LAION-CLAP needs the package laion-clap: pip install 'stemsim[models]'."
-        raise ConfigError(msg)
+        raise ConfigError("LAION-CLAP needs the package laion-clap: pip install 'stemsim[models]'.")
     folder = Path(spec.origin).parent / "clap_module"
     name = "_stemsim_clap_module"
     if name not in sys.modules:

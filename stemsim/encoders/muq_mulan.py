@@ -16,8 +16,6 @@ from stemsim.pretrained.loading import state_hash
 from stemsim.pretrained.precision import Float32, Precision, precision_suffix
 from stemsim.pretrained.torchvision_repair import repair_torchvision
 
-__all__ = ["MuQMuLan"]
-
 
 class MuQMuLan(AudioTextEncoder):
     """MuQ-MuLan: 512-d vectors that music and text share. Its weights are CC BY-NC 4.0: **not for commercial use**.
@@ -94,8 +92,7 @@ class MuQMuLan(AudioTextEncoder):
 def _audio_half(config: dict[str, Any], muq_config: dict[str, Any]) -> Any:
     """Return the untrained audio half with upstream's names, without the download of MuQ."""
     if find_spec("muq") is None:
-        msg = "MuQ-MuLan needs the package muq: pip install 'stemsim[models]'."
-        raise ConfigError(msg)
+        raise ConfigError("MuQ-MuLan needs the package muq: pip install 'stemsim[models]'.")
     repair_torchvision()
     from muq import MuQ
     from muq.muq_mulan.models.audio import AudioSpectrogramTransformerPretrained
@@ -118,15 +115,12 @@ def _read_config(folder: Path, sections: Sequence[str] = ()) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        msg = f"No configuration at {path} ({error.strerror}). Expected it beside the weights: download them again."
-        raise DataNotFoundError(msg) from error
+        raise DataNotFoundError(f"No configuration at {path} ({error.strerror}). Download the model again.") from error
     except ValueError as error:
-        msg = f"{path} is damaged ({error}). Download it again."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(f"{path} is damaged ({error}). Download it again.") from error
     if missing := [section for section in sections if section not in config]:
         remedy = "Download the model again, or name another folder."
-        msg = f"{path} is not a configuration of MuQ-MuLan: it lacks {', '.join(missing)}. {remedy}"
-        raise CheckpointError(msg)
+        raise CheckpointError(f"{path} is not a configuration of MuQ-MuLan: it lacks {', '.join(missing)}. {remedy}")
     return config
 
 

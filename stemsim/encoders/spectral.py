@@ -15,8 +15,6 @@ from stemsim.encoders.base import Encoder
 from stemsim.encoders.spectral_descriptors import describe
 from stemsim.errors import EmbeddingError
 
-__all__ = ["GROUPS", "Group", "Spectral"]
-
 _VERSION: Final = 1  # increase it whenever a number of `describe` changes
 # Centre and scale of every descriptor: mean and standard deviation over three corpora of equal share, 236 one-shots and
 # loops (Sonic Pi, uzu-drumkit), the 5 s windows of the stems of seven songs (Everything is Free) and 120 synthetic
@@ -128,17 +126,15 @@ class Spectral(Encoder):
         """
         shortest = math.ceil(self.min_duration * self.sample_rate)
         if waveforms.ndim != 2 or waveforms.shape[1] < shortest:  # noqa: PLR2004
-            msg = (
+            raise EmbeddingError(
                 f"Expected mono waveforms (batch, time) of at least {shortest} samples ({self.min_duration} s at "
                 f"{self.sample_rate} Hz), got a tensor of shape {tuple(waveforms.shape)}. "
                 "Average the channels, add the batch dimension, or pad with zeros."
             )
-            raise EmbeddingError(msg)
         if not torch.isfinite(waveforms).all():
             bad = int((~torch.isfinite(waveforms)).any(dim=1).sum())
-            msg = (
+            raise EmbeddingError(
                 f"Expected finite samples, got NaN or infinity in {bad} of {waveforms.shape[0]} waveforms. "
                 "Check the files, or the separator, and replace those samples."
             )
-            raise EmbeddingError(msg)
         return describe(waveforms.float())

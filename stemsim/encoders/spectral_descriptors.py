@@ -17,8 +17,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["describe"]
-
 _SAMPLE_RATE = 44100
 _MEL_SIZE, _MEL_HOP = 2048, 512  # 46 ms windows every 11.6 ms: the log-mel view
 _SPECTRUM_SIZE, _SPECTRUM_HOP = 4096, 2048  # 93 ms windows: harmonics 22 Hz apart are resolved

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.special import betaincinv
+from scipy.special import betaincinv, expit, logit
 
 from stemsim.errors import TripletError
 from stemsim.evaluation.clusters import cluster_robust_variance, interval_reach
@@ -12,19 +12,6 @@ from stemsim.triplets.table import ChoiceArray, FloatArray, IntArray, StrArray
 
 if TYPE_CHECKING:
     from stemsim.evaluation.crossval import CrossValidation, ModelScores  # imports torch, not needed for counting
-
-__all__ = [
-    "TIE",
-    "Ceiling",
-    "CeilingShare",
-    "agreement",
-    "agreement_credit",
-    "answer_credit",
-    "ceiling",
-    "ceiling_credit",
-    "human_ceiling",
-    "share_of_ceiling",
-]
 
 TIE = 0.5
 """Credit of a tie, wherever agreement is computed."""
@@ -43,24 +30,22 @@ def agreement_credit(preference: FloatArray, majority: IntArray) -> FloatArray:
     return TIE * (1.0 + np.sign(preference) * majority)
 
 
-def agreement(preference: FloatArray, majority: IntArray, weight: FloatArray | None = None) -> float:
+def agreement(preference: FloatArray, majority: IntArray) -> float:
     """Return the share of triplets, in [0, 1], on which a model picks the listeners' majority choice.
 
     Args:
         preference: `(triplet,)` predicted preference, see `agreement_credit`.
         majority: `(triplet,)` the majority choice.
-        weight: `(triplet,)` weight of each triplet, e.g. its number of votes; default: equal weights.
 
     Raises:
         TripletError: If there are no triplets, or some have no majority.
     """
     if len(majority) == 0 or (majority == 0).any():
-        msg = (
+        raise TripletError(
             f"Agreement needs triplets with a majority; got {len(majority)}, {int((majority == 0).sum())} of them "
             "tied. Filter the table first (Triplets.filter)."
         )
-        raise TripletError(msg)
-    return float(np.average(agreement_credit(preference, majority), weights=weight))
+    return float(agreement_credit(preference, majority).mean())
 
 
 def ceiling_credit(votes: IntArray) -> tuple[FloatArray, FloatArray]:
@@ -90,13 +75,7 @@ def human_ceiling(votes: IntArray) -> float:
 
 
 class Ceiling(NamedTuple):
-    """Agreement of one answer with the majority of the other listeners.
-
-    Attributes:
-        value: Mean over the answers, in [0, 1].
-        lower: Lower end of the interval over other listeners and other triplets.
-        upper: Upper end.
-    """
+    """Mean agreement of an answer with the majority of the others, in [0, 1], and the ends of its interval."""
 
     value: float
     lower: float
@@ -105,24 +84,14 @@ class Ceiling(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CeilingShare:
-    """Agreement of a model over that of the listeners, on the same test parts.
+    """Agreement of a model over that of the listeners, on the same test parts."""
 
-    Attributes:
-        agreement: Mean test agreement of the model.
-        ceiling: Mean test agreement of one answer with the majority of the others.
-        share: Ratio of the two; it may exceed 1, since a model is compared with the majority and not with one listener.
-        lower: Lower end of the interval of the share over other tracks.
-        upper: Upper end.
-        level: Nominal coverage of the interval.
-        simulated: Whether the listeners were simulated.
-    """
-
-    agreement: float
-    ceiling: float
-    share: float
-    lower: float
+    agreement: float  # mean test agreement of the model
+    ceiling: float  # mean test agreement of one answer with the majority of the others
+    share: float  # ratio of the two; above 1 where a model agrees with the majority more often than one listener
+    lower: float  # lower end of the interval of the share over other tracks; likewise `upper`
     upper: float
-    level: float
+    level: float  # nominal coverage of the interval
     simulated: bool = False
 
     @property
@@ -137,15 +106,10 @@ class CeilingShare:
 
 
 def answer_credit(choice: ChoiceArray, triplet: IntArray) -> FloatArray:
-    """Compare each answer with the majority of the other answers on its triplet.
-
-    Args:
-        choice: `(answer,)` +1 = A, -1 = B.
-        triplet: `(answer,)` number of the triplet.
+    """Compare answers, +1 = A and -1 = B, with the majority of the others on their triplets, as `ceiling_credit` does.
 
     Returns:
-        `(answer,)` 1 for agreement with the others, 0 for none, `TIE` where the others are tied; NaN where there are no
-        others. The sums over each triplet are those of `ceiling_credit`.
+        `(answer,)` 1 for agreement with the others, 0 for none, `TIE` where they are tied; NaN where there are none.
     """
     lead = np.bincount(triplet, weights=choice)[triplet] * choice  # of the answer's own side
     alone = np.bincount(triplet)[triplet] < 2  # noqa: PLR2004 - an answer and another one
@@ -153,13 +117,9 @@ def answer_credit(choice: ChoiceArray, triplet: IntArray) -> FloatArray:
 
 
 def ceiling(
-    choice: ChoiceArray,
-    triplet: IntArray,
-    listener: StrArray | IntArray,
-    *,
-    level: float = 0.95,
+    choice: ChoiceArray, triplet: IntArray, listener: StrArray | IntArray, *, level: float = 0.95
 ) -> Ceiling | None:
-    """Return the human ceiling of some answers, with its interval.
+    """Return the human ceiling of some answers, with its interval; None where no triplet has two answers.
 
     The interval is cluster-robust: answers of one listener and answers to one triplet may be correlated in any way
     (`stemsim.evaluation.clusters`). It is symmetric on the scale of the log odds, which keeps it within [0, 1].
@@ -169,9 +129,6 @@ def ceiling(
         triplet: `(answer,)` number of the triplet.
         listener: `(answer,)` the listener.
         level: Nominal coverage of the interval.
-
-    Returns:
-        The ceiling; None where no triplet has two answers.
     """
     credit = answer_credit(choice, triplet)
     compared = ~np.isnan(credit)
@@ -181,31 +138,21 @@ def ceiling(
     units = [np.unique(kind[compared], return_inverse=True)[1].reshape(-1, 1) for kind in (listener, triplet)]
     listeners, triplets = (int(kind.max()) + 1 for kind in units)
     value = float(credit.mean())
-    variance = cluster_robust_variance((credit - value)[:, None] / len(credit), *units)[0]
-    lower, upper = _log_odds_interval(value, float(np.sqrt(variance)), min(listeners, triplets), triplets, level)
-    return Ceiling(value, lower, upper)
-
-
-def _log_odds_interval(value: float, error: float, clusters: int, triplets: int, level: float) -> tuple[float, float]:
     if value in (0.0, 1.0):  # nothing varies: the exact interval of that many triplets (Clopper and Pearson, 1934)
         edge = float(betaincinv(triplets, 1.0, 0.5 - 0.5 * level))
-        return (edge, 1.0) if value == 1.0 else (0.0, 1.0 - edge)
+        return Ceiling(value, *((edge, 1.0) if value == 1.0 else (0.0, 1.0 - edge)))
+    error = float(np.sqrt(cluster_robust_variance((credit - value)[:, None] / len(credit), *units)[0]))
     if not np.isfinite(error):
-        return 0.0, 1.0
-    middle = np.log(value / (1.0 - value))
-    reach = interval_reach(level, clusters) * error / (value * (1.0 - value))
-    lower, upper = 1.0 / (1.0 + np.exp(-(middle + np.array([-reach, reach]))))
-    return float(lower), float(upper)
+        return Ceiling(value, 0.0, 1.0)
+    reach = interval_reach(level, min(listeners, triplets)) * error / (value * (1.0 - value))
+    return Ceiling(value, *expit(logit(value) + np.array([-reach, reach])).tolist())
 
 
 def share_of_ceiling(result: "CrossValidation", model: "ModelScores", *, level: float = 0.95) -> CeilingShare | None:
-    """Return a model's test agreement as a share of the human ceiling.
+    """Return a model's test agreement as a share of the human ceiling; None where no triplet has two answers.
 
     Both are means over the test parts, and so weighted sums over triplets; the interval of their ratio follows by the
     delta method and counts triplets that share tracks as correlated (`stemsim.evaluation.clusters`).
-
-    Returns:
-        The share; None where no triplet has two answers.
     """
     agreed, human = model.mean, result.ceiling.mean
     if not human > 0.0:  # NaN: no triplet has two answers

@@ -16,8 +16,6 @@ from scipy.special import stdtrit
 from stemsim.errors import ConfigError
 from stemsim.triplets.table import FloatArray, IntArray
 
-__all__ = ["cluster_robust_variance", "interval_reach"]
-
 
 def cluster_robust_variance(scores: FloatArray, *units: IntArray) -> FloatArray:
     """Estimate the variance of the sum of scores over observations that share units.
@@ -59,8 +57,7 @@ def interval_reach(level: float, clusters: int) -> float:
         ConfigError: If the level does not lie between 0 and 1.
     """
     if not 0.0 < level < 1.0:
-        msg = f"The level of an interval lies between 0 and 1, e.g. 0.95; got {level}."
-        raise ConfigError(msg)
+        raise ConfigError(f"The level of an interval lies between 0 and 1, e.g. 0.95; got {level}.")
     return float(stdtrit(clusters - 1, 0.5 + 0.5 * level))
 
 

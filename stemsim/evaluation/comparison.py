@@ -12,49 +12,23 @@ from stemsim.evaluation.crossval import ModelScores, ratio
 from stemsim.evaluation.splits import Splits
 from stemsim.triplets.table import FloatArray
 
-__all__ = [
-    "Comparison",
-    "PairedDifference",
-    "SignTest",
-    "compare_models",
-    "corrected_resampled_t_test",
-    "format_p",
-    "sign_test",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """Mean of paired differences over resampled splits.
+    """Mean of paired differences over resampled splits, with its interval `lower` to `upper`."""
 
-    Attributes:
-        mean: Mean difference; positive where the first model agrees more often.
-        standard_error: Its standard error, corrected for the overlap of the splits.
-        lower: Lower end of the interval.
-        upper: Upper end of the interval.
-        p_value: Two-sided, of no difference.
-        level: Coverage of the interval.
-        splits: Number of splits.
-    """
-
-    mean: float
-    standard_error: float
+    mean: float  # mean difference; positive where the first model agrees more often
+    standard_error: float  # its standard error, corrected for the overlap of the splits
     lower: float
     upper: float
-    p_value: float
-    level: float
+    p_value: float  # two-sided, of no difference
+    level: float  # coverage of the interval
     splits: int
 
 
 @dataclass(frozen=True, slots=True)
 class SignTest:
-    """Exact sign test on triplets (for one fixed pair of predictions: McNemar's exact test).
-
-    Attributes:
-        for_first: Number of triplets on which the first model does better.
-        for_second: Number of triplets on which the second model does better.
-        p_value: Two-sided, of the two being equally likely.
-    """
+    """Exact sign test on triplets: numbers for either model, and the two-sided p-value of both being equally likely."""
 
     for_first: int
     for_second: int
@@ -66,8 +40,6 @@ class Comparison:
     """Two models on the same splits.
 
     Attributes:
-        first: Name of the first model.
-        second: Name of the second one.
         agreement: Mean test agreement of both.
         difference: First minus second, over the splits.
         signs: The same by triplets, each counting once.
@@ -124,13 +96,15 @@ def corrected_resampled_t_test(
         SplitError: If fewer than two splits have a value.
     """
     if not test_train_ratio > 0.0:
-        msg = f"The size of the test parts over that of the train parts is positive; got {test_train_ratio}."
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"The size of the test parts over that of the train parts is positive; got {test_train_ratio}."
+        )
     known = differences[~np.isnan(differences)]
     splits = len(known)
     if splits < 2:  # noqa: PLR2004 - a spread needs two
-        msg = f"A paired comparison needs at least 2 splits with a value; got {splits}. Ask for more splits."
-        raise SplitError(msg)
+        raise SplitError(
+            f"A paired comparison needs at least 2 splits with a value; got {splits}. Ask for more splits."
+        )
     mean = float(known.mean())
     error = float(np.sqrt((1.0 / splits + test_train_ratio) * known.var(ddof=1)))
     if error <= 1e-12 * max(1.0, abs(mean)):  # the same difference everywhere, up to rounding
@@ -141,14 +115,12 @@ def corrected_resampled_t_test(
 
 
 def sign_test(first: FloatArray, second: FloatArray) -> SignTest:
-    """Test whether two models do better on equally many triplets, exactly.
+    """Test whether two models do better on equally many triplets, exactly (for fixed predictions: McNemar's test).
 
     Args:
         first: `(triplet,)` credit of the first model on each triplet, 1, 0 or a mean over splits; NaN: not tested.
         second: `(triplet,)` credit of the second one.
 
-    Returns:
-        The discordant triplets, and the two-sided binomial probability; 1 where there are none.
     """
     # Means of equal credits may differ in their last bit.
     for_first, for_second = int((first > second + 1e-9).sum()), int((second > first + 1e-9).sum())

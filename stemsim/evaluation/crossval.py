@@ -1,5 +1,6 @@
 """Cross-validation: agreement over many random splits, from sufficient statistics (paper, section 4)."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,20 +18,6 @@ from stemsim.regression import RidgeFit, fit_ridge, normal_equations
 from stemsim.stems import StemLayout
 from stemsim.triplets import TEST_TYPES, EmbeddedTriplets, Triplets
 from stemsim.triplets.table import BoolArray, FloatArray, IntArray
-
-__all__ = [
-    "ALPHAS",
-    "CrossValidation",
-    "ModelScores",
-    "SplitFits",
-    "SplitModel",
-    "cross_validate",
-    "held_out_r2",
-    "known_mean",
-    "ratio",
-    "ridge_on_train",
-    "score_fits",
-]
 
 ALPHAS: Final = tuple(float(alpha) for alpha in np.logspace(-3, 3, 20))
 """Ridge penalties tried by default."""
@@ -68,7 +55,6 @@ class ModelScores:
     """Agreement of one model with the listeners on the test parts.
 
     Attributes:
-        name: Name of the model in tables.
         credit: `(split, triplet)` or `(1, triplet)` credit of the model on every triplet (`agreement_credit`); for the
             human ceiling, the mean credit of the answers to each.
         agreement: `(split, 1 + test type)` test agreement over all triplets, then by test type; NaN where a test part
@@ -91,6 +77,11 @@ class ModelScores:
         return re.sub(r"[^a-z0-9]+", "_", self.name.lower()).strip("_") if self.predicts else "ceiling"
 
     @property
+    def median_alpha(self) -> float:
+        """Median penalty over the splits; NaN where there are none."""
+        return math.nan if self.alphas is None else float(np.median(self.alphas))
+
+    @property
     def mean(self) -> float:
         """Test agreement, mean over the splits: the figure in every table and sentence."""
         return known_mean(self.agreement[:, 0])
@@ -101,8 +92,6 @@ class CrossValidation:
     """Result of a cross-validation, with everything that it was computed from.
 
     Attributes:
-        embedded: The triplets.
-        splits: The splits.
         models: Scores of the human ceiling, the baselines and the fitted models, in this order.
         on_train: OLS (alpha 0, first) and ridge regression on every train part.
     """
@@ -148,10 +137,7 @@ class CrossValidation:
 
     def __getitem__(self, name: str) -> ModelScores:
         """Return the scores of a model by its name."""
-        for model in self.models:
-            if model.name == name:
-                return model
-        raise KeyError(name)
+        return {model.name: model for model in self.models}[name]
 
     def __contains__(self, name: str) -> bool:
         return any(model.name == name for model in self.models)
@@ -185,8 +171,9 @@ def cross_validate(
     """
     triplets, stems = embedded.triplets, embedded.stems
     if tied := int((triplets.preference == 0).sum()):
-        msg = f"{tied} of {len(triplets)} triplets have no majority. Filter the table first (Triplets.filter)."
-        raise TripletError(msg)
+        raise TripletError(
+            f"{tied} of {len(triplets)} triplets have no majority. Filter the table first (Triplets.filter)."
+        )
     on_train, ridge, chosen = ridge_on_train(embedded, splits, tuple(alphas))
     rows = on_train.deltas.numpy()
 

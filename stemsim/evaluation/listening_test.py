@@ -12,66 +12,35 @@ from stemsim.triplets import TEST_TYPES
 from stemsim.triplets.inst_sim_abx_answers import INSTRUMENTS, DummyCheck, read_answers
 from stemsim.triplets.table import retained_votes
 
-__all__ = ["ListeningTest", "VoteCount", "describe_listening_test"]
-
 
 @dataclass(frozen=True, slots=True)
 class VoteCount:
-    """Votes on the triplets of one instrument and test type, or of several, about one perspective.
+    """Votes on the triplets of one instrument and test type, or of several, about one perspective."""
 
-    Attributes:
-        instrument: Instrument that was heard; `all` in a total.
-        test_type: `XAB` or `XYC`; `all` in a total.
-        triplets: Number of triplets asked.
-        distinct: Number of them that differ in segments or instrument.
-        retained: Number of them with a majority that meets the thresholds.
-        answers: Number of answers to all triplets.
-        median_votes: Median number of answers to a triplet; None if there are no triplets.
-        chose_first: Share of all answers that chose the candidate presented first; None if there are no answers.
-        sure: Share of all answers that were sure rather than "a little"; None if there are no answers.
-        ceiling: Share of the answers to the retained triplets that agree with the majority of the other answers, a tie
-            among these counting 0.5; None if no triplet has two answers.
-        ceiling_interval: 95 % interval of the ceiling over other listeners and other triplets.
-    """
-
-    instrument: str
+    instrument: str  # instrument that was heard; `all` in a total. Likewise `test_type`
     test_type: str
     triplets: int
-    distinct: int
-    retained: int
-    answers: int
-    median_votes: float | None
-    chose_first: float | None
-    sure: float | None
-    ceiling: float | None
-    ceiling_interval: tuple[float, float] | None
+    distinct: int  # number of triplets that differ in segments or instrument
+    retained: int  # number of triplets with a majority that meets the thresholds
+    answers: int  # number of answers to all triplets
+    median_votes: float | None  # median number of answers to a triplet; this and the rest are None where there are none
+    chose_first: float | None  # share of all answers that chose the candidate presented first
+    sure: float | None  # share of all answers that were sure rather than "a little"
+    ceiling: float | None  # agreement of an answer with the majority of the others, over the retained triplets
+    ceiling_interval: tuple[float, float] | None  # 95 % interval of the ceiling over other listeners and other triplets
 
 
 @dataclass(frozen=True, slots=True)
 class ListeningTest:
-    """Description of a listening test.
+    """Description of a listening test."""
 
-    Attributes:
-        counts: One entry for each instrument and test type chosen.
-        chosen: All of these together.
-        total: The whole test, whatever was chosen.
-        subjects: Number of listeners counted, including those who answered dummy checks only.
-        dummy_checks: Number of answers to dummy checks, before screening.
-        wrong_dummies: Those that were wrong.
-        screened: Whether the listeners who gave a wrong one were left out.
-        perspective: Question that the answers are about: `overall`, `timbre`, `rhythm` or `melody`.
-        pooled: Whether the same question in both runs of the test counts as one triplet.
-        min_agreement: Minimum share of votes of a retained triplet's majority.
-        min_votes: Minimum number of votes of a retained triplet.
-    """
-
-    counts: tuple[VoteCount, ...]
-    chosen: VoteCount
-    total: VoteCount
-    subjects: int
-    dummy_checks: int
-    wrong_dummies: tuple[DummyCheck, ...]
-    screened: bool
+    counts: tuple[VoteCount, ...]  # one entry for each instrument and test type chosen
+    chosen: VoteCount  # all of these together
+    total: VoteCount  # the whole test, whatever was chosen
+    subjects: int  # number of listeners counted, including those who answered dummy checks only
+    dummy_checks: int  # number of answers to dummy checks, before screening
+    wrong_dummies: tuple[DummyCheck, ...]  # those that were wrong
+    screened: bool  # listeners who gave a wrong one were left out; this and the rest are the settings
     perspective: str
     pooled: bool
     min_agreement: float
@@ -95,10 +64,10 @@ def describe_listening_test(
         root: Folder of the Inst-Sim-ABX repository.
         instrument: Instrument that was heard; None: all.
         test_type: `XAB` or `XYC`; None: both.
-        min_agreement: See `ListeningTest`.
-        min_votes: See `ListeningTest`.
+        min_agreement: Minimum share of votes of a retained triplet's majority.
+        min_votes: Minimum number of votes of a retained triplet.
         screen: Leave out the listeners who failed a dummy check.
-        perspective: See `ListeningTest`.
+        perspective: Question that the answers are about: `overall`, `timbre`, `rhythm` or `melody`.
         pool: Count the same question in both runs of the test as one triplet.
 
     Raises:
@@ -153,6 +122,7 @@ def _choose(chosen: str | None, available: Sequence[str], what: str) -> Sequence
     if chosen is None:
         return available
     if chosen not in available:
-        msg = f"Inst-Sim-ABX has no {what} {chosen!r}. Choose one of {', '.join(available)}, or none for all."
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"Inst-Sim-ABX has no {what} {chosen!r}. Choose one of {', '.join(available)}, or none for all."
+        )
     return (chosen,)

@@ -11,8 +11,6 @@ from stemsim.errors import ConfigError, SplitError
 from stemsim.triplets import TEST_TYPES, Triplets
 from stemsim.triplets.table import BoolArray, IntArray
 
-__all__ = ["DROPPED", "PARTS", "SplitKind", "Splits", "split_triplets"]
-
 SplitKind = Literal["stratified", "grouped"]
 PARTS: Final = ("train", "val", "test")
 DROPPED: Final = -1
@@ -42,20 +40,18 @@ class Splits:
     def __post_init__(self) -> None:
         """Verify that no part is empty and that none overlaps."""
         if self.train.shape != self.test.shape or (self.train & self.test).any():
-            msg = (
+            raise SplitError(
                 "Expected disjoint train and test masks of one shape (split, triplet); got masks of shape "
                 f"{self.train.shape} and {self.test.shape}, or triplets in both."
             )
-            raise SplitError(msg)
         empty = ~(self.train.any(axis=1) & self.test.any(axis=1))
         if empty.any():
             kept = int((self.train | self.test).sum(axis=1).mean())
-            msg = (
+            raise SplitError(
                 f"{int(empty.sum())} of {len(self)} {self.kind} splits have an empty train or test part ({kept} of "
                 f"{self.train.shape[1]} triplets are in either, on average). Use more triplets or tracks, another "
                 "train fraction, or stratified splits."
             )
-            raise SplitError(msg)
 
     @classmethod
     def draw(
@@ -67,22 +63,16 @@ class Splits:
         kind: SplitKind = "stratified",
         seed: int = 0,
     ) -> Self:
-        """Draw random splits; the defaults are the paper's protocol (section 4).
-
-        Args:
-            triplets: The triplets.
-            count: Number of splits.
-            train_fraction: See `Splits`; the rest is tested.
-            kind: See `split_triplets`.
-            seed: Seed of the draw.
+        """Draw random splits of a kind of `split_triplets`; the defaults are the paper's protocol (section 4).
 
         Raises:
             ConfigError: If there is not at least one split, or the fraction does not lie between 0 and 1.
             SplitError: If a split leaves its train or test part empty.
         """
         if count < 1 or not 0.0 < train_fraction < 1.0:
-            msg = f"Expected at least one split and a train fraction between 0 and 1; got {count} and {train_fraction}."
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"Expected at least one split and a train fraction between 0 and 1; got {count} and {train_fraction}."
+            )
         fractions = (train_fraction, 0.0, 1.0 - train_fraction)
         parts = split_triplets(triplets, fractions, kind=kind, count=count, seed=seed)
         train, test = (parts == PARTS.index(part) for part in ("train", "test"))
@@ -140,22 +130,20 @@ def split_triplets(
         ConfigError: If the fractions are not three shares of 1.
     """
     if len(fractions) != len(PARTS) or min(fractions) < 0 or not np.isclose(sum(fractions), 1.0):
-        msg = f"Expected train, validation and test fractions of at least 0 that add up to 1; got {list(fractions)}."
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"Expected train, validation and test fractions of at least 0 that add up to 1; got {list(fractions)}."
+        )
     rng = np.random.default_rng(seed)
     if kind == "grouped":
         return _grouped(triplets.track_ids, fractions, count, rng)
-    strata = [
-        f"{t}/{i}/{p}" for t, i, p in zip(triplets.test_type, triplets.instrument, triplets.preference, strict=True)
-    ]
-    _, stratum = np.unique(np.array(strata, dtype=str), return_inverse=True)
+    strata = zip(triplets.test_type, triplets.instrument, triplets.preference, strict=True)
+    _, stratum = np.unique(np.array([f"{t}/{i}/{p}" for t, i, p in strata], dtype=str), return_inverse=True)
     return _stratified(stratum.astype(np.int64), fractions, count, rng)
 
 
 def _stratified(stratum: IntArray, fractions: Sequence[float], count: int, rng: np.random.Generator) -> PartArray:
     """Shuffle every stratum and cut it at the fractions."""
-    n = len(stratum)
-    sizes = np.bincount(stratum)
+    n, sizes = len(stratum), np.bincount(stratum)
     first = np.cumsum(sizes) - sizes  # where each stratum begins, once sorted
     shuffled = np.argsort(stratum + rng.random((count, n)), axis=1)  # by stratum, at random within
     rank = np.arange(n) - np.repeat(first, sizes)  # place within the stratum

@@ -14,10 +14,10 @@ The parameters of all splits and of all inner folds are stacked and differentiat
 objectives share no parameter, so that Adam on their sum is Adam on each.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
 import torch
 from rich.console import Console
@@ -32,14 +32,12 @@ from stemsim.fitting.votes import fit_weights
 from stemsim.fusion import Fusion, StemPairs, WeightedFusion
 from stemsim.losses import Loss, SquaredError
 from stemsim.regression import fit_ridge
-from stemsim.similarity import StemEmbeddings
 from stemsim.triplets import EmbeddedTriplets
-
-__all__ = ["FitSettings", "FusionFits", "FusionModel", "MakeFusion", "fit_fusions", "ridge_towards"]
 
 MakeFusion = Callable[[list[str]], Fusion]
 """Makes a fusion from a stem layout, such as the class itself."""
 
+_State = dict[str, Tensor]
 _PREFIX: Final = "fusion."
 _ELEMENTS_AT_ONCE: Final = 50_000  # of (model, triplet): the memory needed is a few dozen times that
 _FREED_ELEMENTS: Final = 2**22 - 2**12  # just below 32 MB, which is glibc's limit
@@ -68,30 +66,21 @@ class FitSettings:
         """Verify ranges."""
         counts = self.steps >= 0 and self.folds >= 0 and self.folds != 1
         if not counts or not self.learning_rate > 0.0 or not self.standard_errors >= 0.0:
-            msg = (
+            raise ConfigError(
                 "A fit needs at least 0 steps, 0 folds or at least 2, a learning rate above 0, and at least 0 standard "
                 f"errors; got {self}."
             )
-            raise ConfigError(msg)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FusionFits:
-    """One kind of fusion fitted to the train part of every split.
+    """One kind of fusion fitted to the train part of every split."""
 
-    Attributes:
-        preference: `(split, triplet)` prediction of each split's fusion for every triplet.
-        state: Stacked parameters and buffers by name, `(split, ...)`.
-        stopped_at: `(split,)` the step that was kept.
-        linear: `(split, stem)` weights of the linear fusion that each fit starts from.
-        alphas: `(split,)` ridge penalties of these weights.
-    """
-
-    preference: Tensor
-    state: dict[str, Tensor]
-    stopped_at: Tensor
-    linear: Tensor
-    alphas: Tensor
+    preference: Tensor  # (split, triplet) prediction of each split's fusion for every triplet
+    state: dict[str, Tensor]  # stacked parameters and buffers by name, (split, ...)
+    stopped_at: Tensor  # (split,) the step that was kept
+    linear: Tensor  # (split, stem) weights of the linear fusion that each fit starts from
+    alphas: Tensor  # (split,) ridge penalties of these weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +88,12 @@ class FusionModel:
     """A nonlinear fusion as a model of a cross-validation; a `stemsim.evaluation.SplitModel`.
 
     Attributes:
-        name: Name of the model in tables.
         make: Makes the fusion from the stem layout.
         alphas: Ridge penalties of the weights to choose from.
         settings: Settings of the fit.
         loss: Loss to minimise.
-        start: State of a fusion to start from instead of the linear one, see `stemsim.fitting.pretraining`. The squared
-            distance from it then replaces the L2 term and the roughness.
+        start: Fit of the same fusion to start from instead of the linear one, see `pretrain`. The squared distance from
+            it then replaces the L2 term and the roughness.
         progress: Show a progress bar.
     """
 
@@ -114,7 +102,7 @@ class FusionModel:
     alphas: Sequence[float] = ALPHAS
     settings: FitSettings = FitSettings()
     loss: Loss = field(default_factory=SquaredError)
-    start: Mapping[str, Tensor] | None = None
+    start: FusionFits | None = None
     progress: bool = False
 
     def fit(self, embedded: EmbeddedTriplets, splits: Splits) -> SplitFits:
@@ -148,13 +136,22 @@ def fit_fusions(
         ConfigError: If the train parts have a wrong shape, or the fusion cannot start from stem weights.
         SplitError: If a train part has too few triplets for the inner folds.
     """
-    rule = model.settings
-    _check(len(embedded), train, rule)
-    examples = _Examples(*embedded.roles(), embedded.target(), model.loss)
-    problem = _Problem(model.make(list(embedded.stems)), examples, embedded.deltas, model.start)
-    best, penalties = problem.best_linear(train.double(), model.alphas) if linear is None else linear
+    rule, triplets = model.settings, len(embedded)
+    if train.dim() != 2 or train.shape[1] != triplets or train.dtype != torch.bool:  # noqa: PLR2004
+        raise ConfigError(
+            f"Expected train parts (split, {triplets}) of bool; got {tuple(train.shape)} of {train.dtype}."
+        )
+    fewest, needed = int(train.sum(dim=1).min()) if len(train) else 0, max(1, 2 * rule.folds)
+    if fewest < needed:
+        raise SplitError(
+            f"A fit needs at least one split, with {needed} triplets in its train part: two for each inner fold; got "
+            f"{len(train)} splits, with {fewest} triplets in the smallest. Use more triplets, or fewer folds "
+            "(FitSettings.folds)."
+        )
+    problem = _Problem(model, embedded)
+    best, alphas = problem.best_linear(train.double()) if linear is None else linear
     inner = _inner_folds(train, rule, groups)
-    at_once = max(1, _ELEMENTS_AT_ONCE // (len(embedded) * max(1, rule.folds)))
+    at_once = max(1, _ELEMENTS_AT_ONCE // (triplets * max(1, rule.folds)))
     # glibc keeps freed memory up to twice the size of the largest block freed so far. Without a large one, each step
     # would return its memory to the kernel and have it cleared again, which took a tenth of the time.
     torch.empty(_FREED_ELEMENTS, dtype=torch.float64)
@@ -162,9 +159,11 @@ def fit_fusions(
     with Progress(console=Console(stderr=True), disable=not model.progress) as bar:
         shown = bar.add_task("Fitting fusions", total=len(train))
         for rows in torch.split(torch.arange(len(train)), at_once):
-            parts.append(problem.fit(train[rows].double(), inner[rows], rule, (best[rows], penalties[rows])))
+            parts.append(problem.fit(train[rows].double(), inner[rows], best[rows], alphas[rows]))
             bar.advance(shown, len(rows))
-    return _joined(parts)
+    preference, states, stopped_at = zip(*parts, strict=True)
+    state = {name: torch.cat([one[name] for one in states]) for name in states[0]}
+    return FusionFits(torch.cat(preference), state, torch.cat(stopped_at), best, alphas)
 
 
 def ridge_towards(
@@ -193,86 +192,142 @@ def ridge_towards(
     """
     stems = deltas.shape[1]
     if prior.shape != (stems,) or not bool(torch.isfinite(prior).all()) or not bool(prior.any()):
-        msg = f"A prior needs one finite weight for each of {stems} stems, not all 0; got {prior.tolist()}."
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"A prior needs one finite weight for each of {stems} stems, not all 0; got {prior.tolist()}."
+        )
     direction = prior.double() / prior.double().norm()
     across = torch.eye(stems, dtype=torch.float64) - torch.outer(direction, direction)
     return fit_ridge(deltas, target, alphas, counts=counts, penalty=across).best()
 
 
-class _Examples(NamedTuple):
-    """Stem embeddings of triplets, their targets `(triplet,)` in [-1, 1], float64, and the loss of preferences."""
+class _Problem:
+    """Common parts of the fits of all splits: an untrained fusion, the triplets, and the fit to start from, if any."""
 
-    x: StemEmbeddings
-    a: StemEmbeddings
-    b: StemEmbeddings
-    target: Tensor
-    loss: Loss
+    def __init__(self, model: FusionModel, embedded: EmbeddedTriplets) -> None:
+        self.model = model
+        self.embedded = embedded
+        self.target = embedded.target()
+        self.fusion = model.make(list(embedded.stems))
+        x, a, b = embedded.roles()
+        self.pairs = StemPairs.of(x, a), StemPairs.of(x, b)
+        self.first: Tensor | None = None  # what the fit to start from predicts, (triplet,)
+        if model.start is not None:
+            if not isinstance(self.fusion, WeightedFusion):
+                kind = type(self.fusion).__name__
+                raise ConfigError(f"Only a WeightedFusion can start from a fit, whose scale it fits; got {kind}.")
+            self.fusion.load_state_dict({name: values[0] for name, values in model.start.state.items()})
+            with torch.no_grad():
+                self.first = self.fusion.preference(x, a, b)
 
-    def pairs(self, rows: Tensor) -> StemPairs:
-        """Return the pairs (X, A), then (X, B), of some triplets; `rows` are indices `(n,)`."""
-        x, a, b = (one.take(rows) for one in self[:3])
-        query, candidate = (
-            StemEmbeddings(*(torch.cat(tensors) for tensors in zip(one, other, strict=True)))
-            for one, other in ((x, x), (a, b))
-        )
-        return StemPairs.of(query, candidate)
+    def best_linear(self, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the weights `(split, stem)` and penalty `(split,)` that leave-one-out chooses on each train part."""
+        deltas, alphas = self.embedded.deltas, self.model.alphas
+        if self.first is not None and isinstance(self.fusion, WeightedFusion):
+            return ridge_towards(self.fusion.weight.detach(), deltas, self.target, counts, alphas)
+        return fit_weights(deltas, self.target, counts, alphas, loss=self.model.loss).best()
+
+    def fit(self, counts: Tensor, inner: Tensor, best: Tensor, alphas: Tensor) -> tuple[Tensor, _State, Tensor]:
+        """Fit some splits, given their rows of all arguments; return preference, state and step as in `FusionFits`."""
+        rule, observers = self.model.settings, [self._observer(split) for split in counts]
+        stop = torch.full((len(counts),), rule.steps)
+        if rule.folds and rule.steps:
+            held = inner.unsqueeze(1) == torch.arange(rule.folds).unsqueeze(1)  # (split, fold, triplet)
+            inside = counts.unsqueeze(1) * ~held
+            linear = self._linear(inside.flatten(0, 1), alphas.repeat_interleave(rule.folds))
+            stop = self._choose_stop(self._stack(observers, inside, alphas, linear), counts, held)
+        stack = self._stack(observers, counts.unsqueeze(1), alphas, best)
+        kept = {name: values.detach().clone() for name, values in stack.parameters.items()}
+        predicted = torch.zeros_like(counts)
+        for step, preference in stack.descend(int(stop.max()), rule.learning_rate):
+            here = stop == step
+            predicted[here] = preference[here]
+            for name, values in stack.parameters.items():
+                kept[name][here] = values.detach()[here]
+        return predicted, {name.removeprefix(_PREFIX): one for name, one in (kept | stack.buffers).items()}, stop
+
+    def _observer(self, counts: Tensor) -> Fusion:
+        """Return a new fusion that has observed the train part of a split, `(triplet,)`."""
+        fusion, embeddings = deepcopy(self.fusion), self.embedded.embeddings
+        if self.first is None:
+            x, a, b = self.embedded.members[:, counts > 0.0]
+            fusion.observe(StemPairs.of(embeddings.take(torch.cat([x, x])), embeddings.take(torch.cat([a, b]))))
+        return fusion
+
+    def _linear(self, counts: Tensor, alphas: Tensor) -> Tensor:
+        """Return the best stem weights `(fit, stem)` for counts `(fit, triplet)` and penalties `(fit,)`."""
+        deltas = self.embedded.deltas
+        weights = counts.new_zeros(len(counts), deltas.shape[1])
+        for alpha in alphas.unique() if self.first is None else ():  # type: ignore[no-untyped-call]
+            rows = alphas == alpha
+            fit = fit_weights(deltas, self.target, counts[rows], alpha[None], loss=self.model.loss)
+            weights[rows] = fit.weights[:, 0]
+        return weights
+
+    def _stack(self, observers: Sequence[Fusion], counts: Tensor, alphas: Tensor, linear: Tensor) -> "_FusionStack":
+        """Return fusions for counts `(split, fold, triplet)` that start from linear weights `(split * fold, stem)`.
+
+        Where there is a fit to start from, they start from that, scaled to the counts.
+        """
+        folds = counts.shape[1]
+        fusions = [deepcopy(observer) for observer in observers for _ in range(folds)]
+        flat = counts.flatten(0, 1)
+        if self.first is None:
+            for fusion, weights in zip(fusions, linear, strict=True):
+                fusion.start_from(weights)
+        else:
+            moment, square = flat @ (self.first * self.target), flat @ self.first.square()
+            for fusion, scale in zip(fusions, moment / square.clamp(min=1e-300), strict=True):
+                cast("WeightedFusion", fusion).weight.data.mul_(scale)
+        return _FusionStack(self, fusions, flat, alphas.repeat_interleave(folds) / flat.sum(dim=1), alike=folds)
+
+    def _choose_stop(self, stack: "_FusionStack", counts: Tensor, held: Tensor) -> Tensor:
+        """Return the step `(split,)` that each split's inner folds choose."""
+        rule = self.model.settings
+        values = torch.stack(
+            [
+                (self.model.loss.terms(preference, self.target).value.reshape(held.shape) * held).sum(dim=1)
+                for _, preference in stack.descend(rule.steps, rule.learning_rate)
+            ],
+            dim=1,
+        )  # (split, step + 1, triplet); each triplet of the train part is held out of one fold
+        share = (counts / counts.sum(dim=1, keepdim=True)).unsqueeze(1)
+        best = (share * values).sum(dim=2).argmin(dim=1)
+        worse = values - values[torch.arange(len(best)), best].unsqueeze(1)
+        excess = (share * worse).sum(dim=2)  # (split, step + 1)
+        error = (share.square() * (worse - excess.unsqueeze(2)).square()).sum(dim=2).sqrt()
+        return (excess <= rule.standard_errors * error).double().argmax(dim=1)  # the first
 
 
 class _FusionStack:
     """Fusions of one kind, each with its own counts of the triplets, differentiated together (`torch.func`).
 
-    Args:
-        fusions: As many as there are fits.
-        examples: The triplets.
-        counts: `(fit, triplet)` weight of each triplet in the loss; 0: it is not trained on.
-        l2: `(fit,)` cost of the squared parameters.
-        alike: Number of neighbouring fusions that have observed the same pairs, and so prepare pairs alike.
-        anchored: Penalise the squared distance of all parameters from their present values, in place of the squared
-            weights and the roughness.
+    Where the problem has a fit to start from, the squared distance of all parameters from their present values is
+    penalised, in place of the squared weights and the roughness.
+
+    There are one fusion, counts `(fit, triplet)` of the triplets in the loss, and cost `l2` of the squared parameters
+    for each fit. As many neighbouring fusions as `alike` have observed the same pairs, and so prepare pairs alike.
     """
 
-    def __init__(
-        self,
-        fusions: Sequence[Fusion],
-        examples: _Examples,
-        counts: Tensor,
-        l2: Tensor,
-        *,
-        alike: int = 1,
-        anchored: bool = False,
-    ) -> None:
-        self.examples = examples
+    def __init__(self, problem: _Problem, fusions: Sequence[Fusion], counts: Tensor, l2: Tensor, *, alike: int) -> None:
+        self.problem = problem
         self.counts = counts
         self.l2 = l2
         predictors = [_Predictor(fusion) for fusion in fusions]
         self.parameters, self.buffers = stack_module_state(predictors)
-        self.start = {name: values.detach().clone() for name, values in self.parameters.items()} if anchored else None
+        anchored = {} if problem.first is None else self.parameters
+        self.start = {name: values.detach().clone() for name, values in anchored.items()}
         self._predictor = predictors[0]
-        self._pairs = self._prepare(fusions[::alike], alike)
-
-    def _prepare(self, fusions: Sequence[Fusion], alike: int) -> tuple[StemPairs, StemPairs]:
-        """Compare the segments and prepare them for every fusion, once for all steps."""
-        x, a, b = self.examples[:3]
-        to_a, to_b = StemPairs.of(x, a), StemPairs.of(x, b)
-        features: list[list[Tensor]] = [[], []]
-        with torch.no_grad():
-            for fusion in fusions:
-                for side, pairs in zip(features, (to_a, to_b), strict=True):
-                    prepared = fusion.prepare(pairs)
-                    if prepared is not None:
-                        side.append(prepared)
-        if not features[0]:
-            return to_a, to_b
-        first, second = (torch.stack(side).repeat_interleave(alike, dim=0) for side in features)
-        return to_a._replace(features=first), to_b._replace(features=second)
+        self._pairs = []
+        for pairs in problem.pairs:  # prepared once for all steps
+            with torch.no_grad():
+                features = [one for fusion in fusions[::alike] if (one := fusion.prepare(pairs)) is not None]
+            stacked = torch.stack(features).repeat_interleave(alike, dim=0) if features else None
+            self._pairs.append(pairs._replace(features=stacked))
 
     def evaluate(self) -> tuple[Tensor, Tensor]:
         """Return preferences `(fit, triplet)` and objectives `(fit,)`."""
 
-        def predict(
-            parameters: dict[str, Tensor], buffers: dict[str, Tensor], *features: Tensor | None
-        ) -> tuple[Tensor, Tensor, Tensor]:
+        def predict(parameters: _State, buffers: _State, *features: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
             pairs = tuple(one._replace(features=own) for one, own in zip(self._pairs, features, strict=True))
             output: tuple[Tensor, Tensor, Tensor] = functional_call(self._predictor, (parameters, buffers), pairs)
             return output
@@ -280,23 +335,18 @@ class _FusionStack:
         features = [pairs.features for pairs in self._pairs]
         axes = (0, 0, *(None if one is None else 0 for one in features))
         preference, penalty, roughness = vmap(predict, in_dims=axes)(self.parameters, self.buffers, *features)
-        values = self.examples.loss.terms(preference, self.examples.target).value
+        values = self.problem.model.loss.terms(preference, self.problem.target).value
         mean = (self.counts * values).sum(dim=1) / self.counts.sum(dim=1)
-        if self.start is not None:
+        if self.start:
             distances = [self.parameters[name] - start for name, start in self.start.items()]
             penalty = torch.stack([distance.square().flatten(1).sum(dim=1) for distance in distances]).sum(dim=0)
             roughness = torch.zeros_like(penalty)
         return preference, mean + self.l2 * penalty + roughness
 
     def descend(self, steps: int, learning_rate: float) -> Iterator[tuple[int, Tensor]]:
-        """Minimise by Adam on the full batch.
-
-        Yields:
-            Step, and preferences `(fit, triplet)` before it is taken; the last ones are those of the final parameters.
-        """
-        optimizer = torch.optim.Adam(
-            [values for values in self.parameters.values() if values.requires_grad], lr=learning_rate
-        )
+        """Minimise by Adam on the full batch; yield each step with the preferences `(fit, triplet)` before it."""
+        learned = [values for values in self.parameters.values() if values.requires_grad]
+        optimizer = torch.optim.Adam(learned, lr=learning_rate)
         for step in range(steps + 1):
             preference, objective = self.evaluate()
             yield step, preference.detach()
@@ -319,103 +369,6 @@ class _Predictor(nn.Module):
         return preference, self.fusion.penalty(), self.fusion.roughness()
 
 
-class _Problem:
-    """Common parts of the fits of all splits: a new fusion, the triplets, and the state to start from, if any."""
-
-    def __init__(self, fusion: Fusion, examples: _Examples, deltas: Tensor, start: Mapping[str, Tensor] | None) -> None:
-        self.fusion = fusion
-        self.examples = examples
-        self.deltas = deltas
-        self.first: Tensor | None = None  # what the state to start from predicts, (triplet,)
-        if start is not None:
-            if not isinstance(fusion, WeightedFusion):
-                msg = f"Only a WeightedFusion can start from a state, whose scale it fits; got {type(fusion).__name__}."
-                raise ConfigError(msg)
-            fusion.load_state_dict(dict(start))
-            with torch.no_grad():
-                self.first = fusion.preference(*examples[:3])
-
-    def fit(self, counts: Tensor, inner: Tensor, rule: FitSettings, linear: tuple[Tensor, Tensor]) -> FusionFits:
-        """Fit some splits: counts and inner folds `(split, triplet)`, linear weights and penalties of `best_linear`."""
-        best, alphas = linear
-        observers = [self._observer(split) for split in counts]
-        stop = torch.full((len(counts),), rule.steps)
-        if rule.folds and rule.steps:
-            held = inner.unsqueeze(1) == torch.arange(rule.folds).unsqueeze(1)  # (split, fold, triplet)
-            inside = counts.unsqueeze(1) * ~held
-            stack = self._stack(observers, inside, alphas, self._linear(inside.flatten(0, 1), alphas, rule.folds))
-            stop = _choose_stop(stack, counts, held, rule)
-        stack = self._stack(observers, counts.unsqueeze(1), alphas, best)
-        kept = {name: values.detach().clone() for name, values in stack.parameters.items()}
-        predicted = torch.zeros_like(counts)
-        for step, preference in stack.descend(int(stop.max()), rule.learning_rate):
-            here = stop == step
-            predicted[here] = preference[here]
-            for name, values in stack.parameters.items():
-                kept[name][here] = values.detach()[here]
-        state = {name.removeprefix(_PREFIX): values for name, values in (kept | stack.buffers).items()}
-        return FusionFits(predicted, state, stop, best, alphas)
-
-    def best_linear(self, counts: Tensor, alphas: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """Return the weights `(split, stem)` and penalty `(split,)` that leave-one-out chooses on each train part."""
-        target, loss = self.examples.target, self.examples.loss
-        if self.first is not None and isinstance(self.fusion, WeightedFusion):
-            return ridge_towards(self.fusion.weight.detach(), self.deltas, target, counts, alphas)
-        return fit_weights(self.deltas, target, counts, alphas, loss=loss).best()
-
-    def _observer(self, counts: Tensor) -> Fusion:
-        """Return a new fusion that has observed the train part of a split, `(triplet,)`."""
-        fusion = deepcopy(self.fusion)
-        if self.first is None:
-            fusion.observe(self.examples.pairs(torch.nonzero(counts).squeeze(1)))
-        return fusion
-
-    def _stack(self, observers: Sequence[Fusion], counts: Tensor, alphas: Tensor, linear: Tensor) -> _FusionStack:
-        """Return fusions for counts `(split, fold, triplet)` that start from linear weights `(split * fold, stem)`.
-
-        Where there is a state to start from, they start from that, scaled to the counts.
-        """
-        folds = counts.shape[1]
-        fusions = [deepcopy(observer) for observer in observers for _ in range(folds)]
-        flat = counts.flatten(0, 1)
-        if self.first is None:
-            for fusion, weights in zip(fusions, linear, strict=True):
-                fusion.start_from(weights)
-        else:
-            moment, square = flat @ (self.first * self.examples.target), flat @ self.first.square()
-            for fusion, scale in zip(fusions, moment / square.clamp(min=1e-300), strict=True):
-                cast("WeightedFusion", fusion).weight.data.mul_(scale)
-        l2 = alphas.repeat_interleave(folds) / flat.sum(dim=1)
-        return _FusionStack(fusions, self.examples, flat, l2, alike=folds, anchored=self.first is not None)
-
-    def _linear(self, counts: Tensor, alphas: Tensor, folds: int) -> Tensor:
-        """Return the best stem weights `(split * fold, stem)` on inner folds, with penalties `(split,)`."""
-        weights = counts.new_zeros(len(counts), self.deltas.shape[1])
-        penalties = alphas.repeat_interleave(folds)
-        for alpha in penalties.unique() if self.first is None else ():  # type: ignore[no-untyped-call]
-            rows, target, loss = penalties == alpha, self.examples.target, self.examples.loss
-            weights[rows] = fit_weights(self.deltas, target, counts[rows], alpha[None], loss=loss).weights[:, 0]
-        return weights
-
-
-def _choose_stop(stack: _FusionStack, counts: Tensor, held: Tensor, rule: FitSettings) -> Tensor:
-    """Return the step `(split,)` that each split's inner folds choose."""
-    loss, target = stack.examples.loss, stack.examples.target
-    values = torch.stack(
-        [
-            (loss.terms(preference, target).value.reshape(held.shape) * held).sum(dim=1)
-            for _, preference in stack.descend(rule.steps, rule.learning_rate)
-        ],
-        dim=1,
-    )  # (split, step + 1, triplet); each triplet of the train part is held out of one fold
-    share = (counts / counts.sum(dim=1, keepdim=True)).unsqueeze(1)
-    best = (share * values).sum(dim=2).argmin(dim=1)
-    worse = values - values[torch.arange(len(best)), best].unsqueeze(1)
-    excess = (share * worse).sum(dim=2)  # (split, step + 1)
-    error = (share.square() * (worse - excess.unsqueeze(2)).square()).sum(dim=2).sqrt()
-    return (excess <= rule.standard_errors * error).double().argmax(dim=1)  # the first
-
-
 def _inner_folds(train: Tensor, rule: FitSettings, groups: Tensor | None = None) -> Tensor:
     """Return the inner fold `(split, triplet)` of each triplet of a train part, as many groups in each; else -1."""
     _, group = (torch.arange(train.shape[1]) if groups is None else groups).unique(  # type: ignore[no-untyped-call]
@@ -428,32 +381,8 @@ def _inner_folds(train: Tensor, rule: FitSettings, groups: Tensor | None = None)
     rank = torch.zeros_like(order).scatter(1, order, torch.arange(within.shape[1]).expand_as(order))
     inner = torch.where(train, rank[:, group] % max(1, rule.folds), -1)
     if rule.folds and int(within.sum(dim=1).min()) < rule.folds:
-        msg = (
+        raise SplitError(
             f"{rule.folds} inner folds need as many groups of triplets in every train part; the fewest are "
             f"{int(within.sum(dim=1).min())}. Use more songs, or fewer folds (FitSettings.folds)."
         )
-        raise SplitError(msg)
     return inner
-
-
-def _joined(parts: Sequence[FusionFits]) -> FusionFits:
-    """Join the fits of some splits to those of all."""
-    names = ("preference", "stopped_at", "linear", "alphas")
-    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-    state = {name: torch.cat([part.state[name] for part in parts]) for name in parts[0].state}
-    return FusionFits(state=state, **columns)
-
-
-def _check(triplets: int, train: Tensor, rule: FitSettings) -> None:
-    """Verify that the train parts are masks of the triplets, with enough to train on."""
-    if train.dim() != 2 or train.shape[1] != triplets or train.dtype != torch.bool:  # noqa: PLR2004
-        msg = f"Expected train parts (split, {triplets}) of bool; got {tuple(train.shape)} of {train.dtype}."
-        raise ConfigError(msg)
-    least = int(train.sum(dim=1).min()) if len(train) else 0
-    if least < max(1, 2 * rule.folds):
-        msg = (
-            f"A fit needs at least one split, with {max(1, 2 * rule.folds)} triplets in its train part: two for each "
-            f"inner fold; got {len(train)} splits, with {least} triplets in the smallest. Use more triplets, or fewer "
-            "folds (FitSettings.folds)."
-        )
-        raise SplitError(msg)

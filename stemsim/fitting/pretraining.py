@@ -13,25 +13,8 @@ from torch import Tensor
 
 from stemsim.errors import TripletError
 from stemsim.evaluation import ALPHAS, SplitFits, Splits
-from stemsim.fitting.fusions import FitSettings, FusionModel, MakeFusion, fit_fusions, ridge_towards
+from stemsim.fitting.fusions import FitSettings, FusionFits, FusionModel, MakeFusion, fit_fusions, ridge_towards
 from stemsim.triplets import EmbeddedTriplets
-
-__all__ = ["PretrainedFusion", "PriorModel", "pretrain"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PretrainedFusion:
-    """A fusion fitted to same-song triplets.
-
-    Attributes:
-        state: Its parameters and buffers, the `start` of `FusionModel` and `fit_fusions`.
-        weights: `(stem,)` weights of the linear fusion fitted to the same triplets, the `prior` of `PriorModel`.
-        stopped_at: Number of steps taken from the linear fusion, chosen by cross-validation over the songs.
-    """
-
-    state: dict[str, Tensor]
-    weights: Tensor
-    stopped_at: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +22,6 @@ class PriorModel:
     """Ridge regression towards prior weights; a `stemsim.evaluation.SplitModel`.
 
     Attributes:
-        name: Name of the model in tables.
         prior: `(stem,)` weights to shrink towards, up to scale.
         alphas: Penalties to choose from.
     """
@@ -61,7 +43,7 @@ def pretrain(
     *,
     alphas: Sequence[float] = ALPHAS,
     settings: FitSettings | None = None,
-) -> PretrainedFusion:
+) -> FusionFits:
     """Fit a fusion to same-song triplets.
 
     Args:
@@ -70,23 +52,19 @@ def pretrain(
         alphas: Ridge penalties of the weights to choose from.
         settings: Settings of the fit; the inner folds keep the triplets of one song together.
 
+    Returns:
+        The fit of one split of all triplets: the `start` of a `FusionModel`, and in `linear[0]` the prior of a
+        `PriorModel`.
+
     Raises:
         TripletError: If some triplets are not same-song triplets.
     """
     triplets = songs.triplets
     if not len(triplets) or (triplets.test_type != "XYC").any() or (triplets.preference != 1).any():
-        msg = (
+        raise TripletError(
             f"Pre-training takes same-song triplets, in which A is from X's song and preferred; {triplets.source} has "
             "others, or none. Use stemsim.triplets.SameSong."
         )
-        raise TripletError(msg)
     everything = torch.ones(1, len(triplets), dtype=torch.bool)
-    groups = torch.from_numpy(triplets.track_ids[:, 0])
-    fits = fit_fusions(
-        FusionModel("pre-training", make, alphas, settings or FitSettings()), songs, everything, groups=groups
-    )
-    return PretrainedFusion(
-        state={name: values[0] for name, values in fits.state.items()},
-        weights=fits.linear[0],
-        stopped_at=int(fits.stopped_at[0]),
-    )
+    model = FusionModel("pre-training", make, alphas, settings or FitSettings())
+    return fit_fusions(model, songs, everything, groups=torch.from_numpy(triplets.track_ids[:, 0]))

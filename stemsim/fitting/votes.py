@@ -30,8 +30,6 @@ from stemsim.losses import Logistic, Loss, SquaredError, SquaredHinge
 from stemsim.regression import RidgeFit, RowProducts, fit_ridge, least, subset_slices
 from stemsim.triplets import EmbeddedTriplets, TargetKind
 
-__all__ = ["VOTE_MODELS", "NewtonFit", "VoteModel", "distinct_vote_models", "fit_weights"]
-
 _MOST_STEPS: Final = 100
 _MOST_HALVINGS: Final = 40
 _DECREMENT: Final = 1e-14  # squared Newton decrement over the loss: the step taken then leaves its square
@@ -42,7 +40,6 @@ class VoteModel:
     """Linear stem weights fitted to votes; a `stemsim.evaluation.SplitModel`.
 
     Attributes:
-        name: Name of the model in tables.
         loss: Loss between preferences and targets.
         target: The targets (`Triplets.target`).
         vote_weighted: Weight each triplet by its number of votes.
@@ -116,22 +113,21 @@ class NewtonFit:
 
     def left_out_error(self) -> Tensor:
         """Return the loss of every triplet predicted from the others of its subset, summed; `(subset, alpha)`."""
-        pieces = subset_slices(self.counts, len(self.alphas))
-        return torch.cat([self._left_out_error(self.counts[rows], self.weights[rows]) for rows in pieces])
+        errors = []
+        for rows in subset_slices(self.counts, len(self.alphas)):
+            count = self.counts[rows].unsqueeze(1)  # (subset, 1, triplet)
+            preference = self.weights[rows] @ self.features.rows.T  # (subset, alpha, triplet)
+            terms = self.loss.terms(preference, self.target)
+            hessian = _hessian(self.features, count * terms.curvature, self.alphas)
+            inverse = torch.linalg.pinv(hessian, rtol=1e-12, hermitian=True)
+            influence = count * self.features.forms(inverse)  # h_i s_i
+            left_out = preference + influence * terms.slope / (1.0 - influence * terms.curvature).clamp(min=1e-12)
+            errors.append((count * self.loss.terms(left_out, self.target).value).sum(dim=-1))
+        return torch.cat(errors)
 
     def best(self) -> tuple[Tensor, Tensor]:
         """Return weights `(subset, stem)` and penalty `(subset,)` of the least left-out loss."""
         return least(self.left_out_error(), self.weights, self.alphas)
-
-    def _left_out_error(self, counts: Tensor, weights: Tensor) -> Tensor:
-        count = counts.unsqueeze(1)  # (subset, 1, triplet)
-        preference = weights @ self.features.rows.T  # (subset, alpha, triplet)
-        terms = self.loss.terms(preference, self.target)
-        hessian = _hessian(self.features, count * terms.curvature, self.alphas)
-        inverse = torch.linalg.pinv(hessian, rtol=1e-12, hermitian=True)
-        influence = count * self.features.forms(inverse)  # h_i s_i
-        left_out = preference + influence * terms.slope / (1.0 - influence * terms.curvature).clamp(min=1e-12)
-        return (count * self.loss.terms(left_out, self.target).value).sum(dim=-1)
 
 
 def fit_weights(
@@ -154,11 +150,10 @@ def fit_weights(
     features, wanted, weighted = RowProducts(deltas.double()), target.double(), counts.double()
     penalties = torch.as_tensor(alphas, dtype=torch.float64)
     if not (torch.isfinite(penalties) & (penalties > 0.0)).all():
-        msg = (
+        raise ConfigError(
             f"Expected penalties of a {type(loss).__name__} fit that are finite and above 0, since some weights may "
             f"predict every triplet correctly; got {penalties.tolist()}."
         )
-        raise ConfigError(msg)
     # The subsets of a cross-validation are much alike: the fit to their average is a few steps from each.
     start = features.rows.new_zeros(len(penalties), features.rows.shape[1])
     start = _newton(features, wanted, weighted.mean(dim=0, keepdim=True), penalties, loss, start)[0]
@@ -210,9 +205,8 @@ def _newton(features: RowProducts, target: Tensor, counts: Tensor, alphas: Tenso
         active, value, slope, curvature = active[left], value[left], slope[left], curvature[left]
         if not len(active):
             return weights.reshape(len(counts), len(alphas), -1)
-    msg = (
+    raise ConfigError(
         f"{len(active)} of {len(penalty)} {type(loss).__name__} fits do not converge: their penalties, "
         f"{penalty[active].min():.3g} and more, are too small for {float(counts.sum(dim=1).mean()):.0f} triplets "
         f"with stem features of up to {float(rows.abs().max()):.3g}. Use larger penalties."
     )
-    raise ConfigError(msg)

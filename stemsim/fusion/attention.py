@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from stemsim.fusion.base import StemPairs, WeightedFusion
 
-__all__ = ["AttentionFusion"]
-
 
 class AttentionFusion(WeightedFusion):
     """Weighted sum of per-stem cosines with weights that depend on the levels of X's stems.

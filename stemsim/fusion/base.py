@@ -11,8 +11,6 @@ from torch.nn.utils import parametrize
 from stemsim.errors import ConfigError
 from stemsim.similarity import StemEmbeddings, stem_cosines
 
-__all__ = ["Fusion", "StemPairs", "WeightedFusion", "prepared"]
-
 
 class StemPairs(NamedTuple):
     """Pairs of segments compared stem by stem: the input of a fusion, which does not depend on its parameters.
@@ -56,9 +54,6 @@ class Fusion(nn.Module, ABC):
     def fuse(self, pairs: StemPairs) -> Tensor:
         """Return the contribution of each stem to the similarity of pairs of segments.
 
-        Args:
-            pairs: `batch` pairs.
-
         Returns:
             `(batch, stem)` float64; 0 where the stem is silent in either.
         """
@@ -69,9 +64,6 @@ class Fusion(nn.Module, ABC):
 
     def prepare(self, pairs: StemPairs) -> Tensor | None:
         """Return values that depend on the pairs only, which a fit computes once for all its steps.
-
-        Args:
-            pairs: `batch` pairs, without `features`.
 
         Returns:
             The later `pairs.features`, of any shape; None if there is nothing to prepare.
@@ -96,26 +88,18 @@ class Fusion(nn.Module, ABC):
         return difference
 
     def observe(self, pairs: StemPairs) -> None:
-        """Set what depends on the segments but not on the votes, such as the range of the cosines; a fit starts so.
-
-        Args:
-            pairs: The training pairs (X, A) and (X, B).
-        """
+        """Set what depends on the training pairs (X, A) and (X, B) but not on the votes; a fit starts so."""
 
     def start_from(self, weights: Tensor) -> None:
-        """Become the linear fusion with the given weights, exactly; a fit starts from the best linear ones.
-
-        Args:
-            weights: `(stem,)` in the order of the stem layout.
+        """Become exactly the linear fusion with weights `(stem,)`; a fit starts from the best linear ones.
 
         Raises:
             ConfigError: If there is not one finite weight for each stem, or the fusion does not contain the linear one.
         """
-        msg = (
+        raise ConfigError(
             f"{type(self).__name__} cannot start from stem weights {weights.tolist()}. Make it a subclass of "
             "WeightedFusion, or give it a `start_from` after which it is the linear fusion."
         )
-        raise ConfigError(msg)
 
     def penalty(self) -> Tensor:
         """Return the sum of squares that the L2 term of the loss is multiplied with."""
@@ -142,8 +126,7 @@ class WeightedFusion(Fusion):
     def __init__(self, stems: Sequence[str], smoothing: float = 0.0) -> None:
         super().__init__(stems)
         if not smoothing >= 0.0:
-            msg = f"`smoothing` must not be negative; got {smoothing}."
-            raise ConfigError(msg)
+            raise ConfigError(f"`smoothing` must not be negative; got {smoothing}.")
         self.smoothing = smoothing
         self.weight = nn.Parameter(torch.ones(len(self.stems), dtype=torch.float64))
 
@@ -154,8 +137,7 @@ class WeightedFusion(Fusion):
             ConfigError: If there is not one finite weight for each stem.
         """
         if weights.shape != (len(self.stems),) or not bool(torch.isfinite(weights).all()):
-            msg = f"Expected one finite weight for each of {', '.join(self.stems)}; got {weights.tolist()}."
-            raise ConfigError(msg)
+            raise ConfigError(f"Expected one finite weight each for {', '.join(self.stems)}; got {weights.tolist()}.")
         with torch.no_grad():
             if parametrize.is_parametrized(self, "weight"):
                 self.weight = weights.double()  # the parametrization inverts them
@@ -170,6 +152,5 @@ class WeightedFusion(Fusion):
 def prepared(pairs: StemPairs) -> Tensor:
     """Return the features of pairs, or raise `ConfigError` if nothing has prepared them."""
     if pairs.features is None:
-        msg = "These pairs have no features. Make them with the fusion's `compare`, not with `StemPairs.of`."
-        raise ConfigError(msg)
+        raise ConfigError("These pairs have no features. Make them with the fusion's `compare`, not `StemPairs.of`.")
     return pairs.features

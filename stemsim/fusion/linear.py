@@ -8,8 +8,6 @@ from torch.nn.utils import parametrize
 from stemsim.errors import ConfigError
 from stemsim.fusion.base import StemPairs, WeightedFusion
 
-__all__ = ["LinearFusion"]
-
 
 class LinearFusion(WeightedFusion):
     """Bias-free weighted sum of per-stem cosines: similarity = sum_i w_i cos_i (paper, section 3.4).
@@ -33,14 +31,9 @@ class LinearFusion(WeightedFusion):
         return self.weight * pairs.cosines
 
     def start_from(self, weights: Tensor) -> None:
-        """Set the weights `(stem,)`, in the order of the stem layout.
-
-        Raises:
-            ConfigError: If there is not one finite weight for each stem, or one is negative where none may be.
-        """
+        """Set the weights `(stem,)`, none of which is negative where none may be."""
         if self.nonnegative and bool((weights < 0.0).any()):
-            msg = f"Expected nonnegative weights for {', '.join(self.stems)}; got {weights.tolist()}."
-            raise ConfigError(msg)
+            raise ConfigError(f"Expected nonnegative weights for {', '.join(self.stems)}; got {weights.tolist()}.")
         super().start_from(weights)
 
 

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from stemsim.errors import ConfigError
 from stemsim.fusion.base import StemPairs, WeightedFusion, prepared
 
-__all__ = ["LowRankFusion"]
-
 _LEAST_STRETCH: Final = 1e-12  # of a squared norm: a vector that the metric nearly removes has no direction left
 
 
@@ -37,8 +35,7 @@ class LowRankFusion(WeightedFusion):
     def __init__(self, stems: Sequence[str], rank: int = 4, components: int = 16, smoothing: float = 0.03) -> None:
         super().__init__(stems, smoothing)
         if not 1 <= rank <= components:
-            msg = f"Expected a rank of at least 1, and at least as many components; got {rank} and {components}."
-            raise ConfigError(msg)
+            raise ConfigError(f"Expected a rank of at least 1, and no fewer components; got {rank} and {components}.")
         self.rank = rank
         self.components = components
         count = len(self.stems)
@@ -66,11 +63,10 @@ class LowRankFusion(WeightedFusion):
         dim = pairs.query.vectors.shape[2]
         if self.basis.shape[1] != dim:
             seen = f"embeddings of size {self.basis.shape[1]}" if self.basis.shape[1] else "no embeddings yet"
-            msg = (
+            raise ConfigError(
                 f"The fusion was fitted to {seen}; got embeddings of size {dim}. Use the encoder of the fit, or call "
                 "`observe` with pairs of segments first."
             )
-            raise ConfigError(msg)
         both = torch.stack([pairs.query.vectors, pairs.candidate.vectors])  # (2, batch, stem, dim)
         return torch.einsum("knsd,sdc->sknc", both.double(), self.basis).contiguous()
 

@@ -9,8 +9,6 @@ from torch.nn.functional import softplus
 from stemsim.errors import ConfigError
 from stemsim.fusion.base import StemPairs, WeightedFusion
 
-__all__ = ["MonotoneFusion"]
-
 _SCALE_FLOOR = 1e-12  # of a squared scale: a unit whose stems have no weight
 _LOG_SHARE_OF_OWN_STEM = 3.0  # at first; others have 0
 _NEARLY_ZERO = 1e-5  # below, a secant is its tangent to 1e-11
@@ -48,8 +46,7 @@ class MonotoneFusion(WeightedFusion):
     def __init__(self, stems: Sequence[str], units_per_stem: int = 2, smoothing: float = 0.003) -> None:
         super().__init__(stems, smoothing)
         if units_per_stem < 1:
-            msg = f"Expected at least 1 hidden unit per stem; got {units_per_stem}."
-            raise ConfigError(msg)
+            raise ConfigError(f"Expected at least 1 hidden unit per stem; got {units_per_stem}.")
         self.units_per_stem = units_per_stem
         count = len(self.stems)
         own = _LOG_SHARE_OF_OWN_STEM * torch.eye(count, dtype=torch.float64)

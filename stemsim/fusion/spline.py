@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from stemsim.errors import ConfigError
 from stemsim.fusion.base import StemPairs, WeightedFusion, prepared
 
-__all__ = ["SplineFusion"]
-
 
 class SplineFusion(WeightedFusion):
     """Sum of monotone functions of the stems' cosines: similarity = sum_i w_i g_i(cos_i), with g_i(0) = 0.
@@ -33,8 +31,7 @@ class SplineFusion(WeightedFusion):
     def __init__(self, stems: Sequence[str], pieces: int = 6, smoothing: float = 0.01) -> None:
         super().__init__(stems, smoothing)
         if pieces < 2:  # noqa: PLR2004 - one piece is the linear fusion
-            msg = f"Splines have at least 2 pieces; got {pieces}."
-            raise ConfigError(msg)
+            raise ConfigError(f"Splines have at least 2 pieces; got {pieces}.")
         self.pieces = pieces
         self.log_slope = nn.Parameter(torch.zeros(len(self.stems), pieces, dtype=torch.float64))
         knots = torch.linspace(-1.0, 1.0, pieces + 1, dtype=torch.float64)[1:-1]

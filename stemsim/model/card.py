@@ -17,11 +17,9 @@ from torch import Tensor
 
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
 from stemsim.fusion import Fusion, WeightedFusion
-from stemsim.model.parts import Part, build_fusion, describe, is_same
+from stemsim.model.parts import Part, build, describe, is_same
 from stemsim.pretrained.loading import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
 from stemsim.stems import StemLayout, check_same_layout, stem_layout
-
-__all__ = ["CARD_FILE", "WEIGHTS_FILE", "FusionLike", "ModelCard", "ReportedAgreement", "read_model", "write_model"]
 
 CARD_FILE: Final = "card.yaml"
 WEIGHTS_FILE: Final = "weights.safetensors"
@@ -117,8 +115,7 @@ def write_model(folder: str | Path, card: ModelCard, fusion: Fusion) -> None:
     check_same_layout(card.stems, fusion.stems, what="the fusion", remedy="Give the card the stems of the fusion.")
     state = _state(fusion)
     if broken := [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]:
-        msg = f"The fusion has parameters that are not finite: {', '.join(broken)}. Fit it again; nothing was written."
-        raise CheckpointError(msg)
+        raise CheckpointError(f"These parameters are not finite: {', '.join(broken)}. Nothing was written; fit again.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
@@ -127,8 +124,7 @@ def write_model(folder: str | Path, card: ModelCard, fusion: Fusion) -> None:
             for file in (WEIGHTS_FILE, CARD_FILE):
                 os.replace(Path(partial) / file, folder / file)  # noqa: PTH105 - the atomic one, by its usual name
     except OSError as error:
-        msg = f"The model cannot be written to {folder} ({error}). Make room, or choose another folder."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(f"The model cannot be written to {folder} ({error}). Choose another folder.") from error
 
 
 def read_model(folder: str | Path, *, fusion: FusionLike | None = None) -> tuple[ModelCard, Fusion]:
@@ -151,36 +147,31 @@ def read_model(folder: str | Path, *, fusion: FusionLike | None = None) -> tuple
     folder = Path(folder)
     for path in (folder, folder / CARD_FILE, folder / WEIGHTS_FILE):
         if not path.exists():
-            msg = (
+            raise DataNotFoundError(
                 f"No model at {folder}: {path} is missing. Expected a folder with {CARD_FILE} and {WEIGHTS_FILE}, as "
                 "`StemSimilarity.save` writes it."
             )
-            raise DataNotFoundError(msg)
     card, weights = _read_card(folder / CARD_FILE)
     file = folder / WEIGHTS_FILE
     checkpoint = read_checkpoint(file)
-    check_same_layout(
-        card.stems,
-        _stems_of(checkpoint, file),
-        what=f"the tensors in {file}",
-        remedy=f"They do not belong to {CARD_FILE} beside them: save or copy the model again.",
-    )
+    remedy = f"They do not belong to {CARD_FILE} beside them: save or copy the model again."
+    check_same_layout(card.stems, _stems_of(checkpoint, file), what=f"the tensors in {file}", remedy=remedy)
     fitted = _made(card, fusion)
     load_strictly(fitted, checkpoint.state, str(file))
     seen = _weights_of(fitted)
     if seen != (weights and {stem: _rounded(weight) for stem, weight in weights.items()}):
-        msg = (
+        raise CheckpointError(
             f"{file} does not hold the weights of the card of {card.name!r}: it holds {seen}, the card says {weights}. "
             "One of the two files was changed: save or copy the model again."
         )
-        raise CheckpointError(msg)
     return card, fitted.requires_grad_(requires_grad=False)
 
 
 def _made(card: ModelCard, fusion: FusionLike | None) -> Fusion:
     """Return the fusion of a card, with its parameters at their start."""
     if fusion is None:
-        return build_fusion(card.fusion, card.stems)
+        untrained: Fusion = build(card.fusion, card.stems)
+        return untrained
     made = deepcopy(fusion) if isinstance(fusion, Fusion) else fusion(card.stems)
     check_same_layout(card.stems, made.stems, what="the fusion", remedy=f"Make it for the stems of {card.name!r}.")
     if not is_same(card.fusion, made):
@@ -211,8 +202,9 @@ def _stems_of(checkpoint: Checkpoint, file: Path) -> tuple[str, ...]:
     try:
         return _STEMS.validate_json(checkpoint.metadata["stems"])
     except (KeyError, ValidationError) as error:
-        msg = f"{file} does not say which stems its tensors are for ({error!r}). Save the model again."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(
+            f"{file} does not say for which stems it is ({error!r}). Save the model again."
+        ) from error
 
 
 def _read_card(path: Path) -> tuple[ModelCard, dict[str, float] | None]:
@@ -222,11 +214,9 @@ def _read_card(path: Path) -> tuple[ModelCard, dict[str, float] | None]:
     except ValidationError as error:
         entries = ((".".join(map(str, one["loc"])) or "the card", one) for one in error.errors())
         reason = "; ".join(f"{place}: {one['msg']}, got {one['input']!r}" for place, one in entries)
-        msg = f"{path} is not the card of a model: {reason}."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(f"{path} is not the card of a model: {reason}.") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError, ConfigError) as error:
-        msg = f"{path} is not the card of a model: {error}"
-        raise CheckpointError(msg) from error
+        raise CheckpointError(f"{path} is not the card of a model: {error}") from error
 
 
 def _card_of(content: object) -> tuple[ModelCard, dict[str, float] | None]:
@@ -235,8 +225,7 @@ def _card_of(content: object) -> tuple[ModelCard, dict[str, float] | None]:
         values["license"] = values.pop("licence")
     weights = _WEIGHTS.validate_python(values.pop("weights", None))
     if (weights is None) != ("stems" in values):
-        msg = "A card has `weights`, one `stem: weight` for each stem in order; or, where there are none, `stems`."
-        raise ConfigError(msg)
+        raise ConfigError("A card has `weights`, one `stem: weight` for each stem; or, where there are none, `stems`.")
     parts = {
         kind: {**values[kind], "kind": kind}
         for kind in ("encoder", "separator", "fusion")

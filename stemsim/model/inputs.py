@@ -15,8 +15,6 @@ from stemsim.errors import AudioError, ConfigError, EmbeddingError
 from stemsim.similarity import StemEmbeddings
 from stemsim.stems import StemLayout
 
-__all__ = ["Input", "Inputs", "ParsedInputs", "Waveform", "parse_inputs"]
-
 Waveform = tuple[Tensor | npt.NDArray[np.floating[Any]], int]
 Input = str | Path | Segment | Waveform | StemEmbeddings
 Inputs = Input | Sequence[str] | Sequence[Path] | Sequence[Segment] | Sequence[Waveform]
@@ -29,37 +27,23 @@ _EXPECTED: Final = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ParsedInputs:
-    """One verified argument, of one of three kinds.
-
-    Attributes:
-        single: True for one input, False for a batch.
-        segments: Segments of audio files.
-        waveforms: `(channel, time)` float32 on the CPU with their sample rates in Hz.
-        embeddings: Stem embeddings that are computed already.
-    """
+    """One verified argument, of one of three kinds; `single` is False for a batch."""
 
     single: bool
     segments: tuple[Segment, ...] = ()
-    waveforms: tuple[tuple[Tensor, int], ...] = ()
+    waveforms: tuple[tuple[Tensor, int], ...] = ()  # `(channel, time)` float32 on the CPU, sample rates in Hz
     embeddings: StemEmbeddings | None = None
 
     def __len__(self) -> int:
-        """Return the number of inputs."""
         if self.embeddings is not None:
             return len(self.embeddings.vectors)
         return len(self.segments) + len(self.waveforms)
 
 
 def parse_inputs(inputs: object, stems: StemLayout, dim: int) -> ParsedInputs:
-    """Verify one argument of `StemSimilarity`.
+    """Verify one argument of `StemSimilarity`, given the stems and the dimension of stem embeddings.
 
-    Args:
-        inputs: `Inputs`: one input or a list of them. A tuple that starts with a waveform is one input, not a batch.
-        stems: Stem layout that stem embeddings must have.
-        dim: Length that their vectors must have.
-
-    Returns:
-        The parsed argument.
+    A tuple that starts with a waveform is one input, not a batch.
 
     Raises:
         ConfigError: If it is something else, or a list of several kinds.
@@ -73,13 +57,11 @@ def parse_inputs(inputs: object, stems: StemLayout, dim: int) -> ParsedInputs:
     single = _is_item(inputs)
     if not single and not isinstance(inputs, list | tuple):
         hint = " A waveform needs its sample rate beside it." if isinstance(inputs, Tensor | np.ndarray) else ""
-        msg = f"Expected {_EXPECTED}; got {_kind(inputs)}.{hint}"
-        raise ConfigError(msg)
+        raise ConfigError(f"Expected {_EXPECTED}; got {_kind(inputs)}.{hint}")
     items: Sequence[Any] = [inputs] if single else inputs  # type: ignore[assignment]
     if not all(map(_is_item, items)) or len(set(map(_is_waveform, items))) > 1:
         kinds = ", ".join(dict.fromkeys(map(_kind, items)))
-        msg = f"Expected {_EXPECTED}; got a list of {kinds}. Embed each kind with `embed` and pass the embeddings."
-        raise ConfigError(msg)
+        raise ConfigError(f"Expected {_EXPECTED}; got a list of {kinds}. Embed each kind, and pass the embeddings.")
     if items and _is_waveform(items[0]):
         return ParsedInputs(single, waveforms=tuple(map(_waveform, items)))
     segments = (item if isinstance(item, Segment) else Segment.whole(Path(item)) for item in items)
@@ -100,14 +82,10 @@ def _waveform(item: tuple[Any, ...]) -> tuple[Tensor, int]:
     """Return a verified waveform `(channel, time)` and its sample rate."""
     samples, *rates = item
     if len(rates) != 1 or type(rates[0]) is bool or not isinstance(rates[0], int | np.integer) or rates[0] <= 0:
-        msg = f"A waveform comes as (waveform, sample_rate), the rate a positive integer in Hz; got {tuple(rates)}."
-        raise AudioError(msg)
+        raise AudioError(f"A waveform comes as (waveform, sample_rate), a positive integer in Hz; got {tuple(rates)}.")
     floating = samples.is_floating_point() if isinstance(samples, Tensor) else samples.dtype.kind == "f"
     if not floating:
-        msg = (
-            f"Expected a waveform of floats nominally in [-1, 1], got {samples.dtype}. Divide 16-bit integers by 32768."
-        )
-        raise AudioError(msg)
+        raise AudioError(f"Expected a waveform of floats, got {samples.dtype}. Divide 16-bit integers by 32768.")
     if isinstance(samples, Tensor):
         waveform = samples.detach().to("cpu", torch.float32)
     else:
@@ -115,14 +93,12 @@ def _waveform(item: tuple[Any, ...]) -> tuple[Tensor, int]:
     shape = tuple(waveform.shape)
     waveform = waveform.unsqueeze(0) if waveform.ndim == 1 else waveform
     if waveform.ndim != 2 or not waveform.numel() or waveform.shape[0] > waveform.shape[1]:  # noqa: PLR2004 - a matrix
-        msg = (
+        raise AudioError(
             f"Expected a waveform (time,) or (channel, time) with at least one sample, got the shape {shape}. "
             "Transpose it if it is (time, channel), as soundfile reads it."
         )
-        raise AudioError(msg)
     if not torch.isfinite(waveform).all():
-        msg = f"A waveform of shape {shape} holds NaN or infinite samples. Render it again."
-        raise AudioError(msg)
+        raise AudioError(f"A waveform of shape {shape} holds NaN or infinite samples. Render it again.")
     return waveform, int(rates[0])
 
 
@@ -132,14 +108,12 @@ def _check_embeddings(embeddings: StemEmbeddings, stems: StemLayout, dim: int) -
     expected = ((batch, len(stems), dim), (batch, len(stems)), (batch, len(stems)))
     seen = tuple(tuple(tensor.shape) for tensor in embeddings)
     if seen != expected:
-        msg = (
+        raise EmbeddingError(
             f"Expected stem embeddings of {', '.join(stems)} with vectors (n, {len(stems)}, {dim}) and levels and "
             f"present (n, {len(stems)}); got {', '.join(map(str, seen))}. Embed them with this model's `embed`."
         )
-        raise EmbeddingError(msg)
     if not torch.isfinite(embeddings.vectors).all():
-        msg = "Stem embeddings hold NaN or infinity. Embed them again."
-        raise EmbeddingError(msg)
+        raise EmbeddingError("Stem embeddings hold NaN or infinity. Embed them again.")
 
 
 def _kind(value: object) -> str:

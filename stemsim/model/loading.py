@@ -11,12 +11,10 @@ from stemsim.encoders import Encoder
 from stemsim.errors import ConfigError, DataNotFoundError
 from stemsim.fusion import Fusion
 from stemsim.model.card import CARD_FILE, FusionLike, read_model
-from stemsim.model.parts import build_encoder, build_separator, is_same
+from stemsim.model.parts import build, is_same
 from stemsim.model.stem_similarity import StemSimilarity
 from stemsim.separators import StemSource
 from stemsim.stems import check_same_layout
-
-__all__ = ["available_models", "load", "load_fusion"]
 
 _log = logging.getLogger(__name__)
 
@@ -57,46 +55,23 @@ def load(
         StemMismatchError: If the separator has other stems than the model.
     """
     card, fitted = read_model(_folder(name_or_path), fusion=fusion)
-    source = build_separator(card.separator) if separator is None else separator
-    check_same_layout(
-        card.stems,
-        source.stems,
-        what=f"the separator {source.identity!r}",
-        remedy=f"The weights of {card.name!r} are for the stems of {card.separator}: pass such a separator.",
-    )
-    chosen = build_encoder(card.encoder) if encoder is None else encoder
+    source: StemSource = build(card.separator) if separator is None else separator
+    remedy = f"The weights of {card.name!r} are for the stems of {card.separator}: pass such a separator."
+    check_same_layout(card.stems, source.stems, what=f"the separator {source.identity!r}", remedy=remedy)
+    chosen: Encoder = build(card.encoder) if encoder is None else encoder
     if not is_same(card.encoder, chosen):
-        _log.warning(
-            "The weights of %r were fitted with the encoder %s; with %s their agreement with listeners is unknown.",
-            card.name,
-            card.encoder,
-            chosen.identity,
+        message = (
+            "The weights of %r were fitted with the encoder %s; with %s their agreement with listeners is unknown."
         )
+        _log.warning(message, card.name, card.encoder, chosen.identity)
     embedder = StemEmbedder(
-        source,
-        chosen,
-        store=store,
-        silence=card.silence,
-        batch_size=batch_size,
-        device=device,
-        progress=progress,
+        source, chosen, silence=card.silence, store=store, batch_size=batch_size, device=device, progress=progress
     )
     return StemSimilarity(embedder, fitted, card=card)
 
 
 def load_fusion(name_or_path: str | Path, *, fusion: FusionLike | None = None) -> Fusion:
-    """Load the fitted fusion of a model alone: no encoder or separator is made.
-
-    Args:
-        name_or_path: As for `load`.
-        fusion: As for `load`.
-
-    Returns:
-        The fusion with its fitted parameters, on the CPU.
-
-    Raises:
-        StemsimError: As for `load`.
-    """
+    """Load the fitted fusion of a model alone, on the CPU; arguments and errors are those of `load`."""
     return read_model(_folder(name_or_path), fusion=fusion)[1]
 
 
@@ -115,11 +90,10 @@ def _folder(name_or_path: str | Path) -> Path:
     if isinstance(name_or_path, Path) or path.exists() or os.sep in name_or_path or "/" in name_or_path:
         return path
     names.sort(key=lambda name: -SequenceMatcher(None, name, name_or_path).ratio())
-    msg = (
+    raise ConfigError(
         f"No ready-made model {name_or_path!r}, and no folder of that name; expected one of {', '.join(names)}, or the "
         "folder of a model of your own."
     )
-    raise ConfigError(msg)
 
 
 def _checkpoints() -> Path:
@@ -135,8 +109,7 @@ def _checkpoints() -> Path:
     for folder in candidates:
         if folder.is_dir():
             return folder
-    msg = (
+    raise DataNotFoundError(
         f"The ready-made models are not installed; expected them in one of {', '.join(map(str, candidates))}. "
         "Install stemsim again, or load a model of your own by its folder."
     )
-    raise DataNotFoundError(msg)

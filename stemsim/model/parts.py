@@ -15,8 +15,6 @@ from stemsim.fusion import Fusion
 from stemsim.separators import StemSource
 from stemsim.stems import LAYOUTS, StemLayout
 
-__all__ = ["Kind", "Option", "Part", "build_encoder", "build_fusion", "build_separator", "describe", "is_same"]
-
 Kind = Literal["encoder", "separator", "fusion"]
 Option = str | int | float | bool | list[str] | None
 
@@ -64,24 +62,21 @@ class Part:
         """Verify that the part is in the table, or else has an identity."""
         table = _TABLE[self.kind]
         if self.name is None and (not self.identity or self.options):
-            msg = (
+            raise ConfigError(
                 f"A card gives its {self.kind} a name out of {', '.join(table)}, with `options`; or, for one of your "
                 f"own, its `identity` alone. Got identity {self.identity!r} and options {dict(self.options)}."
             )
-            raise ConfigError(msg)
         if self.name is not None and self.name not in table:
-            msg = (
+            raise ConfigError(
                 f"Unknown {self.kind} {self.name!r}; expected one of {', '.join(table)}. No card or option can name "
                 f"your own: pass the object itself, `load(..., {self.kind}=...)`; its card has an `identity` alone."
             )
-            raise ConfigError(msg)
         known = table[self.name][1] if self.name else ()
         if wrong := {key: value for key, value in self.options.items() if key not in known or not _is_option(value)}:
-            msg = (
+            raise ConfigError(
                 f"A card may set these options of the {self.kind} {self.name!r}: {', '.join(known) or 'none'}, to "
                 f"texts, numbers, booleans, lists of texts or null; got {wrong!r}."
             )
-            raise ConfigError(msg)
 
     def __str__(self) -> str:
         options = ", ".join(f"{key}={value}" for key, value in self.options.items())
@@ -89,42 +84,30 @@ class Part:
         return named or str(self.identity)
 
 
-def build_encoder(part: Part) -> Encoder:
-    """Return the encoder that a card names.
+def build(part: Part, *arguments: Any) -> Any:
+    """Return the encoder, separator or (given the stems) untrained fusion that a card names.
 
     Raises:
         ConfigError: If the card has an identity alone, or an option has an impossible value.
         DataNotFoundError: If its pretrained weights are not on this machine.
     """
-    encoder: Encoder = _build(part)
-    return encoder
-
-
-def build_separator(part: Part) -> StemSource:
-    """Return the separator that a card names; raises as `build_encoder` does."""
-    separator: StemSource = _build(part)
-    return separator
-
-
-def build_fusion(part: Part, stems: StemLayout) -> Fusion:
-    """Return the fusion that a card names, with its parameters at their start; raises as `build_encoder` does."""
+    if part.name is None:
+        raise ConfigError(
+            f"This model was fitted with the {part.kind} {part.identity!r}, which is not part of stemsim. Pass that "
+            f"{part.kind} yourself: load(..., {part.kind}=...)."
+        )
+    making = _class_of(part)
     try:
-        fusion: Fusion = _build(part, stems)
-    except RuntimeError as error:  # of torch: negative sizes, or more than the memory holds
-        msg = f"The fusion {part} of the card cannot be made: {error}. Correct its options in card.yaml."
-        raise ConfigError(msg) from error
-    return fusion
+        return making(*arguments, **part.options)
+    # The names of the options are known, so a value has a wrong type; or torch cannot make tensors of that size.
+    except (TypeError, RuntimeError) as error:
+        raise ConfigError(f"The {part.kind} {part} cannot be made: {error}. Correct card.yaml.") from error
 
 
 def describe(thing: Encoder | StemSource | Fusion, like: Part | None = None) -> Part:
-    """Describe an encoder, a separator or a fusion for a card.
+    """Describe an encoder, a separator or a fusion for a card: by name, or by its identity if the table lacks it.
 
-    Args:
-        thing: The object.
-        like: Its description in an earlier card; kept, but for the identity, if it is of that class.
-
-    Returns:
-        Its part: by name if its class is in the table, otherwise by its identity alone.
+    `like` is its description in an earlier card; kept, but for the identity, if it is of that class.
     """
     kind: Kind = "encoder" if isinstance(thing, Encoder) else "fusion" if isinstance(thing, Fusion) else "separator"
     identity = None if kind == "fusion" else _identity(thing)
@@ -154,21 +137,6 @@ def _is_of_class(part: Part, thing: Encoder | StemSource | Fusion) -> bool:
 
 def _own_class(thing: Encoder | StemSource | Fusion) -> type:
     return type_before_parametrizations(thing) if isinstance(thing, Fusion) else type(thing)
-
-
-def _build(part: Part, *arguments: Any) -> Any:
-    if part.name is None:
-        msg = (
-            f"This model was fitted with the {part.kind} {part.identity!r}, which is not part of stemsim. Pass that "
-            f"{part.kind} yourself: load(..., {part.kind}=...)."
-        )
-        raise ConfigError(msg)
-    making = _class_of(part)
-    try:
-        return making(*arguments, **part.options)
-    except TypeError as error:  # the names of the options are known, so a value must be of a wrong type
-        msg = f"The {part.kind} {part} of the card cannot be made: {error}. Correct the options in card.yaml."
-        raise ConfigError(msg) from error
 
 
 def _class_of(part: Part) -> Any:

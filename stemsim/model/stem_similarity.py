@@ -19,14 +19,9 @@ from stemsim.model.parts import describe
 from stemsim.similarity import StemEmbeddings, stem_cosines
 from stemsim.stems import StemLayout, check_same_layout
 
-__all__ = ["Explanation", "StemSimilarity"]
-
 SilentIn = Literal["a", "b", "both"]
-_SILENT_IN: Final[dict[tuple[bool, bool], SilentIn]] = {
-    (False, True): "a",
-    (True, False): "b",
-    (False, False): "both",
-}  # by whether the stem is present in A and in B
+# By whether the stem is present in A and in B.
+_SILENT_IN: Final[dict[tuple[bool, ...], SilentIn]] = {(False, True): "a", (True, False): "b", (False, False): "both"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +70,10 @@ class StemSimilarity:
         weights_or_fusion: One weight for each stem of the embedder, by name, for a weighted sum; or a fitted fusion.
         card: What is known of the model. Its parts are replaced by those in use where they differ.
 
+    Attributes:
+        fusion: The frozen fusion of the stems' similarities.
+        card: Card of the model, with the identities of the encoder and the separator in use.
+
     Raises:
         StemMismatchError: If weights or fusion, card and embedder do not have the same stems.
         ConfigError: If a weight is not finite.
@@ -91,11 +90,7 @@ class StemSimilarity:
     """
 
     def __init__(
-        self,
-        embedder: StemEmbedder,
-        weights_or_fusion: Mapping[str, float] | Fusion,
-        *,
-        card: ModelCard | None = None,
+        self, embedder: StemEmbedder, weights_or_fusion: Mapping[str, float] | Fusion, *, card: ModelCard | None = None
     ) -> None:
         self.embedder = embedder
         if isinstance(weights_or_fusion, Fusion):
@@ -104,18 +99,13 @@ class StemSimilarity:
             fusion = deepcopy(weights_or_fusion).cpu()
         else:
             fusion = _weighted_sum(embedder.stems, weights_or_fusion)
-        self._fusion = fusion.eval().requires_grad_(requires_grad=False)
-        self._card = self._described(card)
+        self.fusion = fusion.eval().requires_grad_(requires_grad=False)
+        self.card: ModelCard = self._described(card)
 
     @property
     def stems(self) -> StemLayout:
         """Stem layout, in order."""
         return self.embedder.stems
-
-    @property
-    def fusion(self) -> Fusion:
-        """The frozen fusion of the stems' similarities."""
-        return self._fusion
 
     @property
     def weights(self) -> dict[str, float]:
@@ -124,26 +114,16 @@ class StemSimilarity:
         Raises:
             ConfigError: If the fusion has no stem weights.
         """
-        if not isinstance(self._fusion, WeightedFusion):
-            msg = (
-                f"{type(self._fusion).__name__} has no stem weights: expected a WeightedFusion. `explain` tells what "
+        if not isinstance(self.fusion, WeightedFusion):
+            raise ConfigError(
+                f"{type(self.fusion).__name__} has no stem weights: expected a WeightedFusion. `explain` tells what "
                 "each stem contributes to a similarity; `fusion` has all parameters."
             )
-            raise ConfigError(msg)
-        return dict(zip(self.stems, self._fusion.weight.tolist(), strict=True))
-
-    @property
-    def card(self) -> ModelCard:
-        """Card of the model, with the identities of the encoder and the separator in use."""
-        return self._card
+        return dict(zip(self.stems, self.fusion.weight.tolist(), strict=True))
 
     @torch.no_grad()
     def __call__(self, a: Inputs, b: Inputs) -> float | Tensor:
         """Return the similarity of two inputs, or of two batches pair by pair.
-
-        Args:
-            a: One input or a batch.
-            b: One input or a batch.
 
         Returns:
             The similarity; higher is closer. In a weighted sum, equal inputs have the sum of the weights of the stems
@@ -153,50 +133,35 @@ class StemSimilarity:
             StemsimError: If an input is not one, cannot be read or embedded, or the batches are not equally long.
         """
         (query, candidate), single = self._matched(a, b)
-        return _result(self._fusion(query, candidate), single=single)
+        return _result(self.fusion(query, candidate), single=single)
 
     @torch.no_grad()
     def prefer(self, x: Inputs, a: Inputs, b: Inputs) -> float | Tensor:
-        """Return the preference for A or B: similarity(X, A) - similarity(X, B) (paper, section 3.4).
-
-        Args:
-            x: The reference, or a batch.
-            a: The first candidate, or a batch.
-            b: The second candidate, or a batch.
+        """Return the preference for candidate A or B: similarity(X, A) - similarity(X, B) (paper, section 3.4).
 
         Returns:
             The preference, clamped to [-1, 1]: positive where A is closer, negative where B is, 0 neutral; swapping A
             and B flips the sign exactly. For batches `(n,)` float64.
-
-        Raises:
-            StemsimError: As for a similarity.
         """
         (reference, first, second), single = self._matched(x, a, b)
-        return _result(self._fusion.preference(reference, first, second).clamp(-1.0, 1.0), single=single)
+        return _result(self.fusion.preference(reference, first, second).clamp(-1.0, 1.0), single=single)
 
     @torch.no_grad()
     def explain(self, a: Inputs, b: Inputs) -> Explanation | list[Explanation]:
         """Return the contribution of each stem to the similarity of two inputs.
 
-        Args:
-            a: One input or a batch.
-            b: One input or a batch.
-
         Returns:
             An explanation whose contributions sum to the similarity; for batches one explanation for each pair.
-
-        Raises:
-            StemsimError: As for a similarity.
         """
         (query, candidate), single = self._matched(a, b)
         figures = zip(
-            self._fusion(query, candidate).tolist(),
+            self.fusion(query, candidate).tolist(),
             stem_cosines(query, candidate).tolist(),
-            self._fusion.contributions(query, candidate).tolist(),
+            self.fusion.contributions(query, candidate).tolist(),
             torch.stack([query.present, candidate.present], dim=2).tolist(),  # (batch, stem, side)
             strict=True,
         )
-        weights = self.weights if isinstance(self._fusion, WeightedFusion) else None
+        weights = self.weights if isinstance(self.fusion, WeightedFusion) else None
         explanations = [
             Explanation(
                 self.stems,
@@ -213,27 +178,18 @@ class StemSimilarity:
     def embed(self, inputs: Inputs) -> StemEmbeddings:
         """Embed inputs once, to compare them many times.
 
-        Args:
-            inputs: One input or a batch.
-
         Returns:
             Stem embeddings `(n, stem, dim)` on the CPU, an input of every other method.
-
-        Raises:
-            StemsimError: If an input is not one, or cannot be read or embedded.
         """
-        return self._embedded([self._parsed(inputs)])[0]
+        return self._embedded([parse_inputs(inputs, self.stems, self.embedder.spec.dim)])[0]
 
     def save(self, folder: str | Path) -> None:
-        """Write the fitted fusion and the card, from which `load` makes this model again.
-
-        Args:
-            folder: Folder to write to; made if needed.
+        """Write the fitted fusion and the card into a folder, from which `load` makes this model again.
 
         Raises:
             CheckpointError: If it cannot be written.
         """
-        write_model(folder, self._card, self._fusion)
+        write_model(folder, self.card, self.fusion)
 
     def _described(self, card: ModelCard | None) -> ModelCard:
         """Return the card of the model as it is."""
@@ -241,33 +197,25 @@ class StemSimilarity:
         known = card or ModelCard(
             name="custom", stems=self.stems, encoder=describe(encoder), separator=describe(source), silence=silence
         )
-        check_same_layout(
-            self.stems,
-            known.stems,
-            what=f"the card of {known.name!r}",
-            remedy="Give the embedder a separator with the stems of the card.",
-        )
+        remedy = "Give the embedder a separator with the stems of the card."
+        check_same_layout(self.stems, known.stems, what=f"the card of {known.name!r}", remedy=remedy)
         return replace(
             known,
             encoder=describe(encoder, known.encoder),
             separator=describe(source, known.separator),
             silence=silence,
-            fusion=describe(self._fusion),
+            fusion=describe(self.fusion),
         )
-
-    def _parsed(self, inputs: Inputs) -> ParsedInputs:
-        return parse_inputs(inputs, self.stems, self.embedder.spec.dim)
 
     def _matched(self, *arguments: Inputs) -> tuple[list[StemEmbeddings], bool]:
         """Embed arguments, and repeat single ones as often as the batches are long."""
-        parsed = [self._parsed(argument) for argument in arguments]
+        parsed = [parse_inputs(argument, self.stems, self.embedder.spec.dim) for argument in arguments]
         lengths = {len(batch) for batch in parsed if not batch.single}
         if len(lengths) > 1:
-            msg = (
+            raise ConfigError(
                 f"Batches are compared one by one, so they must be equally long; got "
                 f"{' and '.join(str(len(batch)) for batch in parsed)} inputs. A single input goes with all of a batch."
             )
-            raise ConfigError(msg)
         embedded = self._embedded(parsed)
         if not lengths:
             return embedded, True
@@ -304,13 +252,9 @@ class StemSimilarity:
 
 def _weighted_sum(stems: StemLayout, weights: Mapping[str, float]) -> LinearFusion:
     """Return the linear fusion with some weights; names travel with them, so that their order is that of the stems."""
-    named = tuple(stem for stem in stems if stem in weights)
-    check_same_layout(
-        stems,
-        named if len(named) == len(stems) == len(weights) else tuple(weights),
-        what="the set of weights",
-        remedy="Give one weight for each stem of the embedder's separator.",
-    )
+    named = stems if set(weights) == set(stems) else tuple(weights)
+    remedy = "Give one weight for each stem of the embedder's separator."
+    check_same_layout(stems, named, what="the set of weights", remedy=remedy)
     fusion = LinearFusion(stems)
     fusion.start_from(torch.tensor([float(weights[stem]) for stem in stems], dtype=torch.float64))
     return fusion

@@ -22,8 +22,6 @@ from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
 from stemsim.pretrained.folder import folder_of, is_offline, is_repository, locate
 from stemsim.pretrained.registry import PRETRAINED, Pretrained
 
-__all__ = ["RECORD", "download"]
-
 RECORD: Final = "SOURCE.json"
 """Beside the files of a model: their source, their license and their hashes."""
 
@@ -55,9 +53,6 @@ def download(
         endpoint: Address of a mirror of the hub.
         offline: Fail where something is missing instead of using the network, as with `STEMSIM_OFFLINE`.
 
-    Returns:
-        The folder with the files.
-
     Raises:
         ConfigError: If the name is unknown, the repository holds no model, or huggingface_hub is missing.
         DataNotFoundError: If the hub cannot be reached or has no such file, or the network must not be used.
@@ -65,8 +60,7 @@ def download(
     """
     known = PRETRAINED.get(name)
     if known is None and not is_repository(name):
-        msg = f"Unknown model {name!r}; expected one of {', '.join(PRETRAINED)}, or org/name of a repository."
-        raise ConfigError(msg)
+        raise ConfigError(f"Unknown model {name!r}; expected one of {', '.join(PRETRAINED)}, or an org/name.")
     needs = known.needs if known else ()
     if offline or is_offline():
         *_, folder = [locate(part) for part in (*needs, name)]
@@ -94,11 +88,10 @@ def download(
         announce(f"{name}: {size / 1e6:,.1f} MB from {repo} to {folder}.")
         with _alone(folder, announce):
             if size + _MARGIN > free:
-                msg = (
+                raise CheckpointError(
                     f"Not enough room in {folder}: {size / 1e6:,.0f} MB to download, {free / 1e6:,.0f} MB free. Make "
                     "room, or choose another folder by STEMSIM_PRETRAINED."
                 )
-                raise CheckpointError(msg)
             _fetch(hub, info, folder, missing)
             record = {"repository": repo, "license": terms, "license_source": source}
             _write_record(folder, record, [{"name": file, "size": sizes[file], "commit": info.sha} for file in sizes])
@@ -124,19 +117,16 @@ def _needed_files(info: Any, known: Pretrained | None, with_code: bool) -> dict[
     if known is None:
         weights = next((found for kind in _WEIGHTS if (found := fnmatch_filter(listed, kind))), [])
         if "config.json" not in listed or not weights:
-            msg = f"The repository {info.id} has no usable model: it lacks config.json or weights; it has {[*listed]}."
-            raise ConfigError(msg)
+            raise ConfigError(f"{info.id} has no usable model: it lacks config.json or weights; it has {[*listed]}.")
         kinds = (*_WANTED, "*.py") if with_code else _WANTED
         names = [*weights, *(name for kind in kinds for name in fnmatch_filter(listed, kind))]
     else:
         names = [next((name for name in names if name in listed), " or ".join(names)) for names in known.alternatives]
         if lacking := [name for name in names if name not in listed]:
-            msg = f"The repository {info.id} has no file {', '.join(lacking)}. Upgrade stemsim, or report it."
-            raise DataNotFoundError(msg)
+            raise DataNotFoundError(f"{info.id} has no file {', '.join(lacking)}. Upgrade stemsim, or report it.")
     names.sort(key=lambda name: name == "config.json")  # downloaded last: its presence says that all files are there
     if not info.sha or any(listed[name] is None for name in names):
-        msg = f"The hub states no sizes of the files of {info.id}: not downloaded. Is --endpoint an incomplete mirror?"
-        raise DataNotFoundError(msg)
+        raise DataNotFoundError(f"The hub states no sizes of files in {info.id}. Is --endpoint an incomplete mirror?")
     return {name: listed[name] for name in names}
 
 
@@ -158,12 +148,11 @@ def _fetch(hub: Any, info: Any, folder: Path, names: Iterable[str]) -> None:
     for name in unsound:
         (folder / name).unlink()
     if unsound:
-        msg = (
+        raise CheckpointError(
             "Files without the hash that the hub states were deleted: "
             f"{'; '.join(f'{name} {reason}' for name, reason in unsound.items())}. Try again; if it happens again, "
             "something between you and the hub changes files."
         )
-        raise CheckpointError(msg)
 
 
 def _write_record(folder: Path, source: dict[str, Any], files: list[dict[str, Any]]) -> None:
@@ -182,8 +171,7 @@ def _readable_errors(repo: str, folder: Path) -> Iterator[None]:
         import httpx
         from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
     except ImportError as error:
-        msg = "Downloads need the package huggingface_hub: pip install 'stemsim[models]'."
-        raise ConfigError(msg) from error
+        raise ConfigError("Downloads need the package huggingface_hub: pip install 'stemsim[models]'.") from error
     try:
         yield
     except (HfHubHTTPError, OSError, httpx.HTTPError, httpx.InvalidURL, json.JSONDecodeError) as error:

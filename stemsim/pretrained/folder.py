@@ -10,8 +10,6 @@ from typing import Final
 from stemsim.errors import ConfigError, DataNotFoundError
 from stemsim.pretrained.registry import PRETRAINED, Pretrained
 
-__all__ = ["find", "folder_of", "is_offline", "is_repository", "locate", "locate_file", "pretrained_folder"]
-
 _TRUE: Final = ("1", "true", "yes", "on")
 # As `huggingface_hub.utils.validate_repo_id`, which may not be installed.
 _REPOSITORY: Final = re.compile(r"(?!.*(?:--|\.\.))\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b(?<!\.git)", re.ASCII)
@@ -52,13 +50,10 @@ def find(model: Pretrained) -> Path | None:
 
 
 def locate(model: str | Path) -> Path:
-    """Find a pretrained model on this disk.
+    """Return the folder of a pretrained model on this disk, or the file if a file was named.
 
     Args:
         model: A name of `PRETRAINED`, `org/name` of a repository of the Hugging Face hub, or a path.
-
-    Returns:
-        The folder with its files, or the file if a file was named.
 
     Raises:
         DataNotFoundError: If it is not there; the message names the expected files and the way to get them.
@@ -68,11 +63,10 @@ def locate(model: str | Path) -> Path:
         if (found := find(known)) is not None:
             return found
         files = ", ".join(" or ".join(names) for names in known.alternatives)
-        msg = (
+        raise DataNotFoundError(
             f"The model {name} is not on this disk: expected {files} in {folder_of(name)}. To download it (about "
             f"{known.megabytes} MB; license: {known.terms}): stemsim models download {name}{_offline_hint()}"
         )
-        raise DataNotFoundError(msg)
     if (path := Path(model).expanduser()).exists():
         return path
     if is_repository(name):
@@ -80,30 +74,20 @@ def locate(model: str | Path) -> Path:
         config = folder / "config.json" if (folder / "config.json").is_file() else _cached(name, ("config.json",))
         if config is not None:
             return config.parent
-        msg = (
+        raise DataNotFoundError(
             f"No file or folder {name}, and no model of that name in {folder}. If it is a repository of the Hugging "
             f"Face hub: stemsim models download {name}{_offline_hint()}"
         )
-        raise DataNotFoundError(msg)
     close = get_close_matches(name, PRETRAINED, n=1, cutoff=0.4)
     hint = f" Did you mean {close[0]}?" if close else ""
-    msg = f"No file or folder {name}, nor a model of that name.{hint} Known models: {', '.join(PRETRAINED)}."
-    raise DataNotFoundError(msg)
+    raise DataNotFoundError(f"No file, folder or model {name}.{hint} Known models: {', '.join(PRETRAINED)}.")
 
 
 def locate_file(model: str | Path, *, suffixes: Sequence[str]) -> Path:
-    """Find the one file that holds the weights of a model.
-
-    Args:
-        model: As for `locate`.
-        suffixes: Endings that the file may have, the best one first.
-
-    Returns:
-        The file.
+    """Find the one file that holds the weights of a model (see `locate`); of several endings the first is the best.
 
     Raises:
-        DataNotFoundError: If there is none.
-        ConfigError: If there are several.
+        DataNotFoundError: If there is none; `ConfigError` if there are several.
     """
     path = locate(model)
     if path.is_file():
@@ -114,14 +98,14 @@ def locate_file(model: str | Path, *, suffixes: Sequence[str]) -> Path:
         files = [file for file in sorted(path.glob(f"[!.]*{suffix}")) if file.is_file()]
         files = [file for file in files if not expected or file.stem in expected]  # the cache has others beside it
         if len(files) > 1:
-            msg = f"{path} holds several models: {', '.join(file.name for file in files)}. Name one of the files."
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"{path} holds several models: {', '.join(file.name for file in files)}. Name one of them."
+            )
         if files:
             return files[0]
     names = " or ".join(f"*{suffix}" for suffix in suffixes)
     also = " (model.safetensors or pytorch_model.bin)" if ".bin" in suffixes else ""
-    msg = f"No weights in {path}: expected a file {names}{also}. Download or copy them there."
-    raise DataNotFoundError(msg)
+    raise DataNotFoundError(f"No weights in {path}: expected a file {names}{also}. Download or copy them there.")
 
 
 def _is_here(folder: Path, names: Sequence[str]) -> bool:

@@ -20,34 +20,23 @@ from torch import Tensor
 
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
 
-__all__ = ["Checkpoint", "import_checkpoint", "load_strictly", "read_checkpoint", "state_hash", "write_checkpoint"]
-
 _JSON_KEYS: Final = ("args", "kwargs")  # how `demucs.hf` stores the arguments of a model in safetensors
 _UNSAFE: Final = re.compile(r"[Uu]nsupported (?:global: )?(?:GLOBAL|class) (\S+)")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """Content of a checkpoint file.
-
-    Attributes:
-        state: The tensors of a model, by their names in the model.
-        metadata: For a Demucs model `klass` (dotted name), `args` and `kwargs`; for safetensors also their header.
-    """
+    """Content of a checkpoint file: the tensors of a model, by their names in it, and what else is known of it."""
 
     state: dict[str, Tensor]
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # of a Demucs model `klass`, `args` and `kwargs`
 
 
 def read_checkpoint(path: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
     """Read a safetensors file, or a torch file by the unpickler that makes tensors and runs no code.
 
-    Args:
-        path: A `.safetensors` file, or one that `torch.save` wrote.
-        allow_pickle: Let a torch file run whatever code it holds. Only for files from people you trust.
-
-    Returns:
-        Its tensors, on the CPU, memory-mapped where the format allows it.
+    `allow_pickle` lets a torch file run whatever code it holds: only for files from people you trust. The tensors are
+    on the CPU, memory-mapped where the format allows it.
 
     Raises:
         DataNotFoundError: If there is no such file.
@@ -55,21 +44,15 @@ def read_checkpoint(path: str | Path, *, allow_pickle: bool = False) -> Checkpoi
     """
     path = Path(path)
     if not path.is_file():
-        msg = f"No checkpoint at {path}. `stemsim models` lists the pretrained models and where they are expected."
-        raise DataNotFoundError(msg)
+        raise DataNotFoundError(f"No checkpoint at {path}. `stemsim models` lists models and where they belong.")
     checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path, allow_pickle)
     if not checkpoint.state:
-        msg = f"{path} holds no tensors. Expected the weights of a model: download it again, or name another file."
-        raise CheckpointError(msg)
+        raise CheckpointError(f"{path} holds no tensors, expected weights. Download it again, or name another file.")
     return checkpoint
 
 
 def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint as safetensors, atomically.
-
-    Args:
-        path: File to write; an existing one is replaced.
-        checkpoint: Tensors and metadata; `args` and `kwargs` are encoded as `demucs.hf` expects them.
+    """Write a checkpoint as safetensors, atomically; an existing file is replaced.
 
     Raises:
         CheckpointError: If it cannot be written (disk full, no permission).
@@ -86,25 +69,21 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
             save_file(state, Path(partial) / path.name, metadata=metadata)
             (Path(partial) / path.name).replace(path)
     except (OSError, SafetensorError) as error:
-        msg = f"{path} cannot be written ({error}). Nothing was changed; make room, or choose another folder."
-        raise CheckpointError(msg) from error
+        raise CheckpointError(f"{path} cannot be written ({error}). Make room, or choose another folder.") from error
 
 
 def import_checkpoint(
     file: str | Path, *, allow_pickle: bool = False, output: Path | None = None, overwrite: bool = False
 ) -> Path:
-    """Convert a checkpoint to safetensors, which are quicker to read and cannot hold code.
+    """Convert a checkpoint, such as of LAION-CLAP, MuQ-MuLan or Demucs, to safetensors; return the file written.
 
     The tensors do not change, and neither does the identity of an encoder or separator that is made of them.
 
     Args:
-        file: A torch file: of LAION-CLAP, MuQ-MuLan or Demucs, or any state dictionary.
+        file: A torch file with a state dictionary.
         allow_pickle: Run the code that the file may hold. Only for files from people you trust.
         output: File to write; None puts it beside the checkpoint, with the ending `.safetensors`.
         overwrite: Replace an existing file.
-
-    Returns:
-        The file written.
 
     Raises:
         ConfigError: If the output exists, is the checkpoint itself, or does not end in `.safetensors`.
@@ -112,26 +91,18 @@ def import_checkpoint(
     """
     file = Path(file)
     target = output or file.with_suffix(".safetensors")
-    msg = ""
     if target.resolve() == file.resolve():
-        msg = f"{file} would be written onto itself. Name another file by --output; safetensors need no import."
-    elif target.suffix != ".safetensors":
-        msg = f"The output is read as safetensors by its ending only: expected --output NAME.safetensors, got {target}."
-    elif target.exists() and not overwrite:
-        msg = f"{target} exists already. Name another file by --output, or replace it by --overwrite."
-    if msg:
-        raise ConfigError(msg)
+        raise ConfigError(f"{file} would be written onto itself. Safetensors need no import; else give --output.")
+    if target.suffix != ".safetensors":
+        raise ConfigError(f"A file is read by its ending only: expected --output NAME.safetensors, got {target}.")
+    if target.exists() and not overwrite:
+        raise ConfigError(f"{target} exists already. Name another file by --output, or replace it by --overwrite.")
     write_checkpoint(target, read_checkpoint(file, allow_pickle=allow_pickle))
     return target
 
 
 def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Copy tensors into a module, every one into its place.
-
-    Args:
-        module: The module.
-        state: Its tensors, no more and no fewer.
-        what: Their source, as the subject of an error.
+    """Copy tensors into a module, every one into its place; `what`, their source, is the subject of an error.
 
     Raises:
         CheckpointError: If a tensor is missing, left over, of another shape or not finite.
@@ -147,16 +118,14 @@ def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], what: st
             for name, shape in expected.items()
             if seen.get(name, shape) != shape
         ]
-        msg = (
+        raise CheckpointError(
             f"{what} does not fit {type(module).__name__}: {len(missing)} tensors missing {missing[:3]}, {len(left)} "
             f"left over {left[:3]}, {len(shapes)} of another shape {shapes[:3]}. It is the checkpoint of another "
             "architecture, or of another version: name the right one."
-        )
-        raise CheckpointError(msg) from error
+        ) from error
     broken = [name for name, tensor in module.state_dict().items() if not torch.isfinite(tensor).all()]
     if broken:
-        msg = f"{what} has tensors that are not finite: {broken[:3]}. Download or copy it again."
-        raise CheckpointError(msg)
+        raise CheckpointError(f"{what} has tensors that are not finite: {broken[:3]}. Download or copy it again.")
 
 
 def state_hash(state: Mapping[str, Tensor]) -> str:
@@ -194,11 +163,10 @@ def _read_torch(path: Path, allow_pickle: bool) -> Checkpoint:
         if unsafe is None or allow_pickle:  # torch's own message would advise unsafe loading
             reason = "not written by torch.save, or with a pickle protocol that needs `models import --allow-pickle`"
             raise _damaged(path, ValueError(reason)) from error
-        msg = (
+        raise CheckpointError(
             f"{path} cannot be read without running code that it holds ({unsafe[1].rstrip('.,')}), so it was not read. "
             f"If you trust its authors, convert it to safetensors once: stemsim models import {path} --allow-pickle"
-        )
-        raise CheckpointError(msg) from error
+        ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, ImportError) as error:
         raise _damaged(path, error) from error
     return _unwrapped(path, package)
@@ -222,11 +190,10 @@ def _unwrapped(path: Path, package: Any) -> Checkpoint:
         name = f"{klass.__module__}.{klass.__qualname__}"
         metadata = {"klass": name, "args": list(package["args"]), "kwargs": dict(package["kwargs"])}
     if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        msg = (
+        raise CheckpointError(
             f"{path} is not a checkpoint of a known kind: expected a state dictionary of tensors, one under "
             f"`state_dict`, or a Demucs package; got {type(package).__name__}."
         )
-        raise CheckpointError(msg)
     if state and all(name.startswith("module.") for name in state):  # of DistributedDataParallel
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     return Checkpoint(dict(state), metadata)
@@ -250,8 +217,7 @@ def _safe_globals() -> list[Any]:
 def _encode_fraction(value: Any) -> Any:
     if isinstance(value, Fraction):
         return {"_type": "fraction", "numerator": value.numerator, "denominator": value.denominator}
-    msg = f"{value!r} cannot be written into a safetensors header"
-    raise TypeError(msg)
+    raise TypeError(f"{value!r} cannot be written into a safetensors header")
 
 
 def _decode_fraction(value: dict[str, Any]) -> Any:

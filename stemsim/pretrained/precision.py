@@ -7,8 +7,6 @@ from torch import nn
 
 from stemsim.errors import ConfigError
 
-__all__ = ["Float32", "Precision", "autocast", "check_precision", "precision_suffix"]
-
 Precision = Literal["float32", "bfloat16", "float16"]
 """Number type that a frozen model computes in. Any but float32 changes its results, and so its identity."""
 
@@ -18,8 +16,7 @@ _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16
 def check_precision(precision: str) -> Precision:
     """Return a verified precision, or raise `ConfigError`."""
     if precision not in _DTYPES:
-        msg = f"Precision is one of {', '.join(_DTYPES)}; got {precision!r}."
-        raise ConfigError(msg)
+        raise ConfigError(f"Precision is one of {', '.join(_DTYPES)}; got {precision!r}.")
     return cast("Precision", precision)
 
 
@@ -34,11 +31,7 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 
 class Float32(nn.Module):
-    """Keeps a part of a model in float32 inside `autocast`: spectra need more than eight bits of mantissa.
-
-    Args:
-        part: Module of one tensor argument and one tensor result.
-    """
+    """Keeps a module of one tensor in float32 inside `autocast`: spectra need more than eight bits of mantissa."""
 
     def __init__(self, part: Any) -> None:
         super().__init__()

@@ -13,8 +13,6 @@ from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any, NoReturn
 
-__all__ = ["repair_torchvision"]
-
 # PyTorch removes definitions when the library that made them is deleted.
 _libraries: list[Any] = []
 
@@ -56,8 +54,7 @@ def _extension_stub() -> ModuleType:
 
     def fail_if_no_align(function: Any) -> Any:
         def fail(*_args: Any, **_kwargs: Any) -> NoReturn:
-            msg = f"{function.__name__} needs the compiled part of torchaudio, which cannot load beside a CPU torch."
-            raise RuntimeError(msg)
+            raise RuntimeError(f"{function.__name__} needs the compiled part of torchaudio, which a CPU torch lacks.")
 
         return fail
 

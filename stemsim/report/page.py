@@ -36,13 +36,7 @@ _METRICS: Final = ("agreement", "agreement_xab", "agreement_xyc", "human_ceiling
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """One model of one run.
-
-    Attributes:
-        run: Name of the run.
-        model: The model.
-        best: Columns (`all`, `XAB`, `XYC`) in which no model on the same triplets and splits agrees more often.
-    """
+    """One model of one run, `best` in the columns where no model on the same triplets and splits agrees more often."""
 
     run: str
     model: ModelResult
@@ -58,15 +52,7 @@ class Report:
 
 
 def comparison_rows(runs: Sequence[Run]) -> tuple[ComparisonRow, ...]:
-    """Compare all models of all runs that were cross-validated.
-
-    Args:
-        runs: The runs.
-
-    Returns:
-        One row for each model, in the order of the runs. The best is chosen among models on the same triplets and
-        splits only.
-    """
+    """Compare all models of all runs that were cross-validated: one row for each model, in the order of the runs."""
     tested = [(run.name, run.crossval, _comparable(run.crossval)) for run in runs if run.crossval is not None]
     rows = []
     for name, results, key in tested:
@@ -105,8 +91,9 @@ def render_report(runs: Sequence[Run], *, worst: int = 8, audio: bool = True, co
         ConfigError: If there are no runs, or the number is negative.
     """
     if not runs or worst < 0:
-        msg = f"A report takes at least one run and 0 or more worst triplets; got {len(runs)} runs and {worst}."
-        raise ConfigError(msg)
+        raise ConfigError(
+            f"A report takes at least one run and 0 or more worst triplets; got {len(runs)} runs and {worst}."
+        )
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 

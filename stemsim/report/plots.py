@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from stemsim.analysis.penalty import WeightPath
 from stemsim.report.results import (
     CrossvalResults,
     FitResults,
     ModelResult,
-    PenaltyResult,
     PerspectivesResults,
     QuestionResult,
     Results,
@@ -35,27 +35,20 @@ _QUESTION_COLORS: Final = dict(zip(("overall", "timbre", "rhythm", "melody"), SE
 
 
 def figures(results: Results) -> "dict[str, Figure]":
-    """Draw the results of a job.
-
-    Args:
-        results: Results of any job.
-
-    Returns:
-        Figures by the stem of their file's name; none for `validate` and `test`.
-    """
-    found: dict[str, Figure] = {}
+    """Draw the results of a job: figures by the stem of their file's name, none for `validate` and `test`."""
     match results:
         case FitResults() if results.weights:
-            found["fit"] = _fit(results)
+            return {"fit": _fit(results)}
         case CrossvalResults():
-            found["crossval"] = _crossval(results)
+            found = {"crossval": _crossval(results)}
             if results.has_intervals:
                 found["crossval_intervals"] = _intervals(results)
             if results.penalty is not None:
                 found["crossval_ridge_path"] = _ridge_path(results, results.penalty)
+            return found
         case PerspectivesResults():
-            found["perspectives"] = _perspectives(results)
-    return found
+            return {"perspectives": _perspectives(results)}
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +154,7 @@ def _ends(results: CrossvalResults | QuestionResult) -> dict[str, tuple[float, f
     return {stem: (row.lower, row.upper) for stem, row in results.by_stem.items()}
 
 
-def _ridge_path(results: CrossvalResults, penalty: PenaltyResult) -> "Figure":
+def _ridge_path(results: CrossvalResults, penalty: WeightPath) -> "Figure":
     """Draw ridge weights as functions of the penalty, and the leave-one-out error beside them."""
     title = f"Ridge on all triplets: {results.source}; dashed: least error, alpha = {penalty.best_alpha:.3g}"
     figure, (left, right) = new_figure(10.0, 3.8, columns=2, title=title)
@@ -214,15 +207,11 @@ def _perspectives(results: PerspectivesResults) -> "Figure":
 
 
 def plot_run_weights(runs: Sequence[Run]) -> "Figure | None":
-    """Draw the fitted weights of all runs, one row for each stem.
+    """Draw the fitted weights of all runs, one row for each stem; None if no run has weights.
 
-    Args:
-        runs: The runs.
-
-    Returns:
-        OLS, ridge and its variants of each cross-validation, whose weights share the scale of the target, with their
-        standard deviations over the splits (thick) and, for OLS, the interval of the weights on all triplets (thin);
-        the weights of `fit` where a run has no cross-validation. None if no run has weights.
+    Drawn are OLS, ridge and its variants of each cross-validation, whose weights share the scale of the target, with
+    their standard deviations over the splits (thick) and, for OLS, the interval of the weights on all triplets (thin);
+    the weights of `fit` where a run has no cross-validation.
     """
     series = [one for run, color in zip(runs, cycle(SERIES_COLORS), strict=False) for one in _run_series(run, color)]
     if not series:

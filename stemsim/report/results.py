@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stemsim.analysis import Summary
 from stemsim.analysis.leakage import Leakage
-from stemsim.analysis.penalty import NestedCrossValidation, WeightPath
+from stemsim.analysis.penalty import WeightPath
 from stemsim.analysis.perspectives import Perspectives
 from stemsim.errors import ResultsError
 from stemsim.evaluation import Comparison, CrossValidation, ModelScores
@@ -30,7 +30,6 @@ __all__ = [
     "FitResults",
     "ModelResult",
     "PartResults",
-    "PenaltyResult",
     "PerspectivesResults",
     "PredictionResults",
     "QuestionResult",
@@ -45,12 +44,7 @@ class _Entry(BaseModel):
 
 
 class Results(_Entry):
-    """Results of one job.
-
-    Attributes:
-        source: Source of the triplets.
-        simulated: Whether the listeners were simulated.
-    """
+    """Results of one job, about the triplets of a source, of real or simulated listeners."""
 
     job: ClassVar[str]
     source: str
@@ -81,11 +75,10 @@ class Results(_Entry):
             if isinstance(error, ValidationError):
                 first = error.errors()[0]
                 reason = f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
-            msg = (
+            raise ResultsError(
                 f"{path} does not hold the results of {cls.job} ({reason}). Run that job again, or move the file out "
                 "of the folder."
-            )
-            raise ResultsError(msg) from error
+            ) from error
 
 
 def _with_nan(document: Any) -> Any:
@@ -119,9 +112,7 @@ class ModelResult(_Entry):
     """One model of a cross-validation.
 
     Attributes:
-        name: Name of the model in tables.
         slug: Stable name for metric keys.
-        kind: `ceiling`, `baseline` or `fitted`.
         agreement: Test agreement in [0, 1], by `all`, `XAB` and `XYC`.
         by_split: Test agreement on every split.
         share_of_ceiling: Mean agreement over that of the listeners.
@@ -152,7 +143,7 @@ class ModelResult(_Entry):
             by_split=tuple(model.agreement[:, 0].tolist()),
             share_of_ceiling=result.share_of_ceiling(model),
             weights={stem: Score.of(values) for stem, values in weights},
-            median_alpha=math.nan if model.alphas is None else float(np.median(model.alphas)),
+            median_alpha=model.median_alpha,
         )
 
 
@@ -187,45 +178,20 @@ class StemResult(_Entry):
     r2_drop: PairedDifference | None = None
 
 
-class PenaltyResult(_Entry):
-    """Ridge weights `weights[alpha][stem]` and leave-one-out error by penalty, and nested cross-validation.
-
-    The nested values are NaN where an inner split has an empty part.
-    """
-
-    alphas: tuple[float, ...]
-    weights: tuple[tuple[float, ...], ...]
-    left_out_error: tuple[float, ...]
-    best_alpha: float
-    nested_median_alpha: float = math.nan
-    nested_agreement: float = math.nan
-
-    @classmethod
-    def of(cls, path: WeightPath, nested: NestedCrossValidation | None) -> Self:
-        """Return the entry of both analyses."""
-        given = {name: getattr(path, name).tolist() for name in ("alphas", "weights", "left_out_error")}
-        if nested is not None:
-            given |= {"nested_median_alpha": np.median(nested.alphas), "nested_agreement": nested.agreement.mean()}
-        return cls(**given, best_alpha=path.best_alpha)
-
-
 class CrossvalResults(Results):
     """Results of `crossval`.
 
     Attributes:
-        stems: Stem layout.
         triplets: Number of triplets.
-        splits: Settings of the splits.
         models: All models; the ceiling comes first.
-        by_stem: Weights by stem.
-        level: Nominal coverage of the intervals.
-        interval_method: Method of the intervals of `by_stem`.
+        level: Nominal coverage of the intervals of `by_stem`, by the `interval_method`.
         best_alpha: Penalty of the refit.
         condition_number: Condition number of the stem features.
-        comparisons: Paired comparisons.
         verdicts: The findings in plain words.
         share_of_ceiling: Ridge as a share of the ceiling; None where no triplet has two votes.
-        penalty: Weights by penalty; None unless asked for.
+        penalty: Ridge weights by penalty; None unless asked for.
+        nested: Ridge with penalties chosen by nested cross-validation; likewise, or where an inner split has an empty
+            part.
         leakage: Effect of shared tracks; None unless asked for.
     """
 
@@ -242,7 +208,8 @@ class CrossvalResults(Results):
     comparisons: tuple[Comparison, ...]
     verdicts: tuple[str, ...]
     share_of_ceiling: CeilingShare | None = None
-    penalty: PenaltyResult | None = None
+    penalty: WeightPath | None = None
+    nested: ModelResult | None = None
     leakage: Leakage | None = None
 
     @property
@@ -274,19 +241,19 @@ class CrossvalResults(Results):
             comparisons=summary.comparisons,
             verdicts=tuple(summary.sentences),
             share_of_ceiling=summary.share,
-            penalty=None if summary.path is None else PenaltyResult.of(summary.path, summary.nested),
+            penalty=summary.path,
+            nested=None if summary.nested is None else ModelResult.of(summary.nested, result),
             leakage=summary.leakage,
         )
 
 
 def _by_stem(summary: Summary) -> dict[str, StemResult]:
-    intervals, importance = summary.intervals, summary.importance
     columns: dict[str, Any] = {"refit": summary.result.refit, "variance_inflation": summary.collinearity.inflation}
-    if intervals is not None:
-        columns |= {"weight": intervals.estimate, "standard_error": intervals.standard_error}
-        columns |= {"lower": intervals.lower, "upper": intervals.upper}
-    if importance is not None:
-        columns |= {"agreement_drop": importance.agreement_drop, "r2_drop": importance.r2_drop}
+    if (found := summary.intervals) is not None:
+        columns |= {"weight": found.estimate, "standard_error": found.standard_error}
+        columns |= {"lower": found.lower, "upper": found.upper}
+    if (drops := summary.importance) is not None:
+        columns |= {"agreement_drop": drops.agreement_drop, "r2_drop": drops.r2_drop}
     return {
         stem: StemResult(**{name: values[row] for name, values in columns.items()})
         for row, stem in enumerate(summary.result.stems)
@@ -299,7 +266,6 @@ class FitResults(Results):
     Attributes:
         triplets: Number of triplets that were fitted.
         method: Loss, penalty, target and weighting of the fit, in words.
-        fusion: Name of the fusion's class.
         l2: Weight of the squared weights in the loss.
         weights: Fitted weight of each stem; empty where the fusion has none.
         closed_form: Exact weights; empty where there is no closed form.
@@ -332,8 +298,7 @@ class FitResults(Results):
         if self.true_weights and self.weights:
             product = sum(weight * self.weights[stem] for stem, weight in self.true_weights.items())
             factor = max(product, 0.0) / sum(weight**2 for weight in self.true_weights.values())
-            scaled = {stem: factor * weight for stem, weight in self.true_weights.items()}
-            columns["true (simulated), scaled"] = scaled
+            columns["true (simulated), scaled"] = {stem: factor * one for stem, one in self.true_weights.items()}
         return {name: column for name, column in columns.items() if column}
 
 
@@ -341,10 +306,7 @@ class PartResults(Results):
     """Results of `validate` or `test`.
 
     Attributes:
-        part: `val` or `test`.
-        split: Kind of the split.
-        triplets: Number of triplets in this part.
-        tracks: Number of tracks in this part.
+        triplets: Number of triplets in this part; likewise `tracks`.
         checkpoint: Checkpoint that was tested; empty if the weights were never trained.
         metrics: Logged metrics, e.g. `test/agreement`.
     """
@@ -389,7 +351,6 @@ class QuestionResult(_Entry):
 
     triplets: int
     answers: int
-    share_of_ceiling: float
     by_stem: Mapping[str, PartOfStem]
     models: tuple[ModelResult, ...]
 
@@ -398,8 +359,6 @@ class PerspectivesResults(Results):
     """Results of the analysis `perspectives` of `crossval`.
 
     Attributes:
-        stems: Stem layout.
-        level: Nominal coverage of the intervals.
         questions: Fits by question, `overall` first.
         left_out: Reason why a question was left out, by question.
         verdicts: The findings in plain words.
@@ -420,7 +379,6 @@ class PerspectivesResults(Results):
             question: QuestionResult(
                 triplets=len(result.embedded),
                 answers=int(result.embedded.triplets.votes.sum()),
-                share_of_ceiling=result.share_of_ceiling(result["ridge"]),
                 by_stem={row["stem"]: PartOfStem.model_validate(row) for row in rows if row["question"] == question},
                 models=tuple(ModelResult.of(model, result) for model in result.models),
             )

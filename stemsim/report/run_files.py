@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,22 +30,14 @@ _JOBS: Final[Mapping[str, type[Results]]] = {
 
 
 class WorstTriplet(BaseModel):
-    """Triplet on which the model is far from the listeners; one row of `test_worst_triplets.csv`.
-
-    Attributes:
-        segments: X, A and B.
-        test_type: `XAB` or `XYC`.
-        votes: Votes for A and for B.
-        preference: Preference of the model; positive = A.
-        contributions: Contribution of each stem to the preference.
-    """
+    """Triplet on which the model is far from the listeners; one row of `test_worst_triplets.csv`."""
 
     model_config = ConfigDict(frozen=True)
-    segments: Mapping[str, Segment]
+    segments: Mapping[str, Segment]  # X, A and B, by these names
     test_type: str
     votes: tuple[float, float]
-    preference: float
-    contributions: Mapping[str, float]
+    preference: float  # preference of the model; positive = A
+    contributions: Mapping[str, float]  # contribution of each stem to the preference
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
@@ -69,31 +62,20 @@ class WorstTriplet(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Contents of the folder of a run.
+    """Contents of the folder of a run."""
 
-    Attributes:
-        name: Name that distinguishes the run from the others.
-        folder: The folder, `trainer.default_root_dir`.
-        settings: Configuration, as far as every job accepts it; empty if no job wrote one.
-        options: Options of `crossval` beside the settings.
-        versions: Versions of the main packages, where W&B recorded them.
-        fit: Results of `fit`, if it ran; likewise `val`, `test`, `crossval` and `perspectives`.
-        worst: Worst triplets of the test part, or else of the validation part.
-        pictures: Pictures `JOB.png` and `JOB_*.png` of the jobs with results.
-    """
-
-    name: str
-    folder: Path
-    settings: Mapping[str, Any]
-    options: Mapping[str, Any]
-    versions: Mapping[str, str]
-    fit: FitResults | None
+    name: str  # name that distinguishes the run from the others
+    folder: Path  # the folder, `trainer.default_root_dir`
+    settings: Mapping[str, Any]  # configuration, as far as every job accepts it; empty if no job wrote one
+    options: Mapping[str, Any]  # options of `crossval` beside the settings
+    versions: Mapping[str, str]  # versions of the main packages, where W&B recorded them
+    fit: FitResults | None  # results of `fit`, if it ran; likewise `val`, `test`, `crossval` and `perspectives`
     val: PartResults | None
     test: PartResults | None
     crossval: CrossvalResults | None
     perspectives: PerspectivesResults | None
-    worst: tuple[WorstTriplet, ...]
-    pictures: tuple[Path, ...]
+    worst: tuple[WorstTriplet, ...]  # worst triplets of the test part, or else of the validation part
+    pictures: tuple[Path, ...]  # pictures `JOB.png` and `JOB_*.png` of the jobs with results
 
     @property
     def results(self) -> tuple[Results, ...]:
@@ -112,13 +94,11 @@ class Run:
         last = shlex.quote(str(self.folder / "checkpoints" / "last.ckpt"))
         options: dict[str, Any] = dict(self.options)
         if self.crossval is not None:
-            splits = self.crossval.splits
-            options |= {"kind": splits.kind, "splits": splits.count}
-            options |= {"train_fraction": splits.train_fraction, "seed": splits.seed}
-        given = [
-            f" --{name} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
-            for name, value in options.items()
-        ]
+            drawn = self.crossval.splits
+            options |= {"kind": drawn.kind, "splits": drawn.count}
+            options |= {"train_fraction": drawn.train_fraction, "seed": drawn.seed}
+        texts = {name: one if isinstance(one, str) else json.dumps(one) for name, one in options.items()}
+        given = [f" --{name} {shlex.quote(text)}" for name, text in texts.items()]
         return {
             "fit": f"python train.py fit -c {config}",
             "test": f"python train.py test -c {config} --ckpt_path {last}",
@@ -135,10 +115,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
     """Read several runs, and name each by as much of its path as distinguishes it from the others.
 
     Args:
-        folders: `trainer.default_root_dir` of each.
-
-    Returns:
-        The runs, in this order; a folder that is given twice counts once.
+        folders: `trainer.default_root_dir` of each; one that is given twice counts once.
 
     Raises:
         DataNotFoundError: If a folder is not that of a run.
@@ -152,11 +129,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
 
 
 def read_run(folder: Path, *, name: str | None = None) -> Run:
-    """Read one run.
-
-    Args:
-        folder: Its `trainer.default_root_dir`.
-        name: Name of the run; default: the name of the folder.
+    """Read one run from its `trainer.default_root_dir`; its name is by default that of the folder.
 
     Raises:
         DataNotFoundError: If this is not the folder of a run.
@@ -164,11 +137,10 @@ def read_run(folder: Path, *, name: str | None = None) -> Run:
     """
     if not any(folder.glob("*.json")):
         seen = "holds no results" if folder.is_dir() else "is not there"
-        msg = (
+        raise DataNotFoundError(
             f"{folder} {seen}: expected the folder of a run (trainer.default_root_dir) with fit.json, test.json or "
             "crossval.json in it. Make one: python train.py crossval -c configs/demo.yaml"
         )
-        raise DataNotFoundError(msg)
     paths = {job: folder / f"{job}.json" for job in _JOBS}
     found: dict[str, Any] = {job: _JOBS[job].read(path) if path.exists() else None for job, path in paths.items()}
     settings = _settings(folder)
@@ -199,11 +171,13 @@ def _yaml(path: Path) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, ValueError, yaml.YAMLError) as error:
-        msg = f"{path} is damaged: expected YAML, but {error}. Run that job again, or remove the file."
-        raise ResultsError(msg) from error
+        raise ResultsError(
+            f"{path} is damaged: expected YAML, but {error}. Run that job again, or remove the file."
+        ) from error
     if not isinstance(settings, dict):
-        msg = f"{path} is damaged: expected settings by name, got a {type(settings).__name__}. Remove the file."
-        raise ResultsError(msg)
+        raise ResultsError(
+            f"{path} is damaged: expected settings by name, got a {type(settings).__name__}. Remove the file."
+        )
     return settings
 
 
@@ -221,8 +195,9 @@ def _worst(folder: Path) -> tuple[WorstTriplet, ...]:
     else:
         reason = "it has no rows"
     if not found:
-        msg = f"{paths[0]} does not hold triplets of train.py ({reason}). Run `test` again, or remove the file."
-        raise ResultsError(msg)
+        raise ResultsError(
+            f"{paths[0]} does not hold triplets of train.py ({reason}). Run `test` again, or remove the file."
+        )
     return found
 
 
@@ -231,6 +206,6 @@ def _versions(folder: Path) -> dict[str, str]:
     paths = sorted(folder.glob("wandb/*run-*/files/requirements.txt"))
     if not paths:
         return {}
-    pairs = (line.split("==", 1) for line in paths[-1].read_text(encoding="utf-8").splitlines() if "==" in line)
-    installed = {name.strip().lower().replace("-", "_"): version.strip() for name, version in pairs}
+    pairs = re.findall(r"^(\S+)==(\S+)", paths[-1].read_text(encoding="utf-8"), re.MULTILINE)
+    installed = {name.lower().replace("-", "_"): version for name, version in pairs}
     return {name: installed[key] for name in _PACKAGES if (key := name.replace("-", "_")) in installed}

@@ -48,7 +48,7 @@ LEGEND: Final[MappingProxyType[str, Any]] = MappingProxyType({"frameon": False, 
 def new_figure(
     width: float, height: float, columns: int = 1, rows: int = 1, *, title: str = "", **grid: Any
 ) -> "tuple[Figure, Any]":
-    """Return a figure outside pyplot, which needs no display and keeps no global state, and its axes.
+    """Return a figure outside pyplot, which needs no display and keeps no global state, and its one or several axes.
 
     Args:
         width: Width in inches.
@@ -57,9 +57,6 @@ def new_figure(
         rows: Number of rows of axes.
         title: Title above all axes.
         grid: Further arguments of `Figure.subplots`.
-
-    Returns:
-        The figure, and one axes object or an array of them.
     """
     from matplotlib.figure import Figure
 

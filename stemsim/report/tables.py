@@ -96,28 +96,17 @@ def _score_table(results: CrossvalResults) -> TextTable:
         f"{results.source}\n{results.triplets} triplets, {splits.count} {splits.kind} splits, "
         f"{100 * splits.train_fraction:.0f} % train, {splits.mean_test_size:.0f} tested on average"
     )
-    rows = [
-        (
-            model.name,
-            *(model.agreement[column].percent for column in ("all", *TEST_TYPES)),
-            percent(model.share_of_ceiling),
-            "" if math.isnan(model.median_alpha) else f"{model.median_alpha:.3g}",
-        )
-        for model in results.models
-    ]
+    rows = []
+    for model in results.models:
+        agreement = (model.agreement[column].percent for column in ("all", *TEST_TYPES))
+        alpha = "" if math.isnan(model.median_alpha) else f"{model.median_alpha:.3g}"
+        rows.append((model.name, *agreement, percent(model.share_of_ceiling), alpha))
     headings = ("model", "agreement,\n%", *TEST_TYPES, "of\nceiling, %", "alpha")
     return TextTable(title, headings, tuple(rows), ("mean ± standard deviation over the splits",))
 
 
 def stem_table(results: CrossvalResults) -> TextTable:
-    """Return the weights of each stem, with its interval, importance and variance inflation.
-
-    Args:
-        results: Results of a cross-validation.
-
-    Returns:
-        A table without a title.
-    """
+    """Return the weights of each stem, with its interval, importance and variance inflation; without a title."""
     by_stem, notes = results.by_stem, ["weights: mean ± standard deviation over the splits"]
     columns = {"stem": list(by_stem)}
     for model in results.models:
@@ -152,15 +141,10 @@ def _leakage_table(found: Leakage) -> TextTable:
     for name, one in zip(("OLS", "ridge"), found.same_test, strict=True):
         leak, reach = 100 * one.difference.mean, 100 * (one.difference.upper - one.difference.mean)
         same[name] = (*map(percent, one.agreement), f"{leak:+.1f} ± {reach:.1f}")
-    rows = [
-        (
-            row.model,
-            percent(row.stratified),
-            with_spread(100 * row.grouped, 100 * row.grouped_std),
-            *same.get(row.model, ("", "", "")),
-        )
-        for row in found.rows
-    ]
+    rows = []
+    for row in found.rows:
+        by_track = with_spread(100 * row.grouped, 100 * row.grouped_std)
+        rows.append((row.model, percent(row.stratified), by_track, *same.get(row.model, ("", "", ""))))
     headings = ("model", "by triplet", "by track", "tracks\nseen", "tracks\nunseen", "leak,\npoints")
     return TextTable("", headings, tuple(rows), notes)
 
@@ -168,7 +152,7 @@ def _leakage_table(found: Leakage) -> TextTable:
 def _perspectives_table(results: PerspectivesResults) -> TextTable:
     """Part of each stem by question, and agreement with the majority on each question."""
     fits = results.questions.values()
-    scores = [{model.slug: model.agreement["all"] for model in fit.models} for fit in fits]
+    models = [{model.slug: model for model in fit.models} for fit in fits]
     notes = [
         "part: what a stem typically moves the preference by, relative to all (squares add up to 1)",
         f"± half of the {100 * results.level:g} % interval, least squares on all triplets; * significant",
@@ -180,10 +164,10 @@ def _perspectives_table(results: PerspectivesResults) -> TextTable:
     rows = [(stem, *(_part(fit, stem) for fit in fits)) for stem in results.stems]
     rows.append(("triplets", *(str(fit.triplets) for fit in fits)))
     rows.append(("answers", *(str(fit.answers) for fit in fits)))
-    rows.append(("ceiling %", *(percent(one["ceiling"].mean) for one in scores)))
+    rows.append(("ceiling %", *(percent(one["ceiling"].agreement["all"].mean) for one in models)))
     for slug, label in (("mix_cosine", "mix cosine %"), ("uniform_weights", "uniform %"), ("ridge", "ridge %")):
-        rows.append((label, *(one[slug].percent if slug in one else "-" for one in scores)))
-    rows.append(("of ceiling %", *(percent(fit.share_of_ceiling) for fit in fits)))
+        rows.append((label, *(one[slug].agreement["all"].percent if slug in one else "-" for one in models)))
+    rows.append(("of ceiling %", *(percent(one["ridge"].share_of_ceiling) for one in models)))
     return TextTable(results.source, ("", *results.questions), tuple(rows), tuple(notes))
 
 
@@ -200,12 +184,8 @@ def _part(fit: QuestionResult, stem: str) -> str:
 def frames(results: Results) -> "dict[str, pd.DataFrame]":
     """Return the CSV tables of a job's results, by the stem of their file's name.
 
-    Args:
-        results: Results of any job.
-
-    Returns:
-        `weights` of a fit; `crossval_weights` (mean weights of every model) and `crossval_stems` (intervals, importance
-        and variance inflation); `perspectives`. None for `validate` and `test`.
+    These are `weights` of a fit; `crossval_weights` (mean weights of every model) and `crossval_stems` (intervals,
+    importance and variance inflation); and `perspectives`. There are none for `validate` and `test`.
     """
     import pandas as pd
 

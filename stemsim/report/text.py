@@ -12,21 +12,13 @@ __all__ = ["TextTable", "fixed", "percent", "with_spread"]
 
 @dataclass(frozen=True, slots=True)
 class TextTable:
-    """Table of text.
+    """Table of text."""
 
-    Attributes:
-        title: Lines above the table.
-        headings: One for each column; the first column is aligned left, the others right.
-        rows: Cells of each row, which may have several lines.
-        notes: Lines below the table.
-        strong: Index of the row to emphasise, if any.
-    """
-
-    title: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
-    strong: int | None = None
+    title: str  # lines above the table
+    headings: tuple[str, ...]  # one for each column; the first column is aligned left, the others right
+    rows: tuple[tuple[str, ...], ...]  # cells of each row, which may have several lines
+    notes: tuple[str, ...] = ()  # lines below the table
+    strong: int | None = None  # index of the row to emphasise, if any
 
     def print(self, console: "Console", *, compact: bool = False) -> None:
         """Print the table with title and notes.
@@ -56,7 +48,7 @@ class TextTable:
 
     def markdown(self) -> str:
         """Return the rows as a Markdown table."""
-        lines = [self.headings, ("---",) * len(self.headings), *self.rows]
+        lines = [self.headings, (":--", *["--:"] * (len(self.headings) - 1)), *self.rows]
         return "\n".join(f"| {' | '.join(cells)} |".replace("\n", " ") for cells in lines)
 
 

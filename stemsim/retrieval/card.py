@@ -11,56 +11,38 @@ from pydantic.dataclasses import dataclass
 from stemsim.embedding import EmbeddingSpec, StemEmbedder
 from stemsim.encoders import Encoder
 from stemsim.errors import ConfigError, StemMismatchError, StoreError
-from stemsim.model.parts import Part, build_encoder, build_separator, describe
+from stemsim.model.parts import Part, build, describe
 from stemsim.retrieval.windows import Windowing
 from stemsim.separators import MixOnly, Multitrack, StemSource
 from stemsim.stems import StemLayout, stem_layout
-
-__all__ = ["LibraryCard"]
 
 _VERSION: Final = 2  # raise it whenever older versions of stemsim cannot read new libraries
 
 
 @dataclass(frozen=True, slots=True)
 class LibraryCard:
-    """The models and settings that a library was made with.
-
-    Attributes:
-        encoder: What embedded its items.
-        separator: What separated them.
-        silence: Level in dBFS below which a stem is silent; None embeds every stem whatever its level.
-        preprocessing: Version and options of the steps between the two, as the embedder names them.
-        stems: Stem layout of the items.
-        dim: Length of one vector.
-        window: Length of an item in seconds.
-        hop: From one item's start to the next in seconds; None: `window`.
-        weights: Default weight of each stem in a search; empty: all equal.
-        model: Name or folder of the model that encoder, separator and weights are from; None: no model.
-        fusion: Class of the model's fusion, if it is nonlinear and so ranks the best items again; None: weighted sum.
-        index: Address of the Milvus that holds the items (`URI#collection`); None: the library itself.
-    """
+    """The models and settings that a library was made with."""
 
     encoder: Part
     separator: Part
-    silence: float | None
-    preprocessing: str
+    silence: float | None  # level in dBFS below which a stem is silent; None embeds every stem
+    preprocessing: str  # version and options of the steps between the two, as the embedder names them
     stems: StemLayout
     dim: int
-    window: float = 5.0
-    hop: float | None = None
-    weights: Mapping[str, float] = field(default_factory=dict)
-    model: str | None = None
-    fusion: str | None = None
-    index: str | None = None
+    window: float = 5.0  # length of an item in seconds
+    hop: float | None = None  # from one item's start to the next; None: `window`
+    weights: Mapping[str, float] = field(default_factory=dict)  # of a search by default; empty: all equal
+    model: str | None = None  # name or folder of the model that encoder, separator and weights are from
+    fusion: str | None = None  # class of the model's fusion if that is nonlinear and so ranks the best items again
+    index: str | None = None  # Milvus that holds the items (`URI#collection`); None: the library itself
 
     def __post_init__(self) -> None:
         """Verify that windows have a length, and that weights are those of the stems."""
         stem_layout(self.stems)
         Windowing(self.window, self.hop)
         if self.weights and tuple(self.weights) != self.stems:
-            raise StemMismatchError(
-                self.stems, tuple(self.weights), what="the set of weights", remedy="Give one weight for each stem."
-            )
+            remedy = "Give one weight for each stem."
+            raise StemMismatchError(self.stems, tuple(self.weights), what="the set of weights", remedy=remedy)
 
     @classmethod
     def of(cls, embedder: StemEmbedder, **settings: Any) -> Self:
@@ -105,8 +87,7 @@ class LibraryCard:
             content = json.loads(text)
             # In version 1 an item had one category. `LanceIndex` updates its tables, but those of Milvus are fixed.
             if content["version"] != _VERSION and (content["version"] != 1 or content.get("index")):
-                msg = f"The library {where} is of version {content['version']}, expected {_VERSION}. Make it again."
-                raise StoreError(msg)
+                raise StoreError(f"{where} has version {content['version']}, expected {_VERSION}. Make it again.")
             stems = content["stems"]
             if content["separator"]["identity"] == Multitrack(stems).identity:  # older cards do not name it
                 content["separator"] |= {"name": "multitrack", "options": {"stems": stems}}
@@ -115,8 +96,7 @@ class LibraryCard:
             content["weights"] = dict(zip(stems, content["weights"], strict=True)) if content["weights"] else {}
             return _CARD.validate_python(content)
         except (ValueError, KeyError, TypeError, ConfigError) as error:
-            msg = f"{where} is not a library of stemsim ({error!r}). Name another folder."
-            raise StoreError(msg) from error
+            raise StoreError(f"{where} is not a library of stemsim ({error!r}). Name another folder.") from error
 
     def build_embedder(
         self, *, encoder: Encoder | None = None, separator: StemSource | None = None, **options: Any
@@ -131,8 +111,8 @@ class LibraryCard:
             DataNotFoundError: If weights are missing.
         """
         embedder = StemEmbedder(
-            build_separator(self.separator) if separator is None else separator,
-            build_encoder(self.encoder) if encoder is None else encoder,
+            build(self.separator) if separator is None else separator,
+            build(self.encoder) if encoder is None else encoder,
             silence=self.silence,
             progress=False,
             **options,
@@ -144,27 +124,20 @@ class LibraryCard:
         """Raise a `ConfigError` unless stemsim ships encoder and separator, so that other machines can build them."""
         for part in (self.encoder, self.separator):
             if part.name is None:
-                msg = (
+                raise ConfigError(
                     f"The library was made with the {part.kind} {part.identity!r}, which stemsim does not ship, so "
                     "that no other machine can build it. Add files in this process (without an engine)."
                 )
-                raise ConfigError(msg)
 
     def build_hash_source(self) -> StemSource:
         """Build a source that hashes files as the library's own does, and needs no weights."""
-        return build_separator(self.separator) if self.is_multitrack else MixOnly()
+        source: StemSource = build(self.separator) if self.is_multitrack else MixOnly()
+        return source
 
     def check_embedder(self, embedder: StemEmbedder) -> None:
-        """Raise, naming both, unless an embedder makes vectors of the kind that the library holds.
-
-        Raises:
-            StemMismatchError: If the stem layouts differ.
-            ConfigError: If encoder, separator or the steps between them differ.
-        """
-        remedy = (
-            f"The library was made with {self.separator} x {self.encoder}: leave the options out, or make another "
-            "library."
-        )
+        """Raise, naming both, unless an embedder makes vectors of the kind that the library holds."""
+        made = f"The library was made with {self.separator} x {self.encoder}"
+        remedy = f"{made}: leave the options out, or make another library."
         self.spec.check(embedder.spec.text, "this embedder", remedy=remedy)
 
 

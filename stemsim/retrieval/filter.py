@@ -54,18 +54,16 @@ class ItemFilter:
             span: Span = getattr(self, name) or (None, None)
             ends = [end for end in span if end is not None]
             if not all(map(math.isfinite, ends)) or ends != sorted(ends):
-                msg = f"`{name}` lies between two numbers, the lower first, e.g. (118, 124); got {span}."
-                raise ConfigError(msg)
+                raise ConfigError(f"`{name}` lies between two numbers, the lower first, e.g. (118, 124); got {span}.")
         if unknown := [stem for stem in self.stems or () if stem not in STEMS]:
-            msg = f"Stems are {', '.join(STEMS)}; got {', '.join(unknown)}."
-            raise ConfigError(msg)
+            raise ConfigError(f"Stems are {', '.join(STEMS)}; got {', '.join(unknown)}.")
         if self.octaves and self.bpm is None:
-            msg = "`octaves` is about a tempo: give `bpm` too, e.g. bpm=(173, 175)."
-            raise ConfigError(msg)
+            raise ConfigError("`octaves` is about a tempo: give `bpm` too, e.g. bpm=(173, 175).")
         for name in (*_TAGS, "musical_key", "stems"):
             if isinstance(getattr(self, name), str):
-                msg = f"`{name}` is a tuple of names; got the text {getattr(self, name)!r}. Write ({name!r},)."
-                raise ConfigError(msg)
+                raise ConfigError(
+                    f"`{name}` is a tuple of names; got the text {getattr(self, name)!r}. Write ({name!r},)."
+                )
 
     def mask(self, items: Items) -> BoolArray:
         """Return which items `(item,)` meet all conditions."""

@@ -18,8 +18,6 @@ from stemsim.retrieval.indexes.lance import LanceIndex
 from stemsim.retrieval.items import Items
 from stemsim.retrieval.library import Library
 
-__all__ = ["CostPerItem", "Needs", "measure_cost", "needs"]
-
 _FIRST: Final = 0.25  # of the synthetic items, at which the first searches are timed
 _SEARCHES: Final = 40
 _AT_ONCE: Final = 4096
@@ -63,14 +61,9 @@ class Needs:
 
 
 def needs(cost: CostPerItem, items: int) -> Needs:
-    """Return the needs of a library of some number of items.
-
-    Raises:
-        ConfigError: If the number is not positive.
-    """
+    """Return the needs of a library of some number of items."""
     if items < 1:
-        msg = f"A library has at least 1 item; got {items}."
-        raise ConfigError(msg)
+        raise ConfigError(f"A library has at least 1 item; got {items}.")
     return Needs(
         items,
         row_gigabytes=items * cost.row_bytes / 1e9,
@@ -90,13 +83,11 @@ def measure_cost(library: Library, *, items: int = 32, made: int = 20_000) -> Co
         DataNotFoundError: If no file of the library is on this machine.
     """
     if items < 1 or made < _LEAST_MADE:
-        msg = f"A measurement takes at least 1 item and {_LEAST_MADE} synthetic ones; got {items} and {made}."
-        raise ConfigError(msg)
+        raise ConfigError(f"Measuring takes at least 1 item and {_LEAST_MADE} synthetic ones; got {items} and {made}.")
     counts = library.item_counts()
     existing = [path for path, count in sorted(counts.items()) if count and path.exists()]
     if not existing:
-        msg = f"The library {library.root} has no audible file on this machine; add some first."
-        raise DataNotFoundError(msg)
+        raise DataNotFoundError(f"The library {library.root} has no audible file on this machine; add some first.")
     order = np.random.default_rng(0).permutation(len(existing))
     totals = np.cumsum([counts[existing[row]] for row in order])
     chosen = [existing[row] for row in order[: np.searchsorted(totals, items) + 1]]
@@ -136,8 +127,7 @@ def _add_again(library: Library, files: list[Path], folder: Path) -> tuple[int, 
     added = measured.add(files).items
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     if not added:
-        msg = f"None of {len(files)} files of the library {library.root} can be read any more; index them again."
-        raise DataNotFoundError(msg)
+        raise DataNotFoundError(f"No file of the library {library.root} can be read any more; index them again.")
     return added, wall / added, cpu / added
 
 

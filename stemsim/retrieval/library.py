@@ -13,7 +13,7 @@ from stemsim.embedding import StemEmbedder
 from stemsim.encoders import Encoder
 from stemsim.errors import ConfigError, DataNotFoundError, StemsimError
 from stemsim.model.inputs import Input
-from stemsim.model.parts import build_encoder
+from stemsim.model.parts import build
 from stemsim.retrieval.card import LibraryCard
 from stemsim.retrieval.catalogue import Catalogue, FileRecord, absolute
 from stemsim.retrieval.filter import ItemFilter
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from stemsim.fusion import Fusion
     from stemsim.retrieval.indexing.adding import AddReport, Engine
     from stemsim.retrieval.stats import LibraryStats
-
-__all__ = ["Library"]
 
 _WINDOW: Final = 5.0  # seconds, like the segments of the paper
 _SPARE: Final = 4  # times as many items as hits are searched first, since some are folded into others
@@ -95,11 +93,10 @@ class Library:
         card = self._catalogue.read_card()
         if card is None:
             if embedder is None:
-                msg = (
+                raise DataNotFoundError(
                     f"There is no library at {root}. Make one: stemsim index FOLDER --library {root}, or "
                     "Library(root, embedder)."
                 )
-                raise DataNotFoundError(msg)
             settings: dict[str, Any] = {"window": _WINDOW if window is None else window, "hop": hop}
             settings |= {"weights": dict(weights or {}), "index": None}
             if uri:
@@ -119,11 +116,10 @@ class Library:
     def _check(self, what: str, given: float | str | None, own: float | str) -> None:
         """Raise if a setting is given that is not the library's."""
         if given is not None and given != own:
-            msg = (
+            raise ConfigError(
                 f"The library {self.root} was made with {what} {own}; got {given}. Leave the setting out, or make "
                 "another library."
             )
-            raise ConfigError(msg)
 
     @property
     def stems(self) -> StemLayout:
@@ -133,7 +129,8 @@ class Library:
     @cached_property
     def encoder(self) -> Encoder:
         """The encoder, built when it is first needed."""
-        return build_encoder(self.card.encoder) if self._embedder is None else self._embedder.encoder
+        encoder: Encoder = build(self.card.encoder) if self._embedder is None else self._embedder.encoder
+        return encoder
 
     @cached_property
     def embedder(self) -> StemEmbedder:
@@ -159,11 +156,10 @@ class Library:
         try:
             return load_fusion(self.card.model)
         except StemsimError as error:
-            msg = (
+            raise ConfigError(
                 f"The library {self.root} ranks by the {self.card.fusion} of the model {self.card.model}, which cannot "
                 f"be loaded ({error}). Put the model back, or search with weights: equal, or sliders such as drums=1."
-            )
-            raise ConfigError(msg) from error
+            ) from error
 
     def add(
         self,
@@ -231,8 +227,7 @@ class Library:
             folder = path.rstrip(os.sep) + os.sep
             inside = [record for record in known if record.path == path or record.path.startswith(folder)]
             if not inside:
-                msg = f"The library {self.root} has no file {path}, and none in a folder of that name. Check the path."
-                raise DataNotFoundError(msg)
+                raise DataNotFoundError(f"The library {self.root} has no file {path}, and none in it. Check the path.")
             chosen += inside
         return self._drop(chosen)
 
@@ -248,11 +243,10 @@ class Library:
         known = self._catalogue.records()
         missing = {record.path for record in known if not os.path.lexists(record.path)}
         if missing and missing.issuperset(record.path for record in known) and not even_all:
-            msg = (
+            raise DataNotFoundError(
                 f"None of the {len(known)} files of the library {self.root} is on this machine; is their disk mounted? "
                 "To remove them all the same: --even-all."
             )
-            raise DataNotFoundError(msg)
         # What a killed process began and did not complete is removed too.
         return self._drop([record for record in known if record.path in missing or not record.done])
 
@@ -310,8 +304,7 @@ class Library:
             StemsimError: If the query cannot be read or embedded.
         """
         if k < 1:
-            msg = f"A search returns at least 1 hit; got k={k}."
-            raise ConfigError(msg)
+            raise ConfigError(f"A search returns at least 1 hit; got k={k}.")
         asked = self.query(query, text=text, text_weight=text_weight, text_stems=text_stems)
         chosen = self.routing(routing, words_only=query is None)
         check_audible(asked, chosen)
@@ -338,8 +331,7 @@ class Library:
         """Return the query of a search; the arguments are those of `search`."""
         if query is None:
             if text is None:
-                msg = "There is nothing to search with: give a piece of audio, a text, or both."
-                raise ConfigError(msg)
+                raise ConfigError("There is nothing to search with: give a piece of audio, a text, or both.")
             return text_query(text, self.encoder, self.stems)
         asked = audio_query(query, self.embedder, self.card.windowing)
         return asked if text is None else with_text(asked, text, self.encoder, weight=text_weight, stems=text_stems)

@@ -14,21 +14,14 @@ from stemsim.errors import ConfigError
 from stemsim.retrieval.indexes.base import Index
 from stemsim.retrieval.routing import Routing
 
-__all__ = ["RecallCheck", "recall_check"]
-
 _SAME: Final = 1e-6  # similarities that differ by less are equal: either item is right
 
 
 @dataclass(frozen=True, slots=True)
 class RecallCheck:
-    """Recall of an index of some `items`, asked for `k` of them; `answer` describes the index.
+    """Recall of an index of some `items`, asked for `k` of them; `answer` describes the index."""
 
-    Attributes:
-        frame: One row for each kind of weights: `weights`, `queries`, `recall` (mean), `worst` (query), `p50 ms` and
-            `p99 ms` (time of a search).
-    """
-
-    frame: pd.DataFrame
+    frame: pd.DataFrame  # by kind of weights: queries, recall (mean), worst (query), `p50 ms` and `p99 ms` of a search
     k: int
     items: int
     answer: str
@@ -46,22 +39,15 @@ class RecallCheck:
 def recall_check(index: Index, *, k: int = 50, queries: int = 20, seed: int = 0) -> RecallCheck:
     """Compare the answers of an index with exact ones, for weights of every kind.
 
-    Queries are items of the index. An item counts as found if it is at least as close as the last one of the exact
-    answer.
-
-    Args:
-        index: The index.
-        k: Number of items to ask for.
-        queries: Number of queries of each kind of weights.
-        seed: Seed of the draw of queries and weights.
+    Queries, `queries` for each kind of weights, are items of the index. An item counts as found if it is at least as
+    close as the last one of the exact answer.
 
     Raises:
         ConfigError: If the index is empty, or a number is not positive.
     """
     total = index.count()
     if min(total, k, queries) < 1:
-        msg = f"A check of recall needs items, k and queries of at least 1; got {total}, {k} and {queries}."
-        raise ConfigError(msg)
+        raise ConfigError(f"A check of recall needs 1 or more items, k and queries; got {total}, {k} and {queries}.")
     rng = np.random.default_rng(seed)
     keys = index.table(["key"])["key"].to_pylist()
     chosen = index.items([keys[row] for row in rng.integers(total, size=queries)])

@@ -1,6 +1,5 @@
 """Routing: which stem of the query is compared with which stem of the library, and with which weight."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
@@ -13,8 +12,6 @@ from stemsim.stems import StemLayout
 
 if TYPE_CHECKING:
     from stemsim.fusion import Fusion
-
-__all__ = ["Routing"]
 
 _SYNTAX: Final = (
     "Write sliders as drums=1,bass=0.5; a stem of the query against another one of the library as drums:mix=1; a stem "
@@ -44,15 +41,13 @@ class Routing:
         """Verify the shape, and that weights are finite and not all zero."""
         size = len(self.stems)
         if self.matrix.shape != (size, size) or self.matrix.dtype != torch.float64:
-            msg = (
+            raise ConfigError(
                 f"Routing between {', '.join(self.stems)} needs weights ({size}, {size}) in float64; got "
                 f"{tuple(self.matrix.shape)} in {self.matrix.dtype}."
             )
-            raise ConfigError(msg)
         if not bool(torch.isfinite(self.matrix).all()) or not bool(self.matrix.any()):
             seen = "all 0" if bool(torch.isfinite(self.matrix).all()) else f"{self.matrix.tolist()}"
-            msg = f"Weights must be finite, and one of them other than 0; got {seen}. {_SYNTAX}."
-            raise ConfigError(msg)
+            raise ConfigError(f"Weights must be finite, and one of them other than 0; got {seen}. {_SYNTAX}.")
 
     @classmethod
     def sliders(cls, stems: StemLayout, weights: Mapping[str, float]) -> Self:
@@ -66,16 +61,11 @@ class Routing:
 
     @classmethod
     def pairs_of(cls, stems: StemLayout, weights: Mapping[tuple[str, str], float]) -> Self:
-        """Compare pairs of stems, given weights by stem of the query and stem of the library.
-
-        Raises:
-            ConfigError: If a stem is unknown, or all weights are 0.
-        """
+        """Compare pairs of stems, given weights by stem of the query and stem of the library."""
         matrix = torch.zeros(len(stems), len(stems), dtype=torch.float64)
         for pair, weight in weights.items():
             if unknown := [stem for stem in pair if stem not in stems]:
-                msg = f"There is no stem {unknown[0]!r} here, but {', '.join(stems)}. {_SYNTAX}."
-                raise ConfigError(msg)
+                raise ConfigError(f"There is no stem {unknown[0]!r} here, but {', '.join(stems)}. {_SYNTAX}.")
             query, library = map(stems.index, pair)
             matrix[query, library] = weight
         return cls(tuple(stems), matrix)
@@ -103,16 +93,17 @@ class Routing:
             if entry in {"learned", "equal"} and number == 0:
                 preset = learned if entry == "learned" else dict.fromkeys(stems, 1.0)
                 if not preset:
-                    msg = "No weights were learned for this library. Make it with a model (--model), or name weights."
-                    raise ConfigError(msg)
+                    raise ConfigError("This library has no learned weights. Make it with --model, or name weights.")
                 weights = {(stem, stem): float(weight) for stem, weight in preset.items()}
                 continue
             names, _, value = entry.partition("=")
             query, colon, library = (part.strip() for part in names.partition(":"))
-            weights[query, library if colon else query] = _number(value, entry) if "=" in entry else 1.0
+            try:
+                weights[query, library if colon else query] = float(value) if "=" in entry else 1.0
+            except ValueError as error:
+                raise ConfigError(f"The weight in {entry!r} is not a finite number. {_SYNTAX}.") from error
         if not weights:
-            msg = f"No weights in {text!r}. {_SYNTAX}."
-            raise ConfigError(msg)
+            raise ConfigError(f"No weights in {text!r}. {_SYNTAX}.")
         return cls.pairs_of(stems, weights)
 
     @property
@@ -134,20 +125,12 @@ class Routing:
         return ",".join(f"{name}={pair[2]:g}" for name, pair in zip(self.names, self.pairs, strict=True))
 
     def fold(self, vectors: Tensor) -> Tensor:
-        """Fold the weights into queries `(..., stem, dim)`.
-
-        Returns:
-            `(..., stem * dim)` float64, whose inner product with stored vectors is the similarity.
-        """
+        """Fold queries `(..., stem, dim)` to `(..., stem * dim)` float64, whose inner product is the similarity."""
         blocks = torch.einsum("ij,...id->...jd", self.matrix, vectors.double())
         return blocks.flatten(start_dim=-2)
 
     def contributions(self, query: Tensor, items: Tensor) -> Tensor:
-        """Return the contribution of each pair of stems to the similarity.
-
-        Args:
-            query: `(stem, dim)` stem embeddings of one query.
-            items: `(item, stem, dim)` stem embeddings of items.
+        """Return the contribution of each pair of stems to the similarity of a query `(stem, dim)` and some items.
 
         Returns:
             `(item, pair)` float64, in the order of `pairs`; they sum to the similarity.
@@ -155,14 +138,3 @@ class Routing:
         rows, columns = self.matrix.nonzero().unbind(1)
         cosines = torch.einsum("pd,npd->np", query.double()[rows], items.double()[:, columns])
         return self.matrix[rows, columns] * cosines
-
-
-def _number(value: str, entry: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        msg = f"The weight in {entry!r} is not a finite number. {_SYNTAX}."
-        raise ConfigError(msg)
-    return number

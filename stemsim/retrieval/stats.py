@@ -11,8 +11,6 @@ from stemsim.retrieval.catalogue import FileRecord
 from stemsim.retrieval.indexes.base import Index
 from stemsim.retrieval.items import TYPES
 
-__all__ = ["LibraryStats", "stats_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class LibraryStats:

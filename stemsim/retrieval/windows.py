@@ -15,8 +15,6 @@ from stemsim.errors import ConfigError
 from stemsim.separators import Separator
 from stemsim.similarity import StemEmbeddings
 
-__all__ = ["Windowing", "embed_windows", "padding_group"]
-
 _TAIL: Final = 0.25  # of a window: a shorter rest of a file is left out
 _TOLERANCE: Final = 1e-5  # seconds: 80 s of 5 s windows are 16, in spite of rounding
 _STEP: Final = 0.1  # seconds, to a multiple of which short clips are padded with silence
@@ -24,27 +22,20 @@ _STEP: Final = 0.1  # seconds, to a multiple of which short clips are padded wit
 
 @dataclass(frozen=True, slots=True)
 class Windowing:
-    """Length and hop of the windows that files are cut into.
+    """Length and hop of the windows that files are cut into, in seconds."""
 
-    Attributes:
-        length: Length of a window in seconds. A shorter file, such as a one-shot, is one item.
-        hop: From one window's start to the next, in seconds; None: `length`, so that windows do not overlap.
-    """
-
-    length: float = 5.0
-    hop: float | None = None
+    length: float = 5.0  # a shorter file, such as a one-shot, is one item
+    hop: float | None = None  # from one window's start to the next; None: `length`, so that windows do not overlap
 
     def __post_init__(self) -> None:
         """Verify that windows have a length and go forward."""
         if not all(math.isfinite(value) and value > 0.0 for value in (self.length, self.step)):
-            msg = f"Windows need a length and a hop above 0 s; got {self.length} s and {self.hop} s."
-            raise ConfigError(msg)
+            raise ConfigError(f"Windows need a length and a hop above 0 s; got {self.length} s and {self.hop} s.")
         if self.step > self.length:
-            msg = (
+            raise ConfigError(
                 f"With a hop of {self.hop} s windows of {self.length} s leave parts of a file out. "
                 "Choose a hop no longer than the window."
             )
-            raise ConfigError(msg)
 
     @property
     def step(self) -> float:

@@ -32,6 +32,7 @@ from stemsim.audio import Segment
 from stemsim.evaluation import ALPHAS, SplitFits, SplitModel, Splits, compare_models, cross_validate
 from stemsim.evaluation.agreement import agreement_credit, ceiling_credit
 from stemsim.evaluation.clusters import interval_reach
+from stemsim.evaluation.crossval import ratio
 from stemsim.fitting import FusionModel
 from stemsim.fusion import AttentionFusion, SplineFusion
 from stemsim.regression import fit_ridge
@@ -42,8 +43,6 @@ from stemsim.study.settings import StudySettings
 from stemsim.study.simulation import SEGMENTS_PER_TRACK, TRUTHS, ImpressionScale, Truth, impressions
 from stemsim.triplets import PERSPECTIVES, EmbeddedTriplets, Triplets
 from stemsim.triplets.table import BoolArray, FloatArray, IntArray
-
-__all__ = ["CLOSE", "EXACT_FUSIONS", "FITTED", "HEADS", "PAPER_WEIGHTS", "Findings", "draw_listening_test", "run_study"]
 
 PAPER_WEIGHTS: Final = np.array([0.32, 0.83, 0.61, 0.27, 0.33, 1.27, 1.64])
 """Weights of MuQ-MuLan with 6 stems, in the order of `STEMS` (arXiv:2601.19109, Table 4)."""
@@ -67,7 +66,6 @@ class Findings:
     """Result of the study.
 
     Attributes:
-        settings: The settings.
         limit: Angle in degrees between the true weights and those of least squares with unlimited triplets.
         frames: Figures by name: `weights` and `needed` (triplets), `coverage` (of intervals) and `fusion` (gains).
     """
@@ -81,7 +79,7 @@ def run_study(settings: StudySettings, *, heads: bool = False, progress: bool = 
     """Simulate listening tests, and measure how well weights, intervals and fusions recover the truth.
 
     Args:
-        settings: The settings.
+        settings: Sizes, noises and numbers of experiments.
         heads: Compare `SplineFusion` and `AttentionFusion` with ridge regression too, which takes far longer.
         progress: Show progress bars on standard error.
     """
@@ -167,15 +165,14 @@ def _score(
     """Return a row for each model and experiment, the ceiling first, from held-out triplets."""
     majority, size = np.sign(votes[..., 0] - votes[..., 1]), len(STEMS)
     credit, answers = (sums.reshape(majority.shape).sum(axis=1) for sums in ceiling_credit(votes.reshape(-1, 2)))
-    ceiling = np.divide(credit, answers, out=np.full(len(answers), np.nan), where=answers > 0.0)  # one vote: no others
     baselines = {"mix cosine": np.eye(size)[-1], "uniform weights": np.ones(size), "paper's weights": PAPER_WEIGHTS}
     models = {name: (weights, np.nan) for name, weights in baselines.items()}
-    rows = [pd.DataFrame({"model": "simulated ceiling", "agreement": ceiling, "alpha": np.nan, "angle": np.nan})]
+    rows = [{"model": "simulated ceiling", "agreement": ratio(credit, answers), "alpha": np.nan, "angle": np.nan}]
     for name, (weights, alpha) in {**models, **fitted, "true weights": (truth, np.nan)}.items():
         preference = np.einsum("ens,es->en", deltas, np.broadcast_to(weights, truth.shape))
-        agreed, angle = agreement_credit(preference, majority).mean(axis=1), angles(weights, truth)
-        rows.append(pd.DataFrame({"model": name, "agreement": agreed, "alpha": alpha, "angle": angle}))
-    return pd.concat(rows)
+        agreed = agreement_credit(preference, majority).mean(axis=1)
+        rows.append({"model": name, "agreement": agreed, "alpha": alpha, "angle": angles(weights, truth)})
+    return pd.concat(map(pd.DataFrame, rows))
 
 
 def angles(weights: FloatArray, truth: FloatArray) -> FloatArray:
@@ -198,9 +195,10 @@ def needed_triplets(counts: Sequence[int], errors: FloatArray, *, seed: int = 0)
     ends = (0.5 - 0.5 * _LEVEL, 0.5 + 0.5 * _LEVEL)  # order statistics, as some may be infinite
     lower, upper = np.quantile([crossing(counts, one) for one in medians], ends, method="nearest").tolist()
     needed = crossing(counts, np.median(errors, axis=1))
-    end = f"{rounded(upper):.0f}" if np.isfinite(upper) else f"over {counts[-1]}"
-    text = f"{rounded(needed):.0f} [{rounded(lower):.0f}, {end}]" if np.isfinite(needed) else f"more than {counts[-1]}"
-    text = text if needed > counts[0] else f"at most {counts[0]}"
+    text = f"at most {counts[0]}" if needed <= counts[0] else f"more than {counts[-1]}"
+    if counts[0] < needed < np.inf:
+        end = f"{rounded(upper):.0f}" if np.isfinite(upper) else f"over {counts[-1]}"
+        text = f"{rounded(needed):.0f} [{rounded(lower):.0f}, {end}]"
     return {"needed": needed, "lower": lower, "upper": upper, "text": text}
 
 
@@ -232,13 +230,12 @@ def _majorities(
 
 def population_weights(settings: StudySettings, scale: ImpressionScale) -> FloatArray:
     """Return the weights `(stem,)` that linear listeners' majorities give with unlimited triplets."""
-    count, size = max(settings.coverage_triplets), len(STEMS)
-    experiments, rng = -(-settings.population // count), settings.generator("population")
-    gram, moment = np.zeros((size, size)), np.zeros(size)
-    for drawn, target in _majorities(settings, scale, experiments, count, rng):
-        gram += np.einsum("ens,ent->st", drawn.deltas, drawn.deltas)
-        moment += np.einsum("ens,en->s", drawn.deltas, target)
-    weights: FloatArray = np.linalg.lstsq(gram, moment, rcond=None)[0]
+    count, rng = max(settings.coverage_triplets), settings.generator("population")
+    parts = _majorities(settings, scale, -(-settings.population // count), count, rng)
+    deltas, targets = zip(
+        *((drawn.deltas.reshape(-1, len(STEMS)), target.ravel()) for drawn, target in parts), strict=True
+    )
+    weights: FloatArray = np.linalg.lstsq(np.concatenate(deltas), np.concatenate(targets), rcond=None)[0]
     return weights
 
 
@@ -266,11 +263,10 @@ def measure_coverage(
         width = np.array([one.upper - one.lower for one in found])
         for stem in ("all", *STEMS):
             columns = slice(None) if stem == "all" else [STEMS.index(stem)]
-            place = {"triplets": count, "songs": case.tracks(count), "stem": stem, "experiments": len(found)}
-            lower, upper = binomial_interval(covered[:, columns])
-            figures = {"covered": float(covered[:, columns].mean()), "lower": lower, "upper": upper}
-            rows.append(place | figures | {"width": float(np.median(width[:, columns]))})
-    return pd.DataFrame(rows)
+            hits, wide = covered[:, columns], np.median(width[:, columns])
+            rows.append((count, case.tracks(count), stem, len(found), hits.mean(), *binomial_interval(hits), wide))
+    names = ["triplets", "songs", "stem", "experiments", "covered", "lower", "upper", "width"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def binomial_interval(hits: BoolArray) -> tuple[float, float]:
@@ -339,15 +335,12 @@ def draw_listening_test(
     heard = impressions(simulation.compare(vectors, levels, members), truth)
     weights = PAPER_WEIGHTS * np.exp(_SPREAD * rng.standard_normal((1, len(STEMS))))
     decisions = simulation.decide(settings, heard, weights, scale, held.votes, rng)
-    x, a, b = members[0].T
     places = [(f"song{track}", _SECONDS * place) for track in range(tracks) for place in range(each)]
     triplets = Triplets(
         segments=tuple(Segment(Path(f"{song}.wav"), start, _SECONDS) for song, start in places),
         tracks=tuple(song for song, _ in places),
-        x=x,
-        a=a,
-        b=b,
-        test_type=np.where(x // each == a // each, "XYC", "XAB"),
+        members=members[0],
+        test_type=np.where(members[0, :, 0] // each == members[0, :, 1] // each, "XYC", "XAB"),
         instrument=np.full(count, "mix"),
         votes=decisions.votes(held.noise, held.votes)[0],
         perspective_votes=np.zeros((count, len(PERSPECTIVES), 2), np.int64),
@@ -380,16 +373,10 @@ def measure_gains(
                 comparison = compare_models(result[model.name], result["ridge"], splits)
                 gains[index, number] = comparison.difference.mean
                 verdicts[index, number] = np.sign(comparison.difference.mean) * comparison.significant
-        for model, *figures in zip(models, gains, verdicts, strict=True):
-            rows.append({"truth": truth, "triplets": count, "fusion": model.name} | _gain(*figures))
-    return pd.DataFrame(rows)
-
-
-def _gain(gains: FloatArray, verdicts: FloatArray) -> dict[str, Any]:
-    """Return mean gain and power over the experiments."""
-    count, mean, better = len(gains), float(gains.mean()), verdicts > 0.0
-    reach = interval_reach(_LEVEL, count) * float(gains.std(ddof=1)) / count**0.5
-    lower, upper = binomial_interval(better[:, None])
-    gain = {"experiments": count, "gain": mean, "lower": mean - reach, "upper": mean + reach}
-    power = {"better": float(better.mean()), "better_lower": lower, "better_upper": upper}
-    return {**gain, **power, "worse": float((verdicts < 0.0).mean())}
+        for model, gain, verdict in zip(models, gains, verdicts, strict=True):
+            mean, better = gain.mean(), verdict > 0.0
+            reach = interval_reach(_LEVEL, len(gain)) * gain.std(ddof=1) / len(gain) ** 0.5
+            power = (better.mean(), *binomial_interval(better[:, None]), (verdict < 0.0).mean())
+            rows.append((truth, count, model.name, len(gain), mean, mean - reach, mean + reach, *power))
+    names = ["truth", "triplets", "fusion", "experiments", "gain", "lower", "upper"]
+    return pd.DataFrame(rows, columns=[*names, "better", "better_lower", "better_upper", "worse"])

@@ -7,8 +7,6 @@ import numpy as np
 
 from stemsim.errors import ConfigError
 
-__all__ = ["Condition", "StudySettings"]
-
 _RANGES: Final[dict[tuple[str, ...], tuple[float, float]]] = {
     ("triplets", "coverage_triplets", "fusion_triplets"): (20, 100_000),
     ("experiments", "coverage_experiments", "fusion_experiments"): (2, 1_000_000),
@@ -68,27 +66,29 @@ class StudySettings:
         """Verify ranges, odd votes, and that everything fits into memory."""
         for name, (lowest, highest) in ((name, ends) for names, ends in _RANGES.items() for name in names):
             given: Any = getattr(self, name)
-            values = given if isinstance(given, tuple) else (given,)
+            values = np.ravel(given).tolist()
             within = all(lowest <= value <= highest for value in values)
-            if not values or not within or list(values) != sorted(set(values)):
-                order = " in ascending order" if isinstance(given, tuple) else ""
+            if not values or not within or values != sorted(set(values)):
+                order = " in ascending order" if np.ndim(given) else ""
                 shown = ", ".join(f"{value:g}" for value in values) or "nothing"
-                msg = f"`{name}` must lie in [{lowest:g}, {highest:g}]{order}; got {shown}. Choose other numbers."
-                raise ConfigError(msg)
+                raise ConfigError(
+                    f"`{name}` must lie in [{lowest:g}, {highest:g}]{order}; got {shown}. Choose other numbers."
+                )
         if len(self.reference) != len(Condition._fields):
-            msg = f"The condition to hold is triplets, votes and noise, such as 331,5,0.25; got {self.reference}."
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"The condition to hold is triplets, votes and noise, such as 331,5,0.25; got {self.reference}."
+            )
         if even := [count for count in self.votes if count % 2 == 0]:
-            msg = f"`votes` must be odd, so that every triplet has a majority; got {even}. Use {even[0] + 1} instead."
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"`votes` must be odd, so that every triplet has a majority; got {even}. Use {even[0] + 1} instead."
+            )
         triplets, votes = max(self.triplets), max(self.votes)
         gigabytes = 8e-9 * self.experiments * triplets * (2 * votes + 60)  # float64; two for each vote, about 60 beside
         if gigabytes > _MOST_GIGABYTES:
-            msg = (
+            raise ConfigError(
                 f"{self.experiments} experiments of {triplets} triplets with {votes} votes would take about "
                 f"{gigabytes:.0f} GB of memory, more than the {_MOST_GIGABYTES} GB allowed. Choose fewer of them."
             )
-            raise ConfigError(msg)
 
     @property
     def held(self) -> Condition:

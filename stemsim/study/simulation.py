@@ -31,21 +31,6 @@ from stemsim.stems import STEMS
 from stemsim.study.settings import StudySettings
 from stemsim.triplets.table import BoolArray, FloatArray, IntArray
 
-__all__ = [
-    "SEGMENTS_PER_TRACK",
-    "TRUTHS",
-    "Decisions",
-    "ImpressionScale",
-    "SongTriplets",
-    "Truth",
-    "compare",
-    "decide",
-    "draw_members",
-    "draw_songs",
-    "draw_triplets",
-    "impressions",
-]
-
 Truth = Literal["linear", "saturating", "loudness"]
 TRUTHS: Final[tuple[Truth, ...]] = ("linear", "saturating", "loudness")
 """Kinds of listeners: a stem counts by its cosine, by being alike or not, or by its cosine times its loudness in X."""
@@ -75,17 +60,11 @@ _ELEMENTS_AT_ONCE: Final = 300_000  # of float32: faster where they fit into the
 
 
 class SongTriplets(NamedTuple):
-    """Triplets of many listening tests.
+    """Triplets of many listening tests."""
 
-    Attributes:
-        cosines: `(experiment, triplet, 2, stem + 1)` of A and of B with X; the last is that of the hidden vectors.
-        levels: `(experiment, triplet, stem)` of X, in dBFS.
-        tracks: `(experiment, triplet, 3)` tracks of X, A and B.
-    """
-
-    cosines: FloatArray
-    levels: FloatArray
-    tracks: IntArray
+    cosines: FloatArray  # (experiment, triplet, 2, stem + 1) of A and of B with X; the last: of the hidden vectors
+    levels: FloatArray  # (experiment, triplet, stem) of X, in dBFS
+    tracks: IntArray  # (experiment, triplet, 3) of X, A and B
 
     @property
     def deltas(self) -> FloatArray:
@@ -206,17 +185,11 @@ def impressions(triplets: SongTriplets, truth: Truth) -> FloatArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImpressionScale:
-    """Scale of the impressions over the whole population of triplets.
+    """Scale of the impressions over the whole population of triplets."""
 
-    Attributes:
-        moments: `(stem, stem)` second moments of the stem impressions.
-        slopes: `(stem,)` regression of the hidden part on them.
-        beside: Root mean square of the rest of the hidden part.
-    """
-
-    moments: FloatArray
-    slopes: FloatArray
-    beside: float
+    moments: FloatArray  # (stem, stem) second moments of the stem impressions
+    slopes: FloatArray  # (stem,) regression of the hidden part on them
+    beside: float  # root mean square of the rest of the hidden part
 
     @classmethod
     def of(cls, impressions: FloatArray) -> Self:
@@ -229,15 +202,10 @@ class ImpressionScale:
 
 
 class Decisions(NamedTuple):
-    """Decision variables of listeners, from which their answers with any amount of noise follow.
+    """Decision variables of listeners, from which their answers with any amount of noise follow."""
 
-    Attributes:
-        evidence: `(experiment, triplet, vote)` in units of its root mean square; positive where A seems closer.
-        noise: `(experiment, triplet, vote)` standard logistic.
-    """
-
-    evidence: FloatArray
-    noise: FloatArray
+    evidence: FloatArray  # (experiment, triplet, vote) in units of its root mean square; positive: A seems closer
+    noise: FloatArray  # (experiment, triplet, vote) standard logistic
 
     def votes(self, noise: float, count: int) -> IntArray:
         """Return the votes `(experiment, triplet, 2)` for A and B of the first `count` listeners of each triplet."""

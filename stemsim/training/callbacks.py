@@ -240,8 +240,7 @@ def _ours(
     """Return module and data module by their own types; these callbacks work with no others."""
     data = trainer.datamodule  # type: ignore[attr-defined]
     if not isinstance(pl_module, StemSimilarityModule) or not isinstance(data, TripletDataModule):
-        msg = f"This callback needs StemSimilarityModule and TripletDataModule, got {type(pl_module)} and {type(data)}."
-        raise TypeError(msg)
+        raise TypeError(f"Expected StemSimilarityModule and TripletDataModule, got {type(pl_module)} and {type(data)}.")
     return pl_module, data
 
 
@@ -305,8 +304,8 @@ def _predictions(module: StemSimilarityModule, data: TripletDataModule, rows: Te
     preference, contributions = (output[key].cpu().numpy() for key in ("preference", "contributions"))
     triplets, row = data.embedded.triplets, rows.numpy()
     columns: dict[str, Any] = {}
-    for role in ("x", "a", "b"):
-        segments = [triplets.segments[index] for index in getattr(triplets, role)[row]]
+    for role, members in zip("xab", triplets.members[row].T, strict=True):
+        segments = [triplets.segments[index] for index in members]
         columns |= {
             f"{role}_path": [str(one.path) for one in segments],
             f"{role}_start": [one.start for one in segments],

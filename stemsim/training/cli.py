@@ -141,41 +141,32 @@ def _checkpoint_of_run(name: str, folder: str | Path) -> Path:
     path = Path(folder) / CHECKPOINTS / f"{name}.ckpt"
     if not path.is_file():
         fit = "`python train.py fit`" + (" with --checkpoint.monitor val/loss" if name == "best" else "")
-        msg = (
+        raise CheckpointError(
             f"--ckpt_path {name} expects {path}, which does not exist. Run {fit} first with the same "
             "trainer.default_root_dir, or give the path of a checkpoint."
         )
-        raise CheckpointError(msg)
     return path
 
 
 def _read_checkpoint(path: str) -> dict[str, Any]:
     """Read a checkpoint of stemsim without running any code in it."""
     if not Path(path).is_file():
-        msg = f"No checkpoint at {path}. Give --ckpt_path last, or the path of a file that `python train.py fit` wrote."
-        raise CheckpointError(msg)
+        raise CheckpointError(f"No checkpoint at {path}. Give --ckpt_path last, or a file that `train.py fit` wrote.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the safe unpickler raises all kinds of errors on garbage
         reason = f"{type(error).__name__}: {str(error)[:200]}".splitlines()[0]
-        msg = (
+        raise CheckpointError(
             f"{path} is not a checkpoint that can be read safely ({reason}). It is damaged, or contains more than "
             "tensors and primitives. Fit again."
-        )
-        raise CheckpointError(msg) from error
+        ) from error
     if not isinstance(checkpoint, dict) or "stems" not in checkpoint.get("hyper_parameters", {}):
-        msg = (
-            f"{path} is not a checkpoint of stemsim: it has no stem layout. Expected a file that `train.py fit` wrote."
-        )
-        raise CheckpointError(msg)
+        raise CheckpointError(f"{path} has no stem layout. Expected a checkpoint that `train.py fit` wrote.")
     return checkpoint
 
 
 def main(args: ArgsType = None) -> StemsimCLI:
-    """Run `train.py`.
-
-    Args:
-        args: Arguments as on the command line; None takes those of the process.
+    """Run `train.py` with the arguments of the process, or with others.
 
     Returns:
         The command line object, with `trainer`, `model` and `datamodule`.

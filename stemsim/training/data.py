@@ -35,27 +35,16 @@ _NEEDED_PART: Final[dict[TrainerFn | None, Part]] = {
 
 
 class TripletBatch(NamedTuple):
-    """A batch of triplets.
+    """A batch of triplets."""
 
-    Attributes:
-        x: Stem embeddings of the references, vectors `(batch, stem, dim)` and masks `(batch, stem)`.
-        a: Stem embeddings of the first candidates.
-        b: Stem embeddings of the second candidates.
-        target: `(batch,)` target of the fit, in [-1, 1], float64.
-        weight: `(batch,)` weight of each triplet in the loss, float64.
-        votes: `(batch, 2)` votes for A and for B.
-        test_type: `(batch,)` index into `TEST_TYPES`.
-        row: `(batch,)` row in the triplet table.
-    """
-
-    x: StemEmbeddings
-    a: StemEmbeddings
-    b: StemEmbeddings
-    target: Tensor
-    weight: Tensor
-    votes: Tensor
-    test_type: Tensor
-    row: Tensor
+    x: StemEmbeddings  # of the references, vectors `(batch, stem, dim)` and masks `(batch, stem)`
+    a: StemEmbeddings  # of the first candidates
+    b: StemEmbeddings  # of the second candidates
+    target: Tensor  # `(batch,)` target of the fit, in [-1, 1], float64
+    weight: Tensor  # `(batch,)` weight of each triplet in the loss, float64
+    votes: Tensor  # `(batch, 2)` votes for A and for B
+    test_type: Tensor  # `(batch,)` index into `TEST_TYPES`
+    row: Tensor  # `(batch,)` row in the triplet table
 
 
 class TripletDataModule(lightning.LightningDataModule):
@@ -106,8 +95,7 @@ class TripletDataModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         if batch_size is not None and batch_size < 1:
-            msg = f"`batch_size` must be at least 1, or null for full batches; got {batch_size}."
-            raise ConfigError(msg)
+            raise ConfigError(f"`batch_size` must be at least 1, or null for full batches; got {batch_size}.")
         self.reader = triplets
         self.embedder = StemEmbedder(
             separator or Bands(),
@@ -172,13 +160,12 @@ class TripletDataModule(lightning.LightningDataModule):
         rows = torch.from_numpy(np.flatnonzero(self.parts == PARTS.index(part)))
         if len(rows) == 0:
             triplets = self.embedded.triplets
-            msg = (
+            raise SplitError(
                 f"The {part} part is empty: a {self.split} split of {len(triplets)} triplets over "
                 f"{len(set(triplets.tracks))} tracks into train/val/test {tuple(round(f, 3) for f in self.fractions)}. "
                 "Change data.val_fraction and data.test_fraction so that every part has some triplets, use more "
                 "triplets or tracks, or split by triplet (data.split=stratified)."
             )
-            raise SplitError(msg)
         return rows
 
     def train_dataloader(self) -> DataLoader[int]:
@@ -219,14 +206,12 @@ class TripletDataModule(lightning.LightningDataModule):
     def _check(self, triplets: Triplets) -> None:
         """Verify the table, if possible before hours of embedding."""
         if len(triplets) == 0:
-            msg = f"No triplets are left of {triplets.source}. Relax the filter: min_agreement, min_votes, test_type."
-            raise SplitError(msg)
+            raise SplitError(f"No triplets are left of {triplets.source}. Relax min_agreement, min_votes or test_type.")
         triplets.target(self.target)
         heard = sorted(set(triplets.instrument.tolist()))
         if heard != ["mix"] and tuple(heard) != self.stems:
-            msg = (
+            raise ConfigError(
                 f"In these triplets, listeners heard {', '.join(heard)}, but the model would weight "
                 f"{', '.join(self.stems)}. Keep only triplets with `instrument: mix`, or set the separator's stems to "
                 "the one instrument that was heard."
             )
-            raise ConfigError(msg)

@@ -69,8 +69,7 @@ class StemSimilarityModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         if l2 < 0.0:
-            msg = f"`l2` must not be negative; got {l2}."
-            raise ConfigError(msg)
+            raise ConfigError(f"`l2` must not be negative; got {l2}.")
         # Only what belongs to the weights: a checkpoint then loads with weights_only=True, and overrides nothing else.
         self.stems = list(stem_layout(stems))
         self.save_hyperparameters({"stems": self.stems, "l2": l2}, logger=False)
@@ -133,17 +132,9 @@ class StemSimilarityModule(lightning.LightningModule):
         return self.make_optimizer(self.fusion.parameters())
 
     def check_stems(self, checkpoint: Mapping[str, Any]) -> None:
-        """Verify that the weights in a checkpoint belong to this stem layout.
-
-        Raises:
-            StemMismatchError: If they do not; the message names both orders.
-        """
-        check_same_layout(
-            self.stems,
-            checkpoint["hyper_parameters"]["stems"],
-            what="the checkpoint",
-            remedy="Use the separator (data.separator) that it was fitted with, or fit again.",
-        )
+        """Raise a `StemMismatchError` unless the weights in a checkpoint belong to this stem layout."""
+        remedy = "Use the separator (data.separator) that it was fitted with, or fit again."
+        check_same_layout(self.stems, checkpoint["hyper_parameters"]["stems"], what="the checkpoint", remedy=remedy)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Verify that the weights belong to this stem layout."""

@@ -114,11 +114,7 @@ def publish(
 ) -> None:
     """Print results, write them into the run's folder with their pictures and tables, and log them.
 
-    Args:
-        trainer: Has the run's folder and the loggers.
-        results: The results.
-        metrics: Numbers for every logger, by stable key.
-        frames: Further tables, by file stem.
+    `metrics` are numbers for every logger, by stable key; `frames` are further tables, by file stem.
     """
     if not trainer.is_global_zero:
         return
@@ -166,9 +162,9 @@ def _configured_models(
         yield fitted
     if data.pretraining is not None:
         known = pretrain(make if nonlinear else LinearFusion, data.pretraining.embed(data.embedder), alphas=alphas)
-        yield PriorModel("ridge, same-song prior", known.weights, alphas)
+        yield PriorModel("ridge, same-song prior", known.linear[0], alphas)
         if nonlinear:
-            yield replace(fitted, name=f"{name}, pre-trained", start=known.state)
+            yield replace(fitted, name=f"{name}, pre-trained", start=known)
 
 
 def _crossval_metrics(found: CrossvalResults) -> dict[str, float]:

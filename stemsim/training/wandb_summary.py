@@ -4,7 +4,9 @@ import io
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import wandb
 
 from stemsim.audio import Segment
 from stemsim.errors import AudioError, ConfigError, DataNotFoundError
@@ -13,28 +15,20 @@ from stemsim.report.page import comparison_rows
 from stemsim.report.plots import plot_run_weights
 from stemsim.report.run_files import Run
 
-if TYPE_CHECKING:
-    import wandb
-
 __all__ = ["common_group", "log_summary"]
 
 _log = logging.getLogger(__name__)
 
 
 def common_group(runs: Sequence[Run]) -> str:
-    """Return the W&B group that all runs were logged to.
-
-    Raises:
-        ConfigError: If there is none, or more than one.
-    """
+    """Return the W&B group that all runs were logged to, if there is exactly one."""
     groups = set()
     for run in runs:
         logger = run.settings.get("trainer", {}).get("logger")
         groups.add(logger.get("init_args", {}).get("group") if isinstance(logger, dict) else None)
     if len(groups) != 1 or None in groups:
         seen = ", ".join(sorted(str(group or "none") for group in groups))
-        msg = f"The runs of one experiment share one W&B group; these have: {seen}. Name one with --wandb-group."
-        raise ConfigError(msg)
+        raise ConfigError(f"The runs do not share one W&B group; they have: {seen}. Name one with --wandb-group.")
     return str(groups.pop())
 
 
@@ -55,18 +49,13 @@ def log_summary(
         project: W&B project.
         group: W&B group of the runs.
         folder: Folder for W&B's own folder, `wandb`.
-        online: Log to W&B's server, which needs an account.
+        online: Log to W&B's server, which needs an account and may refuse.
         worst: Number of worst triplets of each run.
         audio: Log the audio of their segments.
 
     Returns:
         The folder of the offline run, or the address of the run online.
-
-    Raises:
-        ConfigError: If W&B's server refuses the run.
     """
-    import wandb
-
     folder.mkdir(parents=True, exist_ok=True)
     try:
         summary = wandb.init(
@@ -81,8 +70,7 @@ def log_summary(
             settings=wandb.Settings(quiet=True),
         )
     except wandb.errors.Error as error:
-        msg = f"W&B refuses the summary: {error}. Log in with `wandb login`, or leave out --online."
-        raise ConfigError(msg) from error
+        raise ConfigError(f"W&B refuses the summary: {error}. Run `wandb login`, or leave out --online.") from error
     with summary:
         compared = [f"{name}, {unit}" for name in ("agreement", "XAB", "XYC") for unit in ("%", "standard deviation")]
         triplet: list[str | int] = ["run", "test type", "X", "A", "B", "votes A", "votes B", "preference", "segments"]
@@ -122,10 +110,8 @@ def _worst(runs: Sequence[Run], count: int, *, audio: bool) -> Iterator[list[Any
             yield [run.name, one.test_type, *sounds, *one.votes, one.preference, named]
 
 
-def _audio(segment: Segment) -> "wandb.Audio | None":
+def _audio(segment: Segment) -> wandb.Audio | None:
     """Return a segment for W&B; None, with a warning, if its file is gone."""
-    import wandb
-
     try:
         samples, rate = clip(segment)
     except (AudioError, DataNotFoundError) as error:

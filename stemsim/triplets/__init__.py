@@ -25,13 +25,6 @@ __all__ = [
     "Triplets",
 ]
 
-__getattr__ = lazy_names(  # `stemsim votes` reads tables only, and needs no torch
-    __name__,
-    {
-        "EmbeddedTriplets": "embedded",
-        "InstSimABX": "inst_sim_abx",
-        "SameSong": "songs",
-        "SimulatedListeners": "songs",
-        "TripletReader": "embedded",
-    },
-)
+_EMBEDDED = dict.fromkeys(("EmbeddedTriplets", "TripletReader"), "embedded")
+_SONGS = dict.fromkeys(("SameSong", "SimulatedListeners"), "songs")
+__getattr__ = lazy_names(__name__, {**_EMBEDDED, **_SONGS, "InstSimABX": "inst_sim_abx"})  # `stemsim votes`: no torch

@@ -1,7 +1,7 @@
 """Triplets with the stem embeddings of their segments, which every fit starts from, and the interface of readers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -15,15 +15,12 @@ from stemsim.similarity import StemEmbeddings, stem_deltas
 from stemsim.stems import StemLayout
 from stemsim.triplets.table import QUESTIONS, BoolArray, IntArray, TargetKind, Triplets
 
-__all__ = ["EmbeddedTriplets", "TripletReader"]
-
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedTriplets:
     """Triplets with the stem embeddings of their segments.
 
     Attributes:
-        triplets: The triplet table.
         embeddings: Stem embeddings of `triplets.segments`, in that order.
         stems: Stem layout of the embeddings.
     """
@@ -36,27 +33,15 @@ class EmbeddedTriplets:
         """Verify that there is one embedding for each segment and stem."""
         expected, seen = (len(self.triplets.segments), len(self.stems)), tuple(self.embeddings.vectors.shape[:2])
         if seen != expected:
-            msg = (
+            raise TripletError(
                 f"Expected embeddings of {expected[0]} segments and {expected[1]} stems ({', '.join(self.stems)}); got "
                 f"{seen[0]} and {seen[1]}. Embed `triplets.segments` with a separator of that stem layout."
             )
-            raise TripletError(msg)
 
     @classmethod
     def of(cls, triplets: Triplets, embedder: StemEmbedder) -> Self:
         """Embed the segments of a triplet table."""
         return cls(triplets, embedder.embed(triplets.segments), embedder.stems)
-
-    @classmethod
-    def of_tables(cls, tables: Mapping[str, Triplets], embedder: StemEmbedder) -> dict[str, Self]:
-        """Embed the segments of several tables, each distinct segment once."""
-        segments = tuple(dict.fromkeys(segment for table in tables.values() for segment in table.segments))
-        row = {segment: index for index, segment in enumerate(segments)}
-        embeddings = embedder.embed(segments)
-        return {
-            name: cls(table, embeddings.take(torch.tensor([row[one] for one in table.segments])), embedder.stems)
-            for name, table in tables.items()
-        }
 
     def __len__(self) -> int:
         return len(self.triplets)
@@ -104,10 +89,7 @@ class TripletReader(ABC):
         """Return the triplets by the question that listeners answered, each table with the votes on that question.
 
         A reader that chooses triplets by their votes chooses each table by its own. This default takes the triplets of
-        `read`, without those on which nobody answered the question.
-
-        Returns:
-            Tables by question, `overall` first.
+        `read`, without those on which nobody answered the question. `overall` comes first.
         """
         table = self.read()
         about = {question: table.about(question).filter() for question in QUESTIONS}
@@ -116,9 +98,7 @@ class TripletReader(ABC):
     def embed(self, embedder: StemEmbedder, check: Callable[[Triplets], None] | None = None) -> EmbeddedTriplets:
         """Return the triplets of `read` with the stem embeddings of their segments.
 
-        Args:
-            embedder: Embeds the segments.
-            check: Called with the triplets as soon as their votes are known, to refuse them before they are embedded.
+        `check` is called as soon as the votes are known, to refuse triplets before they are embedded.
         """
         triplets = self.read()
         if check is not None:
@@ -127,4 +107,12 @@ class TripletReader(ABC):
 
     def embed_questions(self, embedder: StemEmbedder) -> dict[str, EmbeddedTriplets]:
         """Return the tables of `read_questions` with the stem embeddings of their segments."""
-        return EmbeddedTriplets.of_tables(self.read_questions(), embedder)
+        tables = self.read_questions()
+        segments = tuple(dict.fromkeys(segment for table in tables.values() for segment in table.segments))
+        row = {segment: index for index, segment in enumerate(segments)}
+        embeddings = embedder.embed(segments)  # each distinct segment once
+        found = {}
+        for name, table in tables.items():
+            rows = torch.tensor([row[segment] for segment in table.segments])
+            found[name] = EmbeddedTriplets(table, embeddings.take(rows), embedder.stems)
+        return found

@@ -12,8 +12,6 @@ from stemsim.triplets.embedded import TripletReader
 from stemsim.triplets.inst_sim_abx_answers import INSTRUMENTS, Answers, read_answers
 from stemsim.triplets.table import QUESTIONS, TEST_TYPES, TestType, Triplets, question_index
 
-__all__ = ["InstSimABX"]
-
 _LISTED: Final = 10
 _SLAKH: Final = (
     "Slakh2100 is Zenodo record 4599666 (https://doi.org/10.5281/zenodo.4599666, about 100 GB); the flac redux serves, "
@@ -59,24 +57,22 @@ class InstSimABX(TripletReader):
     def __post_init__(self) -> None:
         """Verify instrument, test type and question."""
         if self.instrument not in (None, *INSTRUMENTS) or self.test_type not in (None, *TEST_TYPES):
-            available = f"the instruments {', '.join(INSTRUMENTS)} and the test types {', '.join(TEST_TYPES)}"
-            msg = (
-                f"Inst-Sim-ABX has {available}; got {self.instrument!r} and {self.test_type!r}. Choose one of these, "
-                "or null for all."
+            raise ConfigError(
+                f"Inst-Sim-ABX has the instruments {', '.join(INSTRUMENTS)} and the test types "
+                f"{', '.join(TEST_TYPES)}; got {self.instrument!r} and {self.test_type!r}. Choose one of these, or "
+                "null for all."
             )
-            raise ConfigError(msg)
         question_index(self.question)
 
     def read(self) -> Triplets:
         """Count the votes, keep the triplets that meet all conditions, and find their tracks."""
         answers = self._answers()
         if not len(kept := self._kept(answers, self.question)):
-            msg = (
+            raise TripletError(
                 f"None of the {len(answers.about(self.question).asked)} triplets has `instrument` {self.instrument}, "
                 f"`test_type` {self.test_type}, `min_agreement` {self.min_agreement} and `min_votes` {self.min_votes}"
                 f"{'' if self.question == 'overall' else f' on {self.question}'}. Relax these conditions."
             )
-            raise TripletError(msg)
         return _with_audio(kept, self._find_mixes(kept.tracks))
 
     def read_questions(self) -> dict[str, Triplets]:
@@ -125,13 +121,12 @@ class InstSimABX(TripletReader):
                 "`slakh` is not set" if slakh is None else f"in {slakh}" if folders else f"there is no folder {slakh}"
             )
             more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
-            msg = (
+            raise DataNotFoundError(
                 f"Inst-Sim-ABX comes without audio, and {len(missing)} of {len(needed)} tracks of Slakh2100 are "
                 f"missing ({where}): {', '.join(missing[:_LISTED])}{more}. Set `slakh` to a folder with "
                 f"{missing[0]}/mix.flac, or <split>/{missing[0]}/mix.flac, and so on, and metadata.yaml and stems "
                 f"beside it. {_SLAKH}. `stemsim votes` counts the votes without audio."
             )
-            raise DataNotFoundError(msg)
         return mixes
 
 

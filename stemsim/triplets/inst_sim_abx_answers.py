@@ -25,8 +25,6 @@ from stemsim.triplets.table import (
     question_index,
 )
 
-__all__ = ["ANSWERS_FILE", "INSTRUMENTS", "Answers", "DummyCheck", "read_answers"]
-
 ANSWERS_FILE: Final = "csvs/inst_sim_abx_answers.csv"
 INSTRUMENTS: Final = ("bass", "drums", "guitar", "piano", "residuals", "mix")
 """The stems that the listeners heard, or `mix`: whole recordings."""
@@ -46,19 +44,12 @@ _SAMPLE: Final = re.compile(rf"(?P<folder>set\d+/\d+/(?:{'|'.join(INSTRUMENTS)})
 
 @dataclass(frozen=True, slots=True)
 class DummyCheck:
-    """Answer to a dummy check, in which one candidate is the reference itself.
+    """Answer to a dummy check, in which one candidate is the reference itself."""
 
-    Attributes:
-        line: Line of the answers file, counted from 1.
-        subject: The listener.
-        answer: The answer on overall similarity: `A+`, `A-`, `B+` or `B-`.
-        expected: The candidate that is the reference: `A` or `B`.
-    """
-
-    line: int
+    line: int  # of the answers file, counted from 1
     subject: str
-    answer: str
-    expected: str
+    answer: str  # on overall similarity: A+, A-, B+ or B-
+    expected: str  # the candidate that is the reference: A or B
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,16 +89,14 @@ class Answers:
         n, places = len(self.asked), self.asked[["x", "a", "b"]].to_numpy()
         used = sorted(set(places.flat))
         number = {excerpt: index for index, excerpt in enumerate(used)}
-        x, a, b = np.array([number[excerpt] for excerpt in places.flat], dtype=np.int64).reshape(n, 3).T
+        members = np.array([number[excerpt] for excerpt in places.flat], dtype=np.int64)
         tracks = tuple(f"Track{track:05d}" for track, _, _ in used)
         return Triplets(
             segments=tuple(
                 Segment(Path(track) / "mix.flac", *times) for track, (_, *times) in zip(tracks, used, strict=True)
             ),
             tracks=tracks,
-            x=x,
-            a=a,
-            b=b,
+            members=members.reshape(n, 3),
             test_type=self.asked["test_type"].to_numpy(str),
             instrument=self.asked["instrument"].to_numpy(str),
             votes=np.zeros((n, 2), np.int64),
@@ -138,20 +127,13 @@ class Answers:
         """Return the answers to one of `QUESTIONS` as the overall answers, without the listeners who gave none.
 
         Votes, grades, majorities and position bias of the result are about this question.
-
-        Raises:
-            ConfigError: If there is no such question.
         """
         column = question_index(question)
         kept = self._select(self.choices[:, column] != 0)
         same = kept.choices[:, column] == kept.choices[:, 0]
         columns = [column, *range(1, len(QUESTIONS))]
-        return replace(
-            kept,
-            choices=kept.choices[:, columns],
-            sure=kept.sure[:, columns],
-            chose_first=kept.chose_first == same,
-        )
+        choices, sure = kept.choices[:, columns], kept.sure[:, columns]
+        return replace(kept, choices=choices, sure=sure, chose_first=kept.chose_first == same)
 
     def count(self) -> Triplets:
         """Return the table with the votes counted, overall and for each perspective, and the grades overall."""
@@ -188,8 +170,9 @@ def read_answers(root: str | Path) -> Answers:
     frame = _read_csv(path)
     dummy = frame["reference"].str.fullmatch(r"samples/[^/]+")
     if dummy.all():
-        msg = f"{path} holds dummy checks only, and no answer. Restore it from the repository {_REPOSITORY}."
-        raise TripletError(msg)
+        raise TripletError(
+            f"{path} holds dummy checks only, and no answer. Restore it from the repository {_REPOSITORY}."
+        )
     dummies, frame = _dummy_checks(frame[dummy], path), frame[~dummy]
     known = _read_samples(path.parents[1], sorted(set(frame["ex_name"])))
     triplets = pd.Index(known["run"].str.cat(known[list(_PATHS)], sep=" "))
@@ -200,7 +183,7 @@ def read_answers(root: str | Path) -> Answers:
     row, swapped = np.maximum(there, back).astype(np.int64), there < 0  # -1: not found
     _require(row >= 0, frame, path, lambda answer: _mismatch(answer, known))
     repeated = frame.assign(row=row).duplicated(["subject_id", "row"]).to_numpy(bool)
-    _require(~repeated, frame, path, lambda answer: f"{answer['subject_id']} answered this question before")
+    _require(~repeated, frame, path, "{subject_id} answered this question before".format_map)
     asked, triplet = np.unique(row, return_inverse=True)
     presented = np.stack([frame[column].map(_CHOICES).to_numpy(np.int8) for column in _ANSWERS], axis=1)
     return Answers(
@@ -217,30 +200,26 @@ def read_answers(root: str | Path) -> Answers:
 def _read_csv(path: Path) -> pd.DataFrame:
     """Read and verify the columns that we need as text, `NA` included."""
     if not path.is_file():
-        msg = (
+        raise DataNotFoundError(
             f"No answers at {path}. Set the folder to a copy of the repository {_REPOSITORY} (arXiv:2502.02138), which "
             "holds `csvs` and `sample_configs`."
         )
-        raise DataNotFoundError(msg)
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        msg = f"{path} is not a table of answers ({error}). Restore it from the repository {_REPOSITORY}."
-        raise TripletError(msg) from error
+        raise TripletError(
+            f"{path} is not a table of answers ({error}). Restore it from the repository {_REPOSITORY}."
+        ) from error
     if missing := [column for column in _COLUMNS if column not in frame.columns]:
-        msg = (
+        raise TripletError(
             f"{path} must have the columns {', '.join(_COLUMNS)}; it lacks {', '.join(missing)}. Restore it from the "
             f"repository {_REPOSITORY}."
         )
-        raise TripletError(msg)
     frame = frame[list(_COLUMNS)].fillna("")
     for column in _ANSWERS:
-        allowed = tuple(code for code, choice in _CHOICES.items() if choice or column != _ANSWERS[0])
-
-        def describe(answer: dict[str, Any], column: str = column, allowed: tuple[str, ...] = allowed) -> str:
-            return f"`{column}` must be one of {', '.join(allowed)}; got {answer[column]!r}"
-
-        _require(frame[column].isin(allowed).to_numpy(bool), frame, path, describe)
+        allowed = [code for code, choice in _CHOICES.items() if choice or column != _ANSWERS[0]]
+        must = f"`{column}` must be one of {', '.join(allowed)}; got {{{column}!r}}"
+        _require(frame[column].isin(allowed).to_numpy(bool), frame, path, must.format_map)
     return frame
 
 
@@ -250,22 +229,14 @@ def _require(good: BoolArray, frame: pd.DataFrame, path: Path, describe: Callabl
         answer = frame.iloc[int(good.argmin())]
         line = int(str(answer.name)) + 2  # the heading is line 1
         problem = describe({str(name): value for name, value in answer.items()})
-        msg = f"{path}, line {line}: {problem}. Restore the file from the repository {_REPOSITORY}."
-        raise TripletError(msg)
+        raise TripletError(f"{path}, line {line}: {problem}. Restore the file from the repository {_REPOSITORY}.")
 
 
 def _dummy_checks(frame: pd.DataFrame, path: Path) -> tuple[DummyCheck, ...]:
     """Return the dummy checks: rows in which one candidate is the file of the reference."""
     is_a, is_b = ((frame[column] == frame["reference"]).to_numpy(bool) for column in ("sample_a", "sample_b"))
-    _require(
-        is_a != is_b,
-        frame,
-        path,
-        lambda answer: (
-            f"one candidate of a dummy check must be {answer['reference']} itself; got {answer['sample_a']} and "
-            f"{answer['sample_b']}"
-        ),
-    )
+    must = "one candidate of a dummy check must be {reference} itself; got {sample_a} and {sample_b}"
+    _require(is_a != is_b, frame, path, must.format_map)
     lines, expected = (frame.index + 2).tolist(), np.where(is_a, "A", "B").tolist()
     return tuple(map(DummyCheck, lines, frame["subject_id"], frame[_ANSWERS[0]], expected))
 
@@ -294,8 +265,9 @@ def _read_samples(root: Path, runs: list[str]) -> pd.DataFrame:
     """Return all triplets of some runs of the test, as `Answers.asked` with `run` and the paths of the samples."""
     rows = [row for run in runs for row in _read_run(root, run)]
     if not rows:
-        msg = f"The sample configurations of {', '.join(runs)} in {root} are empty. Restore them from {_REPOSITORY}."
-        raise TripletError(msg)
+        raise TripletError(
+            f"The sample configurations of {', '.join(runs)} in {root} are empty. Restore them from {_REPOSITORY}."
+        )
     return pd.DataFrame(rows, columns=["run", "test_type", "instrument", *_PATHS, "x", "a", "b"])
 
 
@@ -303,15 +275,15 @@ def _read_run(root: Path, run: str) -> Iterator[tuple[Any, ...]]:
     """Yield the triplets of one run: run, test type, instrument, the paths and the excerpts of the three samples."""
     name = re.fullmatch(r"ex(\d+)", run)
     if name is None:
-        msg = f"Unknown run {run!r} of the listening test: expected a name such as ex202404. Restore the answers file."
-        raise TripletError(msg)
+        raise TripletError(
+            f"Unknown run {run!r} of the listening test: expected a name such as ex202404. Restore the answers file."
+        )
     path = root / "sample_configs" / f"dict_triplet_{name[1]}.json"
     if not path.is_file():
-        msg = (
+        raise DataNotFoundError(
             f"No sample configuration at {path}, which the answers of {run} refer to. Set the folder to a complete "
             f"copy of the repository {_REPOSITORY}."
         )
-        raise DataNotFoundError(msg)
     try:
         for set_name, samples in json.loads(path.read_text(encoding="utf-8")).items():
             for (sample, tests), (test_type, roles) in product(samples.items(), _ROLES.items()):
@@ -321,20 +293,18 @@ def _read_run(root: Path, run: str) -> Iterator[tuple[Any, ...]]:
                     paths = [f"{folder}/{described[role]['filename']}" for role in roles]
                     yield run, test_type, instrument, *paths, *excerpts
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        msg = (
+        raise TripletError(
             f"{path} is not a sample configuration of Inst-Sim-ABX ({error!r}): expected set -> sample -> test1, test2 "
             f"-> instrument -> role -> {{{', '.join(_SAMPLE_FIELDS)}}}. Restore it from the repository {_REPOSITORY}."
-        )
-        raise TripletError(msg) from error
+        ) from error
 
 
 def _excerpt(described: dict[str, Any], role: str, folder: str, path: Path) -> tuple[int, float, float]:
     """Return track, start and duration of a sample, having verified its name and its ends."""
     track, segment, filename, rate, start, end = (described[field] for field in _SAMPLE_FIELDS)
     if filename != f"{role}_{track}-{segment}.wav" or not 0 <= int(start) < int(end) or int(rate) <= 0:
-        msg = (
+        raise TripletError(
             f"{path}: the sample {role} of {folder} is named {filename} and spans samples {start} to {end} at {rate} "
             f"Hz; expected {role}_{track}-{segment}.wav and a stretch of positive length. Restore the file."
         )
-        raise TripletError(msg)
     return int(track), int(start) / float(rate), (int(end) - int(start)) / float(rate)

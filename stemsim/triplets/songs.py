@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import expit
 
 from stemsim.audio import Segment, SongFolder, segment_windows
 from stemsim.embedding import StemEmbedder
@@ -12,36 +13,20 @@ from stemsim.stems import StemLayout
 from stemsim.triplets.embedded import EmbeddedTriplets, TripletReader
 from stemsim.triplets.table import PERSPECTIVES, FloatArray, IntArray, Triplets
 
-__all__ = ["SameSong", "SimulatedListeners", "SongWindows"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SongWindows:
-    """Windows of equal length, cut from songs.
+    """Windows of equal length, cut from songs."""
 
-    Attributes:
-        segments: All windows, song by song.
-        tracks: Name of each window's song.
-        first: `(song,)` index of each song's first window.
-        count: `(song,)` number of its windows.
-        folder: Name of the folder of the songs.
-    """
-
-    segments: tuple[Segment, ...]
-    tracks: tuple[str, ...]
-    first: IntArray
-    count: IntArray
+    segments: tuple[Segment, ...]  # all windows, song by song
+    tracks: tuple[str, ...]  # name of each window's song
+    first: IntArray  # (song,) index of each song's first window
+    count: IntArray  # (song,) number of its windows
     folder: str
 
     @classmethod
     def cut(cls, songs: SongFolder, *, duration: float, hop: float | None) -> "SongWindows":
-        """Cut songs into windows; a song shorter than one window is left out.
-
-        Args:
-            songs: The songs.
-            duration: Length of a window in seconds.
-            hop: From one window's start to the next, in seconds; None: no overlap.
-        """
+        """Cut songs into windows of a duration, a hop apart (s; None: no overlap); shorter songs are left out."""
         cuts = [(song, segment_windows(song.mix, duration=duration, hop=hop)) for song in songs.songs()]
         kept = [(song, windows) for song, windows in cuts if windows[0].duration == duration]
         count = np.array([len(windows) for _, windows in kept], dtype=np.int64)
@@ -76,9 +61,7 @@ class SongWindows:
         return Triplets(
             segments=self.segments,
             tracks=self.tracks,
-            x=rows[:, 0],
-            a=rows[:, 1],
-            b=rows[:, 2],
+            members=rows,
             test_type=np.where(np.arange(n) < n_xab, "XAB", "XYC"),
             instrument=np.full(n, "mix"),
             votes=votes,
@@ -88,8 +71,7 @@ class SongWindows:
 
     def _fail(self, need: str) -> None:
         found = f"{len(self.count)} songs with {self.count.tolist()[:20]} windows"
-        msg = f"{need}; found {found}. Add songs, or shorten the windows."
-        raise TripletError(msg)
+        raise TripletError(f"{need}; found {found}. Add songs, or shorten the windows.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +97,7 @@ class SameSong(TripletReader):
     def __post_init__(self) -> None:
         """Verify ranges."""
         if self.triplets < 1:
-            msg = f"`triplets` must be at least 1, got {self.triplets}."
-            raise TripletError(msg)
+            raise TripletError(f"`triplets` must be at least 1, got {self.triplets}.")
 
     def read(self) -> Triplets:
         """Draw the triplets."""
@@ -170,20 +151,18 @@ class SimulatedListeners(TripletReader):
         """Verify ranges, weights and perspectives."""
         counts = self.triplets >= 1 and self.listeners >= 1 and any(self.weights.values())
         if not counts or self.noise < 0.0 or not 0.0 <= self.xab_fraction <= 1.0:
-            given = f"{self.triplets}, {self.listeners}, {self.weights}, {self.noise} and {self.xab_fraction}"
-            msg = (
+            raise TripletError(
                 "Simulated listeners need at least one triplet, listener and weight other than 0, noise of at least 0, "
-                f"and a share of XAB in [0, 1]; got {given}."
+                f"and a share of XAB in [0, 1]; got {self.triplets}, {self.listeners}, {self.weights}, {self.noise} "
+                f"and {self.xab_fraction}."
             )
-            raise TripletError(msg)
         asked = self.perspectives or {}
         heard = all(any(weights.values()) for weights in asked.values())
         if not set(asked) <= set(PERSPECTIVES) or not heard or self.sure_from < 0:
-            msg = (
+            raise TripletError(
                 f"Simulated listeners can be asked about {', '.join(PERSPECTIVES)}, each with a weight other than 0, "
                 f"and `sure_from` must not be negative; got {asked} and {self.sure_from}."
             )
-            raise TripletError(msg)
 
     def read(self) -> Triplets:
         """Draw the triplets, without votes: listeners vote on the embedded segments, in `embed`."""
@@ -223,7 +202,7 @@ class SimulatedListeners(TripletReader):
             score = silent.deltas.numpy() @ np.array(list(truth.values()))
             scale = self.noise * score.std()  # without noise, impressions are infinite
             impression = score / scale if scale else np.where(score == 0.0, 0.0, np.copysign(np.inf, score))
-            for_a = rng.binomial(self.listeners, _logistic(impression)).astype(np.int64)
+            for_a = rng.binomial(self.listeners, expit(impression)).astype(np.int64)
             votes = np.stack([for_a, self.listeners - for_a], axis=1)
             if question == "overall":
                 table = replace(table, votes=votes, sure_votes=self._sure(impression, votes, rng))
@@ -239,23 +218,16 @@ class SimulatedListeners(TripletReader):
     def _sure(self, impression: FloatArray, votes: IntArray, rng: np.random.Generator) -> IntArray:
         """Draw how many of the votes `(triplet, 2)` are sure."""
         sides = np.stack([impression, -impression], axis=1)
-        chosen = _logistic(sides)
-        surely = np.divide(_logistic(sides - self.sure_from), chosen, out=np.zeros_like(chosen), where=chosen > 0.0)
+        chosen = expit(sides)
+        surely = np.divide(expit(sides - self.sure_from), chosen, out=np.zeros_like(chosen), where=chosen > 0.0)
         return rng.binomial(votes, surely.clip(max=1.0)).astype(np.int64)
 
 
 def _truth(weights: Mapping[str, float], stems: StemLayout) -> dict[str, float]:
     """Return the true weight of every stem of the layout, in order."""
     if unknown := sorted(set(weights) - set(stems)):
-        msg = (
+        raise TripletError(
             f"Simulated listeners have weights for {', '.join(unknown)}, but the separator provides "
             f"{', '.join(stems)}. Remove them from `weights` or `perspectives`, or choose another separator."
         )
-        raise TripletError(msg)
     return {stem: float(weights.get(stem, 0.0)) for stem in stems}
-
-
-def _logistic(values: FloatArray) -> FloatArray:
-    """Return the logistic function, without overflow."""
-    probability: FloatArray = 0.5 * (1.0 + np.tanh(0.5 * values))
-    return probability

@@ -13,18 +13,6 @@ from stemsim.stems import STEMS
 if TYPE_CHECKING:
     from stemsim.audio import Segment  # imports torch, which a table of votes does not need
 
-__all__ = [
-    "PERSPECTIVES",
-    "QUESTIONS",
-    "TARGETS",
-    "TEST_TYPES",
-    "TargetKind",
-    "TestType",
-    "Triplets",
-    "question_index",
-    "retained_votes",
-]
-
 TestType = Literal["XAB", "XYC"]
 TEST_TYPES: Final[tuple[TestType, ...]] = ("XAB", "XYC")
 """`XAB`: three different tracks. `XYC`: A is another segment of X's track (Y), B is of another track (C)."""
@@ -55,9 +43,7 @@ class Triplets:
     Attributes:
         segments: The distinct segments.
         tracks: For each segment, the name of the track it was cut from.
-        x: `(triplet,)` indices of the references.
-        a: `(triplet,)` indices of the first candidates.
-        b: `(triplet,)` indices of the second candidates.
+        members: `(triplet, 3)` indices of the segments X, A and B.
         test_type: `(triplet,)` `XAB` or `XYC`.
         instrument: `(triplet,)` the stem that the listeners heard; `mix` for whole recordings.
         votes: `(triplet, 2)` number of listeners who found A, and B, closer to X overall.
@@ -69,9 +55,7 @@ class Triplets:
 
     segments: "tuple[Segment, ...]"
     tracks: tuple[str, ...]
-    x: IntArray
-    a: IntArray
-    b: IntArray
+    members: IntArray
     test_type: StrArray
     instrument: StrArray
     votes: IntArray
@@ -82,20 +66,23 @@ class Triplets:
 
     def __post_init__(self) -> None:
         """Verify shapes, indices and values, and that the tracks fit the test types."""
-        n, segments = len(self.x), len(self.segments)
+        n, segments = len(self), len(self.segments)
         sure = self.votes if self.sure_votes is None else self.sure_votes
-        shapes: dict[str, tuple[npt.NDArray[Any], tuple[int, ...]]]
-        shapes = {name: (getattr(self, name), (n,)) for name in ("x", "a", "b", "test_type", "instrument")}
-        shapes |= {"votes": (self.votes, (n, 2)), "sure_votes": (sure, (n, 2))}
-        shapes |= {"perspective_votes": (self.perspective_votes, (n, len(PERSPECTIVES), 2))}
-        for name, (array, shape) in shapes.items():
-            if array.shape != shape:
-                self._fail(f"`{name}` must have shape {shape}, got {array.shape}")
+        columns: tuple[tuple[str, npt.NDArray[Any], tuple[int, ...]], ...] = (
+            ("members", self.members, (3,)),
+            ("test_type", self.test_type, ()),
+            ("instrument", self.instrument, ()),
+            ("votes", self.votes, (2,)),
+            ("sure_votes", sure, (2,)),
+            ("perspective_votes", self.perspective_votes, (len(PERSPECTIVES), 2)),
+        )
+        for name, array, shape in columns:
+            if array.shape != (n, *shape):
+                self._fail(f"`{name}` must have shape {(n, *shape)}, got {array.shape}")
         if len(self.tracks) != segments:
             self._fail(f"{segments} segments need as many tracks, got {len(self.tracks)}")
         if n and (self.members.min() < 0 or self.members.max() >= segments):
-            ends = f"{self.members.min()} to {self.members.max()}"
-            self._fail(f"segment indices must lie in [0, {segments}), got {ends}")
+            self._fail(f"indices must lie in [0, {segments}), got {self.members.min()} to {self.members.max()}")
         if (self.votes < 0).any() or (self.perspective_votes < 0).any():
             self._fail("votes must not be negative")
         if ((sure < 0) | (sure > self.votes)).any():
@@ -115,16 +102,12 @@ class Triplets:
             )
 
     def _fail(self, what: str) -> None:
-        msg = f"Not a valid table of triplets ({self.source}): {what}. Correct the reader that produced it."
-        raise TripletError(msg)
+        raise TripletError(
+            f"Not a valid table of triplets ({self.source}): {what}. Correct the reader that produced it."
+        )
 
     def __len__(self) -> int:
-        return len(self.x)
-
-    @property
-    def members(self) -> IntArray:
-        """`(triplet, 3)` indices of the segments X, A and B."""
-        return np.stack([self.x, self.a, self.b], axis=1)
+        return len(self.members)
 
     @property
     def track_ids(self) -> IntArray:
@@ -138,7 +121,7 @@ class Triplets:
         return np.sign(self.votes[:, 0] - self.votes[:, 1])
 
     def target(self, kind: TargetKind = "majority") -> FloatArray:
-        """Return the targets of a fit, in [-1, 1]; swapping A and B flips every sign exactly.
+        """Return the targets of a fit `(triplet,)`, in [-1, 1]; swapping A and B flips every sign exactly.
 
         - `majority`: the majority choice, +1, -1 or 0 (paper, section 3.4).
         - `share`: votes for A minus votes for B, over all votes: 2 P(A) - 1 of a listener drawn at random.
@@ -146,30 +129,23 @@ class Triplets:
           The four answers are equally spaced around "no difference", which nobody could choose. A few sure listeners
           may outweigh more unsure ones, so the sign may differ from that of the majority.
 
-        Args:
-            kind: One of these.
-
-        Returns:
-            `(triplet,)` float64; 0 where nobody voted.
+        All are 0 where nobody voted.
 
         Raises:
             ConfigError: If there is no such target.
             TripletError: If grades are asked for and there are none.
         """
         if kind not in TARGETS:
-            msg = f"A target is one of {', '.join(TARGETS)}; got {kind!r}. Choose one of these."
-            raise ConfigError(msg)
+            raise ConfigError(f"A target is one of {', '.join(TARGETS)}; got {kind!r}. Choose one of these.")
         if kind == "majority":
             return self.preference.astype(np.float64)
-        if kind == "share":
-            points, most = self.votes, 1
-        elif self.sure_votes is None:
-            msg = (
-                f"A graded target needs answers with the listener's confidence; {self.source} has none. "
-                "Use the target `share` or `majority`."
-            )
-            raise TripletError(msg)
-        else:
+        points, most = self.votes, 1
+        if kind == "graded":
+            if self.sure_votes is None:
+                raise TripletError(
+                    f"A graded target needs answers with the listener's confidence; {self.source} has none. "
+                    "Use the target `share` or `majority`."
+                )
             points, most = self.votes + self.sure_votes, 2
         total = most * self.votes.sum(axis=1)
         target: FloatArray = np.divide(points[:, 0] - points[:, 1], total, out=np.zeros(len(self)), where=total > 0)
@@ -181,19 +157,16 @@ class Triplets:
         Raises:
             TripletError: If there are triplets, and nobody voted on any.
         """
-        total: FloatArray = self.votes.sum(axis=1).astype(np.float64)
+        total = self.votes.sum(axis=1).astype(np.float64)
         if len(self) and not total.any():
-            msg = f"There are no votes on the {len(self)} triplets of {self.source}: vote weights are undefined."
-            raise TripletError(msg)
-        mean = float(total.mean()) if len(self) else 1.0
-        return total / mean
+            raise TripletError(
+                f"There are no votes on the {len(self)} triplets of {self.source}: vote weights are undefined."
+            )
+        weights: FloatArray = total / total.mean() if len(self) else total
+        return weights
 
     def about(self, question: str) -> Self:
-        """Return the table with the votes on one of `QUESTIONS` as its `votes`, without grades.
-
-        Raises:
-            ConfigError: If there is no such question.
-        """
+        """Return the table with the votes on one of `QUESTIONS` as its `votes`, without grades."""
         index = question_index(question)
         if index == 0:
             return self
@@ -210,15 +183,13 @@ class Triplets:
         chosen = np.asarray(rows)
         index = np.arange(len(self))[chosen if chosen.size else chosen.astype(np.int64)]
         used, renumbered = np.unique(self.members[index], return_inverse=True)
-        columns = {"x": 0, "a": 1, "b": 2}
-        members = renumbered.reshape(-1, len(columns)).astype(np.int64)
         by_row = ("test_type", "instrument", "votes", "perspective_votes")
         return replace(
             self,
             segments=tuple(self.segments[int(i)] for i in used),
             tracks=tuple(self.tracks[int(i)] for i in used),
+            members=renumbered.reshape(-1, 3).astype(np.int64),
             sure_votes=None if self.sure_votes is None else self.sure_votes[index],
-            **{name: members[:, column] for name, column in columns.items()},
             **{name: getattr(self, name)[index] for name in by_row},
         )
 
@@ -235,8 +206,8 @@ class Triplets:
         Args:
             instrument: The stem that the listeners heard; None keeps all.
             test_type: `XAB` or `XYC`; None keeps both.
-            min_agreement: See `retained_votes`.
-            min_votes: See `retained_votes`.
+            min_agreement: Minimum share of votes of the majority, in [0, 1] (paper: 0.75 and 0.8).
+            min_votes: Minimum number of votes.
 
         Raises:
             TripletError: If a condition is out of range.
@@ -254,34 +225,23 @@ class Triplets:
 
 
 def question_index(question: str) -> int:
-    """Return the index in `QUESTIONS`.
-
-    Raises:
-        ConfigError: If there is no such question.
-    """
+    """Return the index in `QUESTIONS`, or raise `ConfigError` if there is no such question."""
     if question not in QUESTIONS:
-        msg = f"Listeners were asked about {', '.join(QUESTIONS)}; got {question!r}. Choose one of these."
-        raise ConfigError(msg)
+        raise ConfigError(f"Listeners were asked about {', '.join(QUESTIONS)}; got {question!r}. Choose one of these.")
     return QUESTIONS.index(question)
 
 
 def retained_votes(votes: IntArray, *, min_agreement: float = 0.0, min_votes: int = 1) -> BoolArray:
-    """Return the mask `(triplet,)` of triplets with a majority, enough votes, and enough agreement.
-
-    Args:
-        votes: `(triplet, 2)` votes for A and for B.
-        min_agreement: Minimum share of votes of the majority, in [0, 1] (paper: 0.75 and 0.8).
-        min_votes: Minimum number of votes.
+    """Return the mask `(triplet,)` of votes `(triplet, 2)` that meet the conditions of `Triplets.filter`.
 
     Raises:
         TripletError: If a condition is out of range.
     """
     if not 0.0 <= min_agreement <= 1.0 or min_votes < 0:
-        msg = (
+        raise TripletError(
             f"`min_agreement` must lie in [0, 1] and `min_votes` must not be negative; got {min_agreement} and "
             f"{min_votes}."
         )
-        raise TripletError(msg)
     total = votes.sum(axis=1)
     # Shares are ratios of small integers: 4 of 5 votes must count as 0.8 whatever its last bit.
     enough = votes.max(axis=1, initial=0) >= (min_agreement - 1e-9) * total

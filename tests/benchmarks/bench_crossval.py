@@ -32,9 +32,7 @@ def made_up(triplets, seed):
     table = Triplets(
         segments=segments,
         tracks=tuple(segment.path for segment in segments),
-        x=tracks[:, 0],
-        a=tracks[:, 1],
-        b=tracks[:, 2],
+        members=tracks,
         test_type=np.full(triplets, "XAB"),
         instrument=np.full(triplets, "mix"),
         votes=np.stack([for_a, 9 - for_a], axis=1),

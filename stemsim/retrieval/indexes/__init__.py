@@ -15,19 +15,15 @@ _OLD_COLLECTION: Final = "stemsim"  # of libraries whose card names none
 
 
 def milvus_address(uri: str | Path) -> tuple[str, str]:
-    """Split the address of a Milvus, `URI` or `URI#collection`, into its URI and its collection, which may be empty.
-
-    A file of milvus-lite is returned by its absolute path.
-    """
+    """Split the address of a Milvus, `URI` or `URI#collection`, in two; a file of milvus-lite gets an absolute path."""
     text, _, collection = str(uri).partition("#")
     return text if "://" in text else os.path.abspath(Path(text).expanduser()), collection  # noqa: PTH100 - without ..
 
 
 def new_collection(root: str) -> str:
-    """Return a name for the Milvus collection of a new library: its folder's name, and a random number.
+    """Return a name for the Milvus collection of a new library, whose card keeps it: its folder's, and a random number.
 
-    Random, as two machines may have libraries of the same path in one server; the library's card keeps the name, so
-    that it stays when the library is opened again or moved.
+    Two machines may have libraries of the same path in one server.
     """
     folder = re.sub(r"\W", "_", PurePath(root).name, flags=re.ASCII)[:40]
     return f"stemsim_{folder}_{secrets.token_hex(8)}"
@@ -37,10 +33,6 @@ def open_index(root: str, spec: EmbeddingSpec, address: str | None, storage_opti
     """Open the index of a library: in the library itself, or in the Milvus whose address its card has.
 
     The environment variable `MILVUS_TOKEN` is the `user:password` of that Milvus.
-
-    Raises:
-        StoreError: If it cannot be opened.
-        ConfigError: If it holds embeddings of another specification.
     """
     if address is None:
         from stemsim.retrieval.indexes.lance import LanceIndex

@@ -16,8 +16,6 @@ from stemsim.retrieval.filter import ItemFilter
 from stemsim.retrieval.items import Items
 from stemsim.stems import check_same_layout
 
-__all__ = ["SPARE", "Index", "RankedItems"]
-
 SPARE: Final = 8
 """Extra items that are scored again exactly, because the first scores of an engine are rounded."""
 
@@ -44,26 +42,17 @@ class Index(ABC):
 
     Vectors are stored in float16. However an engine finds its candidates, `search` computes their similarities again in
     float64 from the stored vectors, so that all engines return the same.
-
-    Args:
-        spec: How the vectors were made.
     """
 
     def __init__(self, spec: EmbeddingSpec) -> None:
         self.spec = spec
 
     def upsert(self, items: Items) -> None:
-        """Insert items, in one commit where the engine has commits; of items with the same key the last one stays.
-
-        Raises:
-            StemMismatchError: If they have other stems.
-            ConfigError: If their vectors have another length.
-        """
+        """Insert items, in one commit where the engine has commits; of items with the same key the last one stays."""
         remedy = "Make another index for such items."
         check_same_layout(self.spec.stems, items.stems, what="the set of items", remedy=remedy)
         if items.dim != self.spec.dim:
-            msg = f"The index holds vectors of length {self.spec.dim}; got items of {items.dim}. {remedy}"
-            raise ConfigError(msg)
+            raise ConfigError(f"The index holds vectors of length {self.spec.dim}; got items of {items.dim}. {remedy}")
         if len(items):
             self._write(items.distinct())
 
@@ -104,24 +93,17 @@ class Index(ABC):
         """Return at least the `k` items that the engine finds closest to a vector `(stem * dim,)`."""
 
     def search(self, vector: Tensor, k: int = 10, *, where: ItemFilter | None = None) -> RankedItems:
-        """Return the items with the largest inner product with a vector.
+        """Return up to `k` items: those with the largest inner product with a folded query `(stem * dim,)`.
 
-        Args:
-            vector: `(stem * dim,)` a folded query.
-            k: Number of items.
-            where: Conditions, applied within the search: `k` items that meet them are found if they exist.
-
-        Returns:
-            Up to `k` items.
+        Conditions are applied within the search: `k` items that meet them are found if they exist.
 
         Raises:
             ConfigError: If the vector has a wrong length or is not finite, or `k` is not positive.
         """
         if vector.shape != (self.spec.width,) or not bool(torch.isfinite(vector).all()) or k < 1:
-            msg = (
+            raise ConfigError(
                 f"A search needs a finite vector of length {self.spec.width} ({len(self.spec.stems)} stems x "
                 f"{self.spec.dim}) and a positive number of items; got {tuple(vector.shape)} and {k}."
             )
-            raise ConfigError(msg)
         found = self._candidates(vector.double(), k + SPARE, where)
         return RankedItems.best(found, found.vectors.double().flatten(1) @ vector.double(), k)

@@ -15,8 +15,6 @@ from stemsim.retrieval.filter import ItemFilter
 from stemsim.retrieval.indexes.base import Index
 from stemsim.retrieval.items import Items, item_schema, stored_width
 
-__all__ = ["LanceIndex"]
-
 _TABLE: Final = "items"
 _VECTORS: Final = "vectors"
 _AT_ONCE: Final = 4096
@@ -47,16 +45,12 @@ class LanceIndex(Index):
     def __init__(self, root: str | Path, spec: EmbeddingSpec, *, storage_options: dict[str, str] | None = None) -> None:
         super().__init__(spec)
         self.root = str(root)
-        self._table = LanceTable(
-            root,
-            _TABLE,
-            what=f"The index {root}",
-            remedy=(
-                "Check the path, its permissions and the free space; if its files are damaged, move "
-                f"{_TABLE}.lance in it away and index the files again."
-            ),
-            storage_options=storage_options,
+        remedy = (
+            "Check the path, its permissions and the free space; if its files are damaged, move "
+            f"{_TABLE}.lance in it away and index the files again."
         )
+        what = f"The index {root}"
+        self._table = LanceTable(root, _TABLE, what=what, remedy=remedy, storage_options=storage_options)
         self._table.create(item_schema(spec.stems, spec.dim), spec.text)
         remedy = "Open it with the models that it was made with, or make another index."
         spec.check(self._table.card, f"the index {root}", remedy=remedy)

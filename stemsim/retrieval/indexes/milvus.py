@@ -17,8 +17,6 @@ from stemsim.retrieval.filter import ItemFilter
 from stemsim.retrieval.indexes.base import Index
 from stemsim.retrieval.items import Items, item_schema
 
-__all__ = ["MilvusIndex"]
-
 _VECTORS: Final = "vectors"
 _UNKNOWN_BPM: Final = -1.0  # Milvus has no NaN
 _AT_ONCE: Final = 256  # rows in one request: vectors are long, and a request holds 64 MB
@@ -56,8 +54,7 @@ class MilvusIndex(Index):
         try:
             from pymilvus import MilvusClient
         except ImportError as error:
-            msg = "Milvus needs the package pymilvus (and milvus-lite for a local file): pip install 'stemsim[milvus]'"
-            raise StoreError(msg) from error
+            raise StoreError("Milvus needs the package pymilvus: pip install 'stemsim[milvus]'") from error
         self._client: Any = self._do("opened", lambda: MilvusClient(uri, token=token))
         self._version = str(self._do("opened", self._client.get_server_version))
         self._columns = list(item_schema(spec.stems, spec.dim).names)
@@ -212,11 +209,10 @@ class MilvusIndex(Index):
         try:
             return action()
         except (MilvusException, OSError, ValueError) as error:
-            msg = (
+            raise StoreError(
                 f"The items at {self.uri} cannot be {verb}: {first_line(error)} Check the address, and that the server "
                 "runs."
-            )
-            raise StoreError(msg) from error
+            ) from error
 
 
 def _rows(items: Items) -> list[dict[str, Any]]:

@@ -123,8 +123,7 @@ def tag_named(text: str, tags: Sequence[str]) -> str:
     for tag in named:
         if tag is not None and tag in tags:
             return tag
-    msg = f"Expected one of {', '.join(tags)}, or a word for one, such as snares or HH; got {text!r}."
-    raise ConfigError(msg)
+    raise ConfigError(f"Expected one of {', '.join(tags)}, or a word for one, such as snares or HH; got {text!r}.")
 
 
 def _names(path: PurePath) -> list[str]:
