@@ -5,6 +5,7 @@ import torch
 
 from stemsim.retrieval.items import Items
 
+TAGS = np.fromiter([("kick",), ("bass", "loop"), ("it's", "kick", "one-shot"), ("song",), ()], object, 5)
 STEMS = ("bass", "drums", "mix")
 DIM = 16
 
@@ -23,7 +24,7 @@ def make_items(n, *, seed=0, first=0, stems=STEMS, dim=DIM):
         start=rng.uniform(0, 60, n),
         duration=rng.uniform(0.2, 5, n),
         file_duration=rng.uniform(5, 90, n),
-        category=rng.choice(["kick", "loop", "it's", ""], n),
+        tags=rng.choice(TAGS, n),
         bpm=np.where(rng.random(n) < 0.3, np.nan, rng.uniform(90, 140, n)),
         musical_key=rng.choice(["A minor", "C# major", ""], n),
         loudness=rng.uniform(-40, 0, n),

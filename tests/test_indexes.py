@@ -24,8 +24,13 @@ FILTERS = {
     "none": None,
     "category": ItemFilter(category=("kick", "it's")),
     "no category at all": ItemFilter(category=()),
+    "type": ItemFilter(type=("loop", "song")),
+    "category and type": ItemFilter(category=("kick", "bass"), type=("one-shot", "loop")),
+    "category that is a type": ItemFilter(category=("loop",)),
     "tempo": ItemFilter(bpm=(100.0, 120.0)),
     "open tempo": ItemFilter(bpm=(None, 120.0)),
+    "tempo in octaves": ItemFilter(bpm=(200.0, 250.0), octaves=True),
+    "open tempo in octaves": ItemFilter(bpm=(240.0, None), octaves=True),
     "any known tempo": ItemFilter(bpm=(None, None)),
     "key": ItemFilter(musical_key=("A minor",)),
     "duration and loudness": ItemFilter(duration=(1.0, None), loudness=(None, -6.0)),
@@ -90,7 +95,7 @@ def test_items_come_back_as_they_went_in(index, items):
     found = index.items([*items.key[10:20], "nobody"])
     assert sorted(found.key) == sorted(items.key[10:20])
     again = items.take([list(items.key).index(key) for key in found.key])
-    texts, numbers = ("content", "path", "category", "musical_key"), ("start", "duration", "file_duration", "bpm")
+    texts, numbers = ("content", "path", "tags", "musical_key"), ("start", "duration", "file_duration", "bpm")
     for name in (*texts, *numbers, "loudness", "present"):
         np.testing.assert_array_equal(getattr(found, name), getattr(again, name))
     torch.testing.assert_close(found.vectors, again.vectors.half().float(), atol=0, rtol=0)
@@ -235,3 +240,18 @@ def test_a_folder_that_is_a_file_is_an_error_of_ours(tmp_path):
         LanceIndex(tmp_path / "file", SPEC)
     with pytest.raises(StoreError, match="cannot be opened"):
         MilvusIndex("http://127.0.0.1:9", SPEC, collection="items")
+
+
+def test_a_table_of_one_category_an_item_is_updated(tmp_path):
+    items = make_items(20)
+    LanceIndex(tmp_path, SPEC).upsert(items)
+    table = LanceIndex(tmp_path, SPEC)._table.raw
+    table.add_columns({"category": "replace(replace(key, 'k3', 'kick'), key, '')"})
+    table.drop_columns(["tags"])
+    updated = LanceIndex(tmp_path, SPEC)
+    assert updated.table(["key"], ItemFilter(category=("kick",)))["key"].to_pylist() == ["k3"]
+    assert {name: updated.items([name]).tags[0] for name in ("k3", "k4")} == {"k3": ("kick",), "k4": ()}
+    updated.upsert(items)
+    assert len(LanceIndex(tmp_path, SPEC).table(["key"], ItemFilter(type=("loop",)))) == sum(
+        "loop" in tags for tags in items.tags
+    )

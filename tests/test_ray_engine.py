@@ -56,10 +56,10 @@ def made(root):
 def rows(library):
     """Return everything that a library holds, by key."""
     return {
-        key: (path, start, category, vector)
+        key: (path, start, tags, vector)
         for items in library.index.scan()
-        for key, path, start, category, vector in zip(
-            items.key, items.path, items.start, items.category, items.vectors, strict=True
+        for key, path, start, tags, vector in zip(
+            items.key, items.path, items.start, items.tags, items.vectors, strict=True
         )
     }
 

@@ -84,7 +84,7 @@ def test_a_search_needs_no_options(root):
     query = root / "sounds/Kicks/1.wav"
     found = run("search", query, "--library", root / "L", "-k", "3", "--json")
     assert found["weights"] == "bass=1,drums=1,residuals=1,mix=1"
-    assert [hit["category"] for hit in found["hits"][:2]] == ["kick", "kick"]
+    assert [(hit["categories"], hit["type"]) for hit in found["hits"][:2]] == [(["kick"], "one-shot")] * 2
     assert str(query) not in [hit["path"] for hit in found["hits"]]
     first = run("search", query, "--library", root / "L", "-k", "1", "--include-self", "--json")["hits"][0]
     assert first["path"] == str(query)
@@ -103,9 +103,26 @@ def test_a_part_of_a_file_and_conditions(root):
     assert names("--from", 5, "--to", 6, "-k", 1)[0] == "Bass_100bpm_Am.wav"
     assert names("--from", 0, "--to", 1, "-k", 1, "--weights", "mix", "--duration", ":1")[0].startswith("Kicks")
     others = {"Hats/0.wav", "Hats/1.wav", "Hats/2.wav", "Kicks/0.wav", "Kicks/2.wav"}
-    assert set(names("--category", "kick,hat", "-k", 9)) == others
-    for condition in (("--bpm", "98:102"), ("--bpm", "100"), ("--key", "Am"), ("--key", "A"), ("--category", "bass")):
+    for words in ("kick,hat", "Kicks,HI-HATS", "BD,hh"):
+        assert set(names("--category", words, "-k", 9)) == others
+    assert set(names("--type", "one-shot", "-k", 9)) == others | {
+        "Bass_100bpm_Am.wav",
+        "song.wav",
+    }  # no beat is heard in it
+    assert names("--category", "bass", "--type", "One Shots") == ["Bass_100bpm_Am.wav"]
+    assert names("--category", "bass", "--type", "loop") == []
+    for condition in (
+        ("--bpm", "98:102"),
+        ("--bpm", "100"),
+        ("--bpm", "50", "--octaves"),
+        ("--key", "Am"),
+        ("--key", "A"),
+        ("--category", "bass"),
+    ):
         assert names(*condition) == ["Bass_100bpm_Am.wav"]
+    query, library = root / "sounds/Kicks/1.wav", ("--library", root / "L", "--bpm", "200", "--octaves")
+    assert "Tempo 200, or half or double of it." in run("search", query, *library)
+    assert run("search", query, *library, "--json")["octaves"]
     assert names("--bpm", "101:") == names("--key", "C minor") == []
     assert len(names("--folder", root / "sounds/Kicks")) == 2
     assert names("--loudness=-90:-60") == []
@@ -119,7 +136,10 @@ def test_a_part_of_a_file_and_conditions(root):
         (["--bpm", "130:120"], "the lower first"),
         (["--bpm", ":"], "--bpm is two numbers"),
         (["--key", "H"], "A key is a note"),
-        (["--category", "trumpets"], "Categories are kick"),
+        (["--category", "bananas"], "Expected one of kick"),
+        (["--category", "kick snare"], "Expected one of kick"),
+        (["--type", "bass"], "Expected one of one-shot, loop, song"),
+        (["--octaves"], "give `bpm` too"),
         (["--weights", "vocals=1"], "no stem 'vocals'"),
         (["--weights", "learned"], "no learned weights"),
         (["--from", "90"], "has no part from 90 s to the end"),
@@ -200,7 +220,8 @@ def test_the_other_commands_look_after_a_library(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run("index", "./check", "--library", "L", "--separator", "mix", "--window", 2, "--hop", 1, "--no-measure")
     stats = run("index", "stats", "--library", "L", "--json")
-    assert (stats["files"], stats["categories"], stats["made_with"]["window"]) == (2, {"hat": 1, "kick": 1}, 2.0)
+    assert (stats["files"], stats["categories"], stats["types"]) == (2, {"hat": 1, "kick": 1}, {"one-shot": 2})
+    assert stats["made_with"]["window"] == 2.0
     assert "windows of 2 s every 1 s" in run("index", "stats", "--library", "L")
     check = run("index", "check", "--library", "L", "--json", "--queries", 3)
     assert all(row["recall"] == 1.0 for row in check["weights"])

@@ -158,6 +158,7 @@ def stats_command(library: LibraryOption, as_json: JsonOption = False) -> None:
         "missing": f"{stats.missing} files no longer exist on the disk" if stats.missing else "",
         "stems": ", ".join(f"{stem} {count}" for stem, count in stats.stems.items()),
         "categories": ", ".join(f"{name or 'none'} {count}" for name, count in stats.categories.items()),
+        "types": ", ".join(f"{name or 'unknown'} {count}" for name, count in stats.types.items()),
         "known": f"tempo of {stats.with_bpm} items, key of {stats.with_key}",
         "weights": (", ".join(f"{stem}={weight:g}" for stem, weight in card.weights.items()) or "equal") + fusion,
         "search": stats.index,

@@ -43,8 +43,12 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
     start: Annotated[float | None, typer.Option("--from", help="Start of the query in its file, in seconds.")] = None,
     end: Annotated[float | None, typer.Option("--to", help="End of the query, in seconds.")] = None,
     k: Annotated[int, typer.Option("-k", help="Most hits.")] = 10,
-    category: Annotated[str | None, typer.Option(help="Such as kick, or kick,snare.")] = None,
+    category: Annotated[str | None, typer.Option(help="Such as kick, or kick,snare; a type too: loop.")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--type", help="one-shot, loop or song: --category bass --type loop for bass loops.")
+    ] = None,
     bpm: Annotated[str | None, typer.Option(help="Tempo: 118:124, 120 (within half a BPM), 90: or :100.")] = None,
+    octaves: Annotated[bool, typer.Option("--octaves", help="Half and double the tempo of --bpm will do too.")] = False,
     key: Annotated[str | None, typer.Option(help="Such as Am, or Am,C; F# for either mode.")] = None,
     duration: Annotated[str | None, typer.Option(help="Seconds of an item: 0.1:2.")] = None,
     loudness: Annotated[str | None, typer.Option(help="Level in dBFS: -20:-6, written --loudness=-20:-6.")] = None,
@@ -64,11 +68,15 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
         from stemsim.audio import Segment
         from stemsim.retrieval import ItemFilter
         from stemsim.retrieval.catalogue import absolute
+        from stemsim.retrieval.items import TYPES
+        from stemsim.retrieval.tags.vocabulary import CATEGORIES
 
         opened = open_library(library, device)
         where = ItemFilter(
-            category=_categories(category),
+            category=_tags(category, (*CATEGORIES, *TYPES)),
+            type=_tags(kind, TYPES),
             bpm=_span("--bpm", bpm, around=0.5),
+            octaves=octaves,
             musical_key=_keys(key),
             duration=_span("--duration", duration),
             loudness=_span("--loudness", loudness),
@@ -92,9 +100,11 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
         asked = {"query": None if query is None else str(query), "text": text, "weights": routing.text}
         found = [hit.to_dict() for hit in hits]
         files = {} if export is None else {"exported": [str(path) for path in written]}
-        print_json({**asked, "fusion": fusion, "library": opened.root, "hits": found, **files})
+        print_json({**asked, "octaves": octaves, "fusion": fusion, "library": opened.root, "hits": found, **files})
         return
     _print(hits, routing.text)
+    if octaves:
+        typer.echo(f"Tempo {bpm}, or half or double of it.")
     if fusion is not None:
         typer.echo(f"The best items by these weights were ranked again by the {fusion} of {opened.card.model}.")
     if export is not None:
@@ -106,14 +116,11 @@ def _names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _categories(text: str | None) -> tuple[str, ...] | None:
-    from stemsim.errors import ConfigError
-    from stemsim.retrieval.tags.categories import CATEGORIES
+def _tags(text: str | None, tags: Sequence[str]) -> tuple[str, ...] | None:
+    from stemsim.retrieval.tags.categories import tag_named
 
     names = _names(text)
-    if unknown := [name for name in names or () if name not in CATEGORIES]:
-        raise ConfigError(f"Categories are {', '.join(CATEGORIES)}; got {', '.join(unknown)}.")
-    return names
+    return None if names is None else tuple(tag_named(name, tags) for name in names)
 
 
 def _keys(text: str | None) -> tuple[str, ...] | None:
@@ -174,13 +181,20 @@ def _print(hits: "Sequence[Hit]", routing: str) -> None:
         return
     folder = Path(os.path.commonpath([hit.path.parent for hit in hits]))
     narrow, left = {"no_wrap": True}, {"no_wrap": True, "justify": "left"}
-    columns: dict[str, dict[str, Any]] = {"": narrow, "similarity": narrow, "category": left, "BPM": narrow}
-    columns |= {"key": left, "dBFS": narrow, "at, s": narrow, "file": {"justify": "left", "overflow": "fold"}}
+    columns: dict[str, dict[str, Any]] = {"": narrow, "similarity": narrow, "category": left, "type": left}
+    columns |= {
+        "BPM": narrow,
+        "key": left,
+        "dBFS": narrow,
+        "at, s": narrow,
+        "file": {"justify": "left", "overflow": "fold"},
+    }
     rows = [
         (
             str(rank),
             f"{hit.similarity:.3f}",
-            hit.category or "",
+            ", ".join(hit.categories),
+            hit.type or "",
             "" if hit.bpm is None else f"{hit.bpm:.0f}{'*' if 'bpm' in hit.measured else ' '}",
             "" if hit.musical_key is None else f"{hit.musical_key}{'*' if 'musical_key' in hit.measured else ''}",
             f"{hit.loudness:.0f}",

@@ -16,7 +16,7 @@ from stemsim.retrieval.windows import Windowing
 from stemsim.separators import MixOnly, Multitrack, StemSource
 from stemsim.stems import StemLayout, stem_layout
 
-_VERSION: Final = 1  # raise it whenever older libraries cannot be read any more
+_VERSION: Final = 2  # raise it whenever older versions of stemsim cannot read new libraries
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,8 @@ class LibraryCard:
         """
         try:
             content = json.loads(text)
-            if content["version"] != _VERSION:
+            # In version 1 an item had one category. `LanceIndex` updates its tables, but those of Milvus are fixed.
+            if content["version"] != _VERSION and (content["version"] != 1 or content.get("index")):
                 raise StoreError(f"{where} has version {content['version']}, expected {_VERSION}. Make it again.")
             stems = content["stems"]
             if content["separator"]["identity"] == Multitrack(stems).identity:  # older cards do not name it

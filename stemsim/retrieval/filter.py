@@ -17,7 +17,7 @@ Span = tuple[float | None, float | None]
 
 _LAST: Final = "\U0010ffff"  # sorts after every other character: paths with a prefix are a range
 _SPANS: Final = ("bpm", "duration", "loudness")
-_CHOICES: Final = ("category", "musical_key")
+_TAGS: Final = ("category", "type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,10 @@ class ItemFilter:
     """Conditions on items, all of which must hold; None is no condition.
 
     Attributes:
-        category: One of these.
+        category: The tags of the item include one of these: categories, or types.
+        type: They include one of these too: types.
         bpm: Tempo between these two, either of which may be open (None); an unknown tempo is outside.
+        octaves: Half and double such a tempo will do as well.
         musical_key: One of these, such as `A minor`.
         duration: Length in seconds between these two.
         loudness: Level in dBFS between these two.
@@ -35,7 +37,9 @@ class ItemFilter:
     """
 
     category: tuple[str, ...] | None = None
+    type: tuple[str, ...] | None = None
     bpm: Span | None = None
+    octaves: bool = False
     musical_key: tuple[str, ...] | None = None
     duration: Span | None = None
     loudness: Span | None = None
@@ -51,7 +55,9 @@ class ItemFilter:
                 raise ConfigError(f"`{name}` lies between two numbers, the lower first, e.g. (118, 124); got {span}.")
         if unknown := [stem for stem in self.stems or () if stem not in STEMS]:
             raise ConfigError(f"Stems are {', '.join(STEMS)}; got {', '.join(unknown)}.")
-        for name in (*_CHOICES, "stems"):
+        if self.octaves and self.bpm is None:
+            raise ConfigError("`octaves` is about a tempo: give `bpm` too, e.g. bpm=(173, 175).")
+        for name in (*_TAGS, "musical_key", "stems"):
             if isinstance(getattr(self, name), str):
                 raise ConfigError(
                     f"`{name}` is a tuple of names; got the text {getattr(self, name)!r}. Write ({name!r},)."
@@ -60,23 +66,35 @@ class ItemFilter:
     def mask(self, items: Items) -> BoolArray:
         """Return which items `(item,)` meet all conditions."""
         keep = np.ones(len(items), dtype=bool)
-        for name in _CHOICES:
+        for name in _TAGS:
             if (chosen := getattr(self, name)) is not None:
-                keep &= np.isin(getattr(items, name).astype(str), list(chosen))
+                wanted = set(chosen)
+                keep &= np.array([not wanted.isdisjoint(tags) for tags in items.tags], dtype=bool)
+        if self.musical_key is not None:
+            keep &= np.isin(items.musical_key.astype(str), list(self.musical_key))
         for name in _SPANS:
-            if (span := getattr(self, name)) is not None:
+            if spans := self._spans(name):
                 values = getattr(items, name)
-                low, high = (-np.inf if span[0] is None else span[0]), (np.inf if span[1] is None else span[1])
-                keep &= (values >= low) & (values <= high)  # False for an unknown tempo, NaN
+                within = [(values >= low) & (values <= high) for low, high in spans]  # False for an unknown tempo, NaN
+                keep &= np.any(within, axis=0)
         for stem in self.stems or ():
             keep &= items.present[:, items.stems.index(stem)] if stem in items.stems else False
         if self.path_prefix is not None:
             keep &= np.array([path.startswith(self.path_prefix) for path in items.path], dtype=bool)
         return keep
 
+    def _spans(self, name: str) -> list[tuple[float, float]]:
+        """Return the spans in one of which a number must lie, infinite where they are open; none for no condition."""
+        span: Span | None = getattr(self, name)
+        if span is None:
+            return []
+        low, high = -math.inf if span[0] is None else float(span[0]), math.inf if span[1] is None else float(span[1])
+        factors = (1.0, 0.5, 2.0) if name == "bpm" and self.octaves else (1.0,)
+        return [(low * factor, high * factor) for factor in factors]
+
     def sql(self, stems: Sequence[str]) -> str:
         """Return the conditions in SQL, for LanceDB, given the stem layout of the index."""
-        return " AND ".join(self._terms(stems, _SQL))
+        return " and ".join(self._terms(stems, _SQL))
 
     def milvus(self, stems: Sequence[str]) -> str:
         """Return the conditions as an expression of Milvus, where -1 stands for an unknown tempo."""
@@ -84,13 +102,23 @@ class ItemFilter:
 
     def _terms(self, stems: Sequence[str], language: "_Language") -> list[str]:
         terms = [
-            language.member.format(name, ", ".join(map(language.quote, chosen))) if chosen else language.never
-            for name in _CHOICES
-            if (chosen := getattr(self, name)) is not None
+            operator.format(", ".join(map(language.quote, chosen))) if chosen else language.never
+            for operator, chosen in (
+                (language.tagged, self.category),
+                (language.tagged, self.type),
+                (language.in_key, self.musical_key),
+            )
+            if chosen is not None
         ]
         for name in _SPANS:
-            signs = zip((">=", "<="), getattr(self, name) or (None, None), strict=True)
-            terms += [f"{name} {sign} {float(end)!r}" for sign, end in signs if end is not None]
+            spans = [
+                " and ".join(
+                    f"{name} {sign} {end!r}" for sign, end in ((">=", low), ("<=", high)) if math.isfinite(end)
+                )
+                for low, high in self._spans(name)
+            ]
+            if spans and all(spans):
+                terms.append(f"({' or '.join(spans)})")
         if self.bpm is not None:
             terms.append(language.known_bpm)
         sounding = self.stems or ()
@@ -108,11 +136,24 @@ class _Language:
     quote: Callable[[str], str]
     never: str
     known_bpm: str
-    member: str  # of a column and a list
+    tagged: str  # with one of a list
+    in_key: str  # of a list
     true: str  # of a column
 
 
-_SQL: Final = _Language(sql_text, "false", "bpm IS NOT NULL", "{} IN ({})", "{} = true")
+_SQL: Final = _Language(
+    quote=sql_text,
+    never="false",
+    known_bpm="bpm is not null",
+    tagged="array_has_any(tags, make_array({}))",
+    in_key="musical_key in ({})",
+    true="{} = true",
+)
 _MILVUS: Final = _Language(
-    lambda text: json.dumps(text, ensure_ascii=False), 'key == ""', "bpm >= 0", "{} in [{}]", "{} == true"
+    quote=lambda text: json.dumps(text, ensure_ascii=False),
+    never='key == ""',
+    known_bpm="bpm >= 0",
+    tagged="array_contains_any(tags, [{}])",
+    in_key="musical_key in [{}]",
+    true="{} == true",
 )

@@ -171,7 +171,7 @@ def _synthetic_items(spec: EmbeddingSpec, rng: np.random.Generator, made: int) -
             start=np.zeros(count),
             duration=np.full(count, 5.0),
             file_duration=np.full(count, 30.0),
-            category=np.full(count, ""),
+            tags=np.fromiter([("loop",)] * count, object, count),
             bpm=np.full(count, 120.0),
             musical_key=np.full(count, "A minor"),
             loudness=np.full(count, -14.0),

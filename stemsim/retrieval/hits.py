@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stemsim.errors import ConfigError
 from stemsim.retrieval.indexes.base import RankedItems
-from stemsim.retrieval.items import Items
+from stemsim.retrieval.items import TYPES, Items
 from stemsim.retrieval.query import Query
 from stemsim.retrieval.routing import Routing
 from stemsim.similarity import StemEmbeddings
@@ -39,7 +39,8 @@ class Hit:
             (query:library); they sum to it.
         stems: The stems that sound in it.
         file_duration: Length of the file in seconds.
-        category: Guessed from the path; None if unknown.
+        categories: Some of `CATEGORIES`, guessed from the path; empty if unknown.
+        type: One of `TYPES`; None if unknown.
         bpm: Tempo; None if unknown.
         musical_key: `A minor`, or a note alone; None if unknown.
         loudness: Level of the mix in dBFS (root mean square, a full-scale sine having -3).
@@ -56,7 +57,8 @@ class Hit:
     contributions: Mapping[str, float]
     stems: tuple[str, ...]
     file_duration: float
-    category: str | None
+    categories: tuple[str, ...]
+    type: str | None
     bpm: float | None
     musical_key: str | None
     loudness: float
@@ -78,6 +80,7 @@ class Hit:
             "path": str(self.path),
             "contributions": dict(self.contributions),
             "stems": list(self.stems),
+            "categories": list(self.categories),
             "measured": sorted(self.measured),
             "also": [str(path) for path in self.also],
         }
@@ -156,7 +159,8 @@ def fold_hits(
                 contributions=dict(zip(names, contributions[place].tolist(), strict=True)),
                 stems=tuple(stem for stem, sounds in zip(items.stems, items.present[row], strict=True) if sounds),
                 file_duration=float(items.file_duration[row]),
-                category=items.category[row] or None,
+                categories=tuple(tag for tag in items.tags[row] if tag not in TYPES),
+                type=next((tag for tag in items.tags[row] if tag in TYPES), None),
                 bpm=None if np.isnan(items.bpm[row]) else float(items.bpm[row]),
                 musical_key=items.musical_key[row] or None,
                 loudness=float(items.loudness[row]),

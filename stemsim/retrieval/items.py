@@ -16,7 +16,11 @@ from stemsim.errors import EmbeddingError
 from stemsim.lance_table import key_field
 from stemsim.stems import StemLayout
 
+TYPES: Final = ("one-shot", "loop", "song")
+"""Types of sounds, each of which has at most one; the other tags are categories."""
+
 TextArray = npt.NDArray[Any]
+TagArray = npt.NDArray[np.object_]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
@@ -32,7 +36,7 @@ class Items:
     start: FloatArray  # where it begins in the file, in seconds
     duration: FloatArray  # its length in seconds
     file_duration: FloatArray  # length of the file in seconds
-    category: TextArray  # kind of sound according to its path; empty if unknown
+    tags: TagArray  # of each a tuple of its categories, and of its type if that is known
     bpm: FloatArray  # tempo; NaN if unknown
     musical_key: TextArray  # such as `A minor`; empty if unknown
     loudness: FloatArray  # level of the mix in dBFS
@@ -93,6 +97,7 @@ class Items:
         padding = stored_width(len(self.stems), self.dim) - width
         flat = functional.pad(self.vectors.flatten(1), (0, padding)).to(torch.float16).numpy().reshape(-1)
         columns = {name: pa.array(getattr(self, name), from_pandas=True) for name in _PLAIN}
+        columns["tags"] = pa.array(self.tags.tolist(), _TAGS)
         columns |= {f"has_{stem}": self.present[:, number] for number, stem in enumerate(self.stems)}
         columns["vectors"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), width + padding)
         return pa.table(columns, schema=item_schema(self.stems, self.dim))
@@ -103,6 +108,7 @@ class Items:
         rows = table.combine_chunks()
         values: dict[str, Any] = {name: rows[name].to_numpy(zero_copy_only=False) for name in _TEXTS}
         values |= {name: np.asarray(rows[name].to_numpy(zero_copy_only=False), np.float64) for name in _NUMBERS}
+        values["tags"] = np.fromiter(map(tuple, rows["tags"].to_pylist()), object, len(rows))
         present = [rows[f"has_{stem}"].to_numpy(zero_copy_only=False).astype(bool) for stem in stems]
         chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in rows["vectors"].chunks]
         flat = np.concatenate([np.zeros(0, np.float16), *chunks]).reshape(-1, stored_width(len(stems), dim))
@@ -117,8 +123,9 @@ class Items:
 
 _MULTIPLE: Final = 8  # LanceDB quantises only vectors whose length is a multiple of it
 _COLUMNS: Final = tuple(field.name for field in fields(Items) if field.name not in {"stems", "vectors"})
-_TEXTS: Final = ("key", "content", "path", "category", "musical_key")
+_TEXTS: Final = ("key", "content", "path", "musical_key")
 _NUMBERS: Final = ("start", "duration", "file_duration", "bpm", "loudness")
+_TAGS: Final = pa.list_(pa.string())
 _PLAIN: Final = tuple(name for name in _COLUMNS if name in {*_TEXTS, *_NUMBERS})
 
 
@@ -144,6 +151,7 @@ def item_schema(stems: StemLayout, dim: int) -> pa.Schema:
         [
             key_field(),
             *(pa.field(name, kinds[name]) for name in _PLAIN if name != "key"),
+            pa.field("tags", _TAGS),
             *(pa.field(f"has_{stem}", pa.bool_()) for stem in stems),
             pa.field("vectors", pa.list_(pa.float16(), stored_width(len(stems), dim))),
         ]

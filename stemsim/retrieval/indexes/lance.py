@@ -54,6 +54,12 @@ class LanceIndex(Index):
         self._table.create(item_schema(spec.stems, spec.dim), spec.text)
         remedy = "Open it with the models that it was made with, or make another index."
         spec.check(self._table.card, f"the index {root}", remedy=remedy)
+        if "category" in self._table.raw.schema.names:  # up to version 1 of libraries, an item had one or ""
+            self._table.do("updated", self._turn_categories_into_tags)
+
+    def _turn_categories_into_tags(self) -> None:
+        self._table.raw.add_columns({"tags": "array_remove(make_array(category), '')"})
+        self._table.raw.drop_columns(["category"])
 
     def _write(self, items: Items) -> None:
         self._table.upsert(items.to_arrow())

@@ -20,7 +20,8 @@ from stemsim.retrieval.items import Items, item_schema
 _VECTORS: Final = "vectors"
 _UNKNOWN_BPM: Final = -1.0  # Milvus has no NaN
 _AT_ONCE: Final = 256  # rows in one request: vectors are long, and a request holds 64 MB
-_LONGEST: Final = {"key": 64, "content": 64, "path": 8192, "category": 64, "musical_key": 64}
+_LONGEST: Final = {"key": 64, "content": 64, "path": 8192, "tags": 64, "musical_key": 64}
+_MOST_TAGS: Final = 64
 _MOST: Final = 16_384  # rows that Milvus returns at once
 _CARD: Final = "_card"
 _REFINE: Final = 40.0  # times as many as asked for are scored again from full vectors: codes of 1 bit are coarse
@@ -85,6 +86,9 @@ class MilvusIndex(Index):
         for field in item_schema(self.spec.stems, self.spec.dim):
             if field.name == _VECTORS:
                 columns.add_field(_VECTORS, DataType.FLOAT_VECTOR, dim=self.spec.width)
+            elif pa.types.is_list(field.type):
+                of = {"element_type": DataType.VARCHAR, "max_length": _LONGEST[field.name]}
+                columns.add_field(field.name, DataType.ARRAY, max_capacity=_MOST_TAGS, **of)
             elif pa.types.is_string(field.type):
                 longest = _LONGEST[field.name]
                 columns.add_field(field.name, DataType.VARCHAR, is_primary=field.name == "key", max_length=longest)

@@ -270,8 +270,9 @@ def _columns_of(prepared: PreparedFile, windows: Sequence[Segment]) -> dict[str,
         "content": content,
         "path": path,
         "file_duration": tags.duration,
-        "category": tags.category or "",
         "bpm": np.nan if tags.bpm is None else tags.bpm,
         "musical_key": tags.musical_key or "",
     }
-    return {"key": np.array(keys, object), **{name: np.full(size, value) for name, value in shared.items()}}
+    columns = {name: np.full(size, value) for name, value in shared.items()}
+    names = (*tags.categories, tags.type) if tags.type else tags.categories
+    return {"key": np.array(keys, object), "tags": np.fromiter([names] * size, object, size), **columns}

@@ -1,63 +1,12 @@
-"""Kind of sound that a file holds, guessed from the words in its name and folders."""
+"""Categories and type of a sound, guessed from the words in its name and folders, and from its length."""
 
 import re
+from collections.abc import Collection, Sequence
 from pathlib import PurePath
 from typing import Final
 
-# Category -> words that name it. Words of two letters are abbreviations and count less, see `guess_category`.
-_WORDS: Final[dict[str, str]] = {
-    "kick": "kick kik kck kickdrum bassdrum bd",
-    "snare": "snare snr snaredrum sd sn",
-    "rim": "rim rimshot sidestick rs",
-    "clap": "clap clp handclap snap fingersnap cp",
-    "hat": "hat hihat hhat hho hhc ohh chh openhat closedhat hh oh ch",
-    "cymbal": "cymbal cym crash crsh ride splash china gong cr rd",
-    "tom": "tom tomtom floortom lt mt ht",
-    "perc": (
-        "perc prc percussion percussive conga bongo cowbell shaker tambourine tamb tabla triangle woodblock clave "
-        "guiro maraca cabasa timbale timpani djembe cajon darbuka agogo castanet udu cb sh tb"
-    ),
-    "bass": "bass subbass sub bassline reese bs",
-    "guitar": "guitar gtr guit gtar egtr agtr ukulele uke banjo mandolin sitar gt",
-    "keys": (
-        "keys piano pno rhodes wurli wurlitzer organ hammond epiano clav clavinet harpsichord celesta accordion "
-        "keyboard ep"
-    ),
-    "mallets": "mallet marimba vibraphone vibes glockenspiel glock xylophone kalimba bell chime steelpan",
-    "synth": "synth syn lead arp arpeggio pluck plk stab chord saw ld",
-    "pad": "pad ambient ambience ambi amb drone atmos atmo atmosphere texture soundscape",
-    "strings": "strings string violin viola cello pizzicato pizz orchestra orchestral harp",
-    "brass": "brass trumpet trombone horn tuba",
-    "woodwind": "woodwind sax saxophone flute clarinet oboe bassoon",
-    "vocals": (
-        "vox vocal vocals voc voice acapella acappella choir chant adlib spoken speech bgv bgvox singing rap vx"
-    ),
-    "fx": (
-        "fx sfx effect riser uplifter downlifter downer sweep impact whoosh woosh swoosh noise hiss foley vinyl "
-        "scratch transition siren laser reverse beep bleep blip zap"
-    ),
-    "loop": "loop lp break breakbeat brk beat groove drumloop amen fill",
-    "drums": "drum drums drumkit kit percloop",
-}
-# Words that say little about the sound, so that any other category takes precedence: loops of what?
-_GENERIC: Final = ("loop", "drums")
-_PAIRS: Final[dict[tuple[str, str], str]] = {
-    ("bass", "drum"): "kick",
-    ("drum", "bass"): "kick",
-    ("hi", "hat"): "hat",
-    ("high", "hat"): "hat",
-    ("side", "stick"): "rim",
-    ("rim", "shot"): "rim",
-    ("synth", "bass"): "bass",
-    ("steel", "pan"): "mallets",
-    ("sub", "drop"): "fx",
-    ("white", "noise"): "fx",
-    ("e", "piano"): "keys",
-}
-_GENRES: Final = (("drum", "and", "bass"), ("drum", "n", "bass"), ("drums", "and", "bass"))
-
-CATEGORIES: Final[tuple[str, ...]] = tuple(_WORDS)
-"""All categories."""
+from stemsim.errors import ConfigError
+from stemsim.retrieval.tags.vocabulary import PACKS, Rank, Term, terms_of
 
 DRUM_HITS: Final = frozenset({"kick", "snare", "rim", "clap", "hat", "cymbal", "tom", "perc"})
 """Categories of single hits, which have no tempo and mostly no key."""
@@ -67,96 +16,149 @@ TONAL: Final = frozenset(
 )
 """Categories of sounds with a pitch."""
 
-_CATEGORY_OF: Final = {word: category for category, words in _WORDS.items() for word in words.split()}
-_ABBREVIATION: Final = 2  # letters
-_WORD, _BEGINS, _WITHIN, _LAST = range(4)  # levels: words, abbreviations by where they stand, generic words
-_SHORTEST_PART: Final = 3  # letters of a word inside a compound
+LONGEST_LOOP: Final = 32.0
+"""Seconds: eight bars at 60 BPM."""
+
 _FOLDERS: Final = 3  # the nearest ones: those above say where a library is, not what it holds
-# KICKDrum, hiHat, HHclosed, Snare01, loop&fill
-_TOKEN: Final = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|&")
+_SHORTEST_LOOP: Final = 0.8  # seconds: a bar at 300 BPM
+_SHORTEST_SONG: Final = 90.0  # seconds
+_PARTS: Final = frozenset({"bell", "bells", "bass"})  # of the cymbal or drum that is named before,
+_HAVE_PARTS: Final = DRUM_HITS - {"kick"}  # which may be one of these
+_SURE_TYPES: Final = frozenset({"loop", "loops", "oneshot", "oneshots"})
+_SEPARATOR: Final = re.compile(r" - |_")
+_PITCH: Final = re.compile(r"(?<![A-Za-z\d])[A-G](#|b)?-?\d(?![A-Za-z\d])")
 
 
-def words_of(name: str) -> list[str]:
-    """Split a name into lower-case words and numbers: at spaces, signs and digits, and at the humps of camelCase.
+def guess_categories(path: PurePath, duration: float) -> tuple[str, ...]:
+    """Guess the categories of a sound from its path.
 
-    Args:
-        name: Name of a file, without its extension, or of a folder.
-
-    Example:
-        >>> words_of("HiHat_Closed-03 (bright)")
-        ['hi', 'hat', 'closed', '03', 'bright']
-    """
-    return ["and" if part == "&" else part.lower() for part in _TOKEN.findall(name)]
-
-
-def guess_category(path: PurePath) -> str | None:
-    """Guess the category of a sound from its path.
-
-    The file name takes precedence over its folders, a near folder over those above it, and an earlier word over later
-    ones. After all words come abbreviations of two letters (`bd`, `hh`): first those that begin a file name or are the
-    whole name of a folder, then others in the file name. `loop` and `drums` count last.
+    The file's own name speaks before its folder, and the nearer folder before the farther. A word that names an
+    instrument speaks before an abbreviation (`bd`, `hh`) or a word that says how it is played (`stab`, `lead`). In the
+    name of a folder, which may be that of an artist or of a pack, a word that is no sure sign of an instrument (`Tom`,
+    `Crash`) counts only among words of the vocabulary, so not in `Tom Petty`; and farther up only in the plural. The
+    name of a song is a title: only its last part counts, if it consists of such words, as in `Title - Lead Vocals`.
 
     Args:
         path: The file; the three nearest folders are considered.
+        duration: Its length in seconds.
 
     Returns:
-        One of `CATEGORIES`; None if nothing in the path names one.
+        Some of `CATEGORIES` in the order of the words; none if nothing in the path names one.
 
     Example:
-        >>> guess_category(PurePath("Vintage Kit/HH/CR78_01.wav")), guess_category(PurePath("drum_bass_hard.flac"))
-        ('hat', 'kick')
+        >>> guess_categories(PurePath("Loops/SynthBass_126_Am.wav"), 7.6), guess_categories(PurePath("BD01.wav"), 0.4)
+        (('synth', 'bass'), ('kick',))
     """
-    names = [path.stem, *(folder.name for folder in list(path.parents)[:_FOLDERS])]
-    guesses: list[tuple[int, int, int, str]] = []
-    for depth, name in enumerate(names):
-        for place, (category, level) in enumerate(_candidates(words_of(name), folder=depth > 0)):
-            guesses.append((level, depth, place, category))
-    return min(guesses)[3] if guesses else None
+    if duration >= _SHORTEST_SONG and not is_loop(path):
+        terms = terms_of(_SEPARATOR.split(path.stem)[-1])
+        return _among(terms, *Rank) if _all_known(terms) else ()
+    own, *folders = map(terms_of, _names(path))
+    # What only says how, such as `Closed` or `WAV`, is passed over.
+    near, *far = [terms for terms in folders if any(map(_says, terms))] or [[]]
+    near_is_proper = not _all_known(near)
+    levels = [
+        _among(own, Rank.SURE, Rank.NAME),
+        _among(near, Rank.SURE) if near_is_proper else _among(near, Rank.SURE, Rank.NAME),
+        _among(_abbreviations(own, sentence=" " in path.stem), Rank.SHORT),
+        _among(own, Rank.VAGUE),
+        () if near_is_proper else _among(near, Rank.SHORT, Rank.VAGUE),
+    ]
+    for terms in far:
+        plural = [term for term in terms if term.plural and _all_known(terms)]
+        levels += [_among(terms, Rank.SURE), _among(plural, Rank.NAME, Rank.VAGUE)]
+    return next(filter(None, levels), ())
+
+
+def guess_type(path: PurePath, duration: float, categories: Collection[str], *, bpm: float | None) -> str | None:
+    """Guess the type of a sound from its path, its length and its categories.
+
+    Args:
+        path: The file.
+        duration: Its length in seconds; what is shorter than a bar at 300 BPM is no loop.
+        categories: Those that `guess_categories` returns.
+        bpm: The tempo that its name states, if any: single hits have none.
+
+    Returns:
+        `one-shot`, `loop` or `song`; None if nothing tells.
+    """
+    if duration < _SHORTEST_LOOP:
+        return "one-shot"
+    if duration >= _SHORTEST_SONG and not is_loop(path):
+        return "song"
+    own, *folders = (_types(terms_of(name), folder=place > 0) for place, name in enumerate(_names(path)))
+    if "loop" in own or bpm is not None:
+        return "loop"
+    for said in (kind for kinds in (own, *folders) for kind in kinds):
+        if said != "song" or duration > LONGEST_LOOP:
+            return said
+    single = bool(categories) and (DRUM_HITS | {"fx"}).issuperset(categories)
+    return "one-shot" if single or _PITCH.search(path.stem) else None
 
 
 def is_loop(path: PurePath) -> bool:
     """Return whether the name of a file, or of the folder that holds it, mentions loops."""
-    return any("loop" in dict(_candidates(words_of(name), folder=False)) for name in (path.stem, path.parent.name))
+    own, near = (terms_of(name) for name in (path.stem, path.parent.name))
+    return "loop" in _types(own, folder=False) + _types(near, folder=True)
 
 
-def _candidates(words: list[str], *, folder: bool) -> list[tuple[str, int]]:
-    """Return the categories that a name's words stand for, each with its level: 0 is the clearest."""
-    letters = [word for word in words if not word.isdecimal()]
-    for genre in _GENRES:
-        for start in range(len(letters) - len(genre) + 1):
-            if tuple(letters[start : start + len(genre)]) == genre:
-                letters[start : start + len(genre)] = ["drums"]
-    found: list[tuple[str, int]] = []
-    place = 0
-    while place < len(letters):
-        if (pair := _PAIRS.get((letters[place], letters[place + 1] if place + 1 < len(letters) else ""))) is not None:
-            found.append((pair, _WORD))
-            place += 2
-            continue
-        leads = len(letters) == 1 if folder else place == 0
-        found += [
-            (category, level)
-            for category, level in _of_word(letters[place], leads=leads)
-            if not (folder and level == _WITHIN)
-        ]
-        place += 1
-    return found
+def tag_named(text: str, tags: Sequence[str]) -> str:
+    """Return the category or type that a user's word stands for.
+
+    Args:
+        text: One word in any spelling of the vocabulary: `Snares`, `hi-hat`, `BD`, `one shots`.
+        tags: The possible ones; of a word's two, as of `break`, the category precedes the type.
+
+    Raises:
+        ConfigError: If it stands for none of them.
+
+    Example:
+        >>> tag_named("Snares", ["kick", "snare"]), tag_named("LOOPS", ["one-shot", "loop"])
+        ('snare', 'loop')
+    """
+    lower = text.strip().lower()
+    meaning = [term for term in terms_of(text) if term.category or term.type]
+    named = (lower, meaning[0].category, meaning[0].type) if len(meaning) == 1 else (lower,)
+    for tag in named:
+        if tag is not None and tag in tags:
+            return tag
+    raise ConfigError(f"Expected one of {', '.join(tags)}, or a word for one, such as snares or HH; got {text!r}.")
 
 
-def _of_word(word: str, *, leads: bool) -> list[tuple[str, int]]:
-    """Return the category of a word, if any; compounds such as `kickloop` have those of their parts."""
-    category = _category_of(word)
-    if category is not None:
-        short = _BEGINS if leads else _WITHIN
-        level = short if len(word.removesuffix("s")) <= _ABBREVIATION else _WORD
-        return [(category, _LAST if category in _GENERIC else level)]
-    for cut in range(_SHORTEST_PART, len(word) - _SHORTEST_PART + 1):
-        parts = [_category_of(part) for part in (word[:cut], word[cut:])]
-        if all(parts):
-            return [(part, _LAST if part in _GENERIC else _WORD) for part in parts if part is not None]
-    return []
+def _names(path: PurePath) -> list[str]:
+    """Return the name of a file and those of the nearest folders."""
+    return [path.stem, *(folder.name for folder in list(path.parents)[:_FOLDERS])]
 
 
-def _category_of(word: str) -> str | None:
-    """Return the category of a word in singular or plural."""
-    return _CATEGORY_OF.get(word) or _CATEGORY_OF.get(word.removesuffix("s"))
+def _among(terms: Sequence[Term], *ranks: Rank) -> tuple[str, ...]:
+    """Return the distinct categories of the terms of some ranks, without parts of a drum or cymbal."""
+    found: dict[str, None] = {}
+    before: str | None = None
+    for term in terms:
+        is_part = before in _HAVE_PARTS and term.text in _PARTS
+        if term.category is not None and term.rank in ranks and not is_part:
+            found[term.category] = None
+        before = term.category or before
+    return tuple(found)
+
+
+def _abbreviations(terms: Sequence[Term], *, sentence: bool) -> list[Term]:
+    """Return the abbreviations that are no words of a sentence: in capitals, in front, or among known words."""
+    known = all(term.known for term in terms)
+    short = [(place, term) for place, term in enumerate(terms) if term.rank is Rank.SHORT]
+    return [term for place, term in short if known or term.capital or (place == 0 and not sentence)]
+
+
+def _says(term: Term) -> bool:
+    """Return whether a word says what a sound is, or may be part of a proper name."""
+    return bool(term.category or term.type) or not term.known
+
+
+def _all_known(terms: Sequence[Term]) -> bool:
+    """Return whether a name consists of words of the vocabulary, and does not call itself a pack."""
+    return all(term.known for term in terms) and not any(term.text in PACKS for term in terms)
+
+
+def _types(terms: Sequence[Term], *, folder: bool) -> list[str]:
+    """Return the types that the words of a name stand for; in a folder's, `Groove` may be part of a proper name."""
+    sure = not folder or all(term.known for term in terms)
+    return [term.type for term in terms if term.type is not None and (sure or term.text in _SURE_TYPES)]

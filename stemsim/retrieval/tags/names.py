@@ -1,11 +1,13 @@
 """Tempo and key as sample makers write them into file names."""
 
 import re
+from collections.abc import Collection
 from pathlib import PurePath
 from typing import Final
 
 from stemsim.errors import ConfigError
-from stemsim.retrieval.tags.categories import DRUM_HITS, TONAL, is_loop, words_of
+from stemsim.retrieval.tags.categories import DRUM_HITS, TONAL, is_loop
+from stemsim.retrieval.tags.vocabulary import words_of
 
 NOTES: Final = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 """The twelve notes, spelt with sharps."""
@@ -77,7 +79,7 @@ def _lasts_whole_bars(duration: float, bpm: float) -> bool:
     return beats > 4.0 - _BEAT_TOLERANCE and abs(beats - 4.0 * round(beats / 4.0)) <= _BEAT_TOLERANCE
 
 
-def named_key(path: PurePath, category: str | None) -> str | None:
+def named_key(path: PurePath, categories: Collection[str]) -> str | None:
     """Return the key that a file's name states, as one of `KEYS` or `NOTES`; None if it states none.
 
     A key is a note with its mode (`F_major`, `C#min`, `Am`, `em9`), a note with an accidental (`Bb`, `F#3`), or, for
@@ -87,18 +89,18 @@ def named_key(path: PurePath, category: str | None) -> str | None:
 
     Args:
         path: The file.
-        category: Its category, see `guess_category`.
+        categories: Those of the sound, see `guess_categories`.
 
     Example:
-        >>> named_key(PurePath("Rhodes_Bbm_90.wav"), "keys"), named_key(PurePath("A.wav"), "bass")
+        >>> named_key(PurePath("Rhodes_Bbm_90.wav"), ["keys"]), named_key(PurePath("A.wav"), ["bass"])
         ('A# minor', None)
     """
-    if category in DRUM_HITS:
+    if categories and DRUM_HITS.issuperset(categories):
         return None
     found: list[tuple[int, int, str]] = []
     for match in _KEY.finditer(path.stem):
         bracketed = path.stem[: match.start()][-1:] + path.stem[match.end() :][:1] in _BRACKETS
-        rank = _rank(match, words_of(path.stem[: match.start()]), bare=category in TONAL or bracketed)
+        rank = _rank(match, words_of(path.stem[: match.start()]), bare=bracketed or not TONAL.isdisjoint(categories))
         if rank is not None:
             found.append((rank, match.start(), _spelt(match)))
     return min(found)[2] if found else None
