@@ -17,7 +17,8 @@ from stemsim.model.parts import build
 from stemsim.retrieval.card import LibraryCard
 from stemsim.retrieval.catalogue import Catalogue, FileRecord, absolute
 from stemsim.retrieval.filter import ItemFilter
-from stemsim.retrieval.hits import FOLD, Hit, fold_hits, rerank
+from stemsim.retrieval.held_query import HeldQuery
+from stemsim.retrieval.hits import FOLD, Comparison, Hit, compare_vectors, find_hits, rerank
 from stemsim.retrieval.indexes import Index, milvus_address, new_collection, open_index
 from stemsim.retrieval.query import Query, audio_query, check_audible, require_negative_stems, text_query, with_text
 from stemsim.retrieval.routing import Routing
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from stemsim.retrieval.stats import LibraryStats
 
 _WINDOW: Final = 5.0  # seconds, like the segments of the paper
-_SPARE: Final = 4  # times as many items as hits are searched first, since some are folded into others
 _RERANKED: Final = 10  # times as many items as hits are ranked again by a nonlinear fusion,
 _LEAST_RERANKED: Final = 200  # or as many as this
 
@@ -313,15 +313,33 @@ class Library:
         check_audible(asked, chosen)
         fusion = None if asked.levels is None else chosen.fusion
         vector, conditions = chosen.fold(asked.vectors), require_negative_stems(where, chosen)
-        wanted = _SPARE * k if fusion is None else max(_RERANKED * k, _LEAST_RERANKED)
-        total = self.index.count()
-        while True:
-            found = self.index.search(vector, max(1, min(wanted, total)), where=conditions)
-            ranked = found if fusion is None else rerank(found, asked, fusion)
-            hits = fold_hits(ranked, asked, chosen, fusion=fusion, include_self=include_self, fold=fold)[:k]
-            if len(hits) == k or len(found) < wanted or wanted >= total:
-                return self._with_sources(hits)
-            wanted *= _SPARE
+
+        def search(count: int) -> Comparison:
+            found = self.index.search(vector, count, where=conditions)
+            return compare_vectors(found if fusion is None else rerank(found, asked, fusion), asked, chosen, fusion)
+
+        hits = find_hits(
+            search,
+            asked,
+            chosen,
+            k,
+            total=self.index.count(),
+            wanted=0 if fusion is None else max(_RERANKED * k, _LEAST_RERANKED),
+            fusion=None if fusion is None else type(fusion).__name__,
+            include_self=include_self,
+            fold=fold,
+        )
+        return self._with_sources(hits)
+
+    def hold(self, query: Query, *, like: HeldQuery | None = None) -> HeldQuery:
+        """Hold a query of `query`, so that it can be searched again with other weights at once.
+
+        Args:
+            query: The query.
+            like: Another held query, whose description of the items is shared if the library still has the same ones.
+        """
+        measured = {record.path: record.measured for record in self._catalogue.records() if record.done}
+        return HeldQuery(self.index, query, measured=measured, like=like)
 
     def query(
         self,
