@@ -58,19 +58,19 @@ class HeldQuery:
             described.append(replace(items, vectors=torch.zeros(len(items), len(spec.stems), 1)))  # saves memory
         self._cosines: FloatArray = np.concatenate(cosines, axis=2)  # (query stem, library stem, item)
         items = Items.concatenate(described)
-        if like is not None and np.array_equal(like._held.items.key, items.key):
-            self._held = like._held
+        if like is not None and np.array_equal(like.held.items.key, items.key):
+            self.held = like.held
         else:
-            self._held = _HeldItems(items, _Twins.of(index, items), dict(measured or {}))
+            self.held = HeldItems(items, Twins.of(index, items), dict(measured or {}))
         self._excluded: tuple[ItemFilter, BoolArray] = (ItemFilter(), np.zeros(len(self), bool))
 
     def __len__(self) -> int:
-        return len(self._held.items)
+        return len(self.held.items)
 
     def search(
         self, routing: Routing, k: int = 10, *, where: ItemFilter | None = None, include_self: bool = False
     ) -> list[Hit]:
-        """Return the hits of `Library.search` for these weights; the weighted sum decides, whatever the routing's fusion.
+        """Return the hits of `Library.search` for these weights; a fusion of the routing is left out.
 
         Raises:
             ConfigError: If `k` is not positive, or every weighted stem is silent in the query.
@@ -82,22 +82,22 @@ class HeldQuery:
 
         def search(count: int) -> Comparison:
             ranked = self.ranked(routing, count, where=conditions)
-            rows = [self._held.rows[key] for key in ranked.items.key]
+            rows = [self.held.rows[key] for key in ranked.items.key]
             return Comparison(
                 ranked,
                 routing.names,
                 lambda shown: self._contributions([rows[row] for row in shown], routing),
-                lambda one, other: self._held.twins.cosines(rows[one], rows[other]),
+                lambda one, other: self.held.twins.cosines(rows[one], rows[other]),
             )
 
         hits = find_hits(search, self.query, routing, k, total=len(self), include_self=include_self)
-        measured = self._held.measured
+        measured = self.held.measured
         return [replace(hit, measured=measured.get(str(hit.path), hit.measured)) for hit in hits]
 
     def ranked(self, routing: Routing, k: int = 10, *, where: ItemFilter | None = None) -> RankedItems:
         """Return the `k` most similar items, as `Index.search` does, but without their vectors."""
         similarity = np.zeros(len(self))
-        stems = self._held.items.stems.index
+        stems = self.held.items.stems.index
         for query, library, weight in routing.pairs:
             similarity += weight * self._cosines[stems(query), stems(library)]
         if where is not None:
@@ -105,12 +105,12 @@ class HeldQuery:
         surplus = len(similarity) - k - SPARE
         least = np.partition(similarity, surplus)[surplus] - _TIE if surplus > 0 else -np.inf
         rows = np.flatnonzero((similarity >= least) & np.isfinite(similarity))
-        return RankedItems.best(self._held.items.take(rows), torch.from_numpy(similarity[rows]), k)
+        return RankedItems.best(self.held.items.take(rows), torch.from_numpy(similarity[rows]), k)
 
     def contributions(self, keys: list[str], routing: Routing) -> dict[str, dict[str, float]]:
         """Return, for those of some items that are held, the contribution of each weighted pair of stems."""
-        held = [key for key in keys if key in self._held.rows]
-        values = self._contributions([self._held.rows[key] for key in held], routing).tolist()
+        held = [key for key in keys if key in self.held.rows]
+        values = self._contributions([self.held.rows[key] for key in held], routing).tolist()
         return {key: dict(zip(routing.names, row, strict=True)) for key, row in zip(held, values, strict=True)}
 
     def _contributions(self, rows: list[int], routing: Routing) -> Tensor:
@@ -123,15 +123,22 @@ class HeldQuery:
         """Return the items `(item,)` that fail the conditions, which seldom change from move to move."""
         last, excluded = self._excluded
         if last != where:
-            excluded = ~where.mask(self._held.items)
+            excluded = ~where.mask(self.held.items)
             self._excluded = (where, excluded)
         return excluded
 
 
-class _HeldItems:
-    """Items without their vectors, which several held queries share."""
+class HeldItems:
+    """Items without their vectors, which several held queries share.
 
-    def __init__(self, items: Items, twins: "_Twins", measured: dict[str, frozenset[str]]) -> None:
+    Attributes:
+        items: The items, with vectors of one component.
+        twins: Cosines of windows of the same audio.
+        measured: Which tags of each path were measured.
+        rows: Row of each key.
+    """
+
+    def __init__(self, items: Items, twins: "Twins", measured: dict[str, frozenset[str]]) -> None:
         self.items = items
         self.twins = twins
         self.measured = measured
@@ -139,7 +146,7 @@ class _HeldItems:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Twins:
+class Twins:
     """Cosines of the windows of the same audio that may be folded: only of pairs that are that close in some stem."""
 
     pairs: npt.NDArray[np.int64]  # `(pair,)` smaller row * number of items + larger row, sorted
@@ -147,7 +154,7 @@ class _Twins:
     items: int
 
     @classmethod
-    def of(cls, index: Index, items: Items) -> "_Twins":
+    def of(cls, index: Index, items: Items) -> "Twins":
         """Compare all windows of each audio; memory is needed for those that nearly coincide in some stem."""
         pairs, cosines = [np.zeros(0, np.int64)], [torch.zeros(0, len(items.stems), dtype=torch.float64)]
         for rows, vectors in _audio(index, items):
@@ -162,7 +169,7 @@ class _Twins:
         return cls(joined[order], torch.cat(cosines)[torch.from_numpy(order)], len(items))
 
     def cosines(self, one: int, other: int) -> Tensor:
-        """Return the cosines `(stem,)` of two windows of the same audio; zeros if no stem is close enough for a fold."""
+        """Return the cosines `(stem,)` of two windows of the same audio; zeros if no stem is near enough."""
         pair = min(one, other) * self.items + max(one, other)
         place = int(np.searchsorted(self.pairs, pair))
         if place < len(self.pairs) and self.pairs[place] == pair:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -20,7 +20,15 @@ from stemsim.retrieval.filter import ItemFilter
 from stemsim.retrieval.held_query import HeldQuery
 from stemsim.retrieval.hits import FOLD, Comparison, Hit, compare_vectors, find_hits, rerank
 from stemsim.retrieval.indexes import Index, milvus_address, new_collection, open_index
-from stemsim.retrieval.query import Query, audio_query, check_audible, require_negative_stems, text_query, with_text
+from stemsim.retrieval.query import (
+    Listener,
+    Query,
+    audio_query,
+    check_audible,
+    require_negative_stems,
+    text_query,
+    with_text,
+)
 from stemsim.retrieval.routing import Routing
 from stemsim.stems import StemLayout, check_same_layout
 
@@ -169,6 +177,7 @@ class Library:
         engine: "Engine | None" = None,
         follow_links: bool = False,
         progress: bool = False,
+        watch: "Callable[[float, AddReport], None] | None" = None,
     ) -> "AddReport":
         """Add files and folders; unchanged files are skipped, changed ones replaced.
 
@@ -182,6 +191,8 @@ class Library:
             engine: Where files are separated and embedded, such as `stemsim.retrieval.RayEngine()`; None: here.
             follow_links: Search folders that are linked too.
             progress: Show a progress bar on standard error.
+            watch: Called after each file with the share of all bytes that are done, and the counts so far. An error
+                that it raises ends the run; what was complete is kept.
 
         Returns:
             Counts, the files that are silent or cannot be read, and what was skipped.
@@ -205,7 +216,7 @@ class Library:
                 started = nullcontext(Extraction.local(self.embedder, windowing, listen=listen))
             else:
                 started = engine.started(self.card, listen=listen)
-            with started as extraction, progress_bar(files, show=progress) as advance:
+            with started as extraction, progress_bar(files, show=progress, watch=watch) as advance:
                 report = Adding(self._catalogue, self.index, extraction, windowing, advance).run(files, known)
         if report.added or report.changed:
             self._tidy()
@@ -348,13 +359,14 @@ class Library:
         text: str | None = None,
         text_weight: float = 0.5,
         text_stems: Sequence[str] | None = None,
+        listener: Listener | None = None,
     ) -> Query:
-        """Return the query of a search; the arguments are those of `search`."""
+        """Return the query of a search; the arguments are those of `search`, and what follows how audio is embedded."""
         if query is None:
             if text is None:
                 raise ConfigError("There is nothing to search with: give a piece of audio, a text, or both.")
             return text_query(text, self.encoder, self.stems)
-        asked = audio_query(query, self.embedder, self.card.windowing)
+        asked = audio_query(query, self.embedder, self.card.windowing, listener=listener)
         return asked if text is None else with_text(asked, text, self.encoder, weight=text_weight, stems=text_stems)
 
     def routing(
