@@ -166,7 +166,7 @@ class _Api:
                 "keys": sorted(keys),
                 "failures": self._failures,
                 "limits": self._limits,
-                "queries": [{"id": one.id, "name": one.name} for one in self.queries.all()],
+                "queries": [{"id": one.id, "name": one.name} for one in self.queries.held()],
                 "jobs": [job.to_dict() for job in self.jobs.unfinished()],
             }
 
