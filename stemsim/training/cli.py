@@ -114,6 +114,11 @@ class StemsimCLI(LightningCLI):
             path = settings["ckpt_path"] = str(_checkpoint_of_run(path, settings["trainer.default_root_dir"] or "."))
         if path:
             self._checkpoint = _read_checkpoint(path)
+        elif (job := self.config.get("subcommand")) in {"validate", "test", "predict"}:
+            raise CheckpointError(
+                f"`train.py {job}` needs weights that were fitted to votes. Give --ckpt_path last for "
+                "those of `train.py fit` in the same folder, or the path of a checkpoint."
+            )
 
     def before_instantiate_classes(self) -> None:
         """Tell W&B the type of the job, unless the user has set it."""
