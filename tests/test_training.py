@@ -442,8 +442,24 @@ class TestLoggers:
         assert {"crossval/ridge/all", "crossval/ridge/xab", "crossval/ridge/weight_drums"} <= crossval
         assert not any("," in key for _, keys, _ in found for key in keys)
 
+    def test_wandb_without_a_key_says_how_to_go_on(self, small_demo, tmp_path, monkeypatch):
+        import wandb
+
+        wandb.teardown()
+        monkeypatch.setenv("WANDB_MODE", "online")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.delenv("WANDB_API_KEY", raising=False)
+        with pytest.raises(ConfigError, match=r"W&B: .*`wandb login`, or keep the run on this machine"):
+            run("fit", "demo.yaml", tmp_path, *small_demo, "--trainer.logger.init_args.offline", "false", logger=())
+        wandb.teardown()
+
 
 class TestCommandLine:
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+    def test_settings_that_lightning_refuses_are_errors_of_ours(self, small_demo, tmp_path):
+        with pytest.raises(ConfigError, match=r"Lightning cannot work with .*gpu.*--trainer.accelerator cpu"):
+            run("fit", "demo.yaml", tmp_path, *small_demo, "--trainer.accelerator", "gpu")
+
     def test_options_of_callbacks_are_in_the_help_and_in_the_saved_settings(self, fitted, capsys):
         with pytest.raises(SystemExit):
             main(["fit", "--help"])

@@ -4,7 +4,8 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from stemsim.retrieval import Hit
 
 __all__ = ["search_command"]
+
+_NAME: Final = 255  # most bytes of a file's name
 
 
 def search_command(  # noqa: PLR0913, PLR0917 - each is an option
@@ -94,12 +97,14 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
             where=where,
             include_self=include_self,
         )
-        written = [] if export is None else _export(hits, export)
+        written, left = ([], {}) if export is None else _export(hits, export)
     fusion = hits[0].fusion if hits else None
     if as_json:
         asked = {"query": None if query is None else str(query), "text": text, "weights": routing.text}
         found = [hit.to_dict() for hit in hits]
-        files = {} if export is None else {"exported": [str(path) for path in written]}
+        files: dict[str, Any] = {}
+        if export is not None:
+            files = {"exported": [str(path) for path in written], "not_exported": left}
         print_json({**asked, "octaves": octaves, "fusion": fusion, "library": opened.root, "hits": found, **files})
         return
     _print(hits, routing.text)
@@ -109,6 +114,8 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
         typer.echo(f"The best items by these weights were ranked again by the {fusion} of {opened.card.model}.")
     if export is not None:
         typer.echo(f"Wrote {len(written)} files to {export}.")
+    for path, reason in left.items():
+        typer.echo(f"Not written: {path}: {reason}", err=True)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
@@ -147,28 +154,39 @@ def _span(flag: str, text: str | None, *, around: float | None = None) -> tuple[
     raise ConfigError(f"{flag} is two numbers with a colon between them, such as 118:124, 90: or :100; got {text!r}.")
 
 
-def _export(hits: "Sequence[Hit]", folder: Path) -> list[Path]:
-    """Write each hit as a wav file: a copy of a whole wav file, else the part of it."""
+def _export(hits: "Sequence[Hit]", folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """Write each hit as a wav file: a copy of a whole wav file, else the part of it.
+
+    Returns:
+        The files, and the sources that could not be read or written, each with the reason.
+    """
     from stemsim.audio import read_audio, write_audio
-    from stemsim.errors import ConfigError
+    from stemsim.errors import ConfigError, StemsimError
 
     written: list[Path] = []
+    left: dict[str, str] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for rank, hit in enumerate(hits, start=1):
-            whole = hit.duration >= hit.file_duration
-            place = "" if whole else f" {hit.start:.1f}s"
-            path = folder / f"{rank:03d} {hit.path.stem}{place}.wav"
+        with TemporaryFile(dir=folder):
+            pass  # a folder that cannot be written to is one error, not one for each hit
+    except OSError as error:
+        raise ConfigError(
+            f"The hits cannot be written to {folder}: {error}. Name another folder, or make room."
+        ) from error
+    for rank, hit in enumerate(hits, start=1):
+        whole = hit.duration >= hit.file_duration
+        end = ".wav" if whole else f" {hit.start:.1f}s.wav"
+        path = folder / (f"{rank:03d} {hit.path.stem}".encode()[: _NAME - len(end)].decode(errors="ignore") + end)
+        try:
             if whole and hit.path.suffix.lower() == ".wav":
                 shutil.copyfile(hit.path, path)
             else:
                 write_audio(path, *read_audio(hit.path, hit.start, hit.duration))
             written.append(path)
-    except OSError as error:
-        raise ConfigError(
-            f"The hits cannot be written to {folder}: {error}. Name another folder, or make room."
-        ) from error
-    return written
+        except (StemsimError, OSError) as error:
+            left[str(hit.path)] = str(error)
+            path.unlink(missing_ok=True)
+    return written, left
 
 
 def _print(hits: "Sequence[Hit]", routing: str) -> None:
