@@ -226,7 +226,8 @@ def _show_report(report: "AddReport", library: "Library") -> None:
     if report.failures:
         typer.echo("cannot be read:")
     for failure in report.failures:
-        typer.echo(f"  {failure.path}: {failure.reason}")
+        named = "" if str(failure.path) in failure.reason else f"{failure.path}: "
+        typer.echo(f"  {named}{failure.reason}")
     typer.echo(f"{library.root}: {library.index.describe()}.")
 
 
