@@ -1,11 +1,10 @@
 """`stemsim search`: find sounds in a library by audio, words, or both."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from stemsim.retrieval import Hit
 
 __all__ = ["search_command"]
-
-_NAME: Final = 255  # most bytes of a file's name
 
 
 def search_command(  # noqa: PLR0913, PLR0917 - each is an option
@@ -160,8 +157,8 @@ def _export(hits: "Sequence[Hit]", folder: Path) -> tuple[list[Path], dict[str, 
     Returns:
         The files, and the sources that could not be read or written, each with the reason.
     """
-    from stemsim.audio import read_audio, write_audio
     from stemsim.errors import ConfigError, StemsimError
+    from stemsim.retrieval.export import export_item
 
     written: list[Path] = []
     left: dict[str, str] = {}
@@ -174,18 +171,10 @@ def _export(hits: "Sequence[Hit]", folder: Path) -> tuple[list[Path], dict[str, 
             f"The hits cannot be written to {folder}: {error}. Name another folder, or make room."
         ) from error
     for rank, hit in enumerate(hits, start=1):
-        whole = hit.duration >= hit.file_duration
-        end = ".wav" if whole else f" {hit.start:.1f}s.wav"
-        path = folder / (f"{rank:03d} {hit.path.stem}".encode()[: _NAME - len(end)].decode(errors="ignore") + end)
         try:
-            if whole and hit.path.suffix.lower() == ".wav":
-                shutil.copyfile(hit.path, path)
-            else:
-                write_audio(path, *read_audio(hit.path, hit.start, hit.duration))
-            written.append(path)
+            written.append(export_item(folder, rank, hit.path, hit.start, hit.duration, hit.file_duration))
         except (StemsimError, OSError) as error:
             left[str(hit.path)] = str(error)
-            path.unlink(missing_ok=True)
     return written, left
 
 
