@@ -1,0 +1,182 @@
+"""The blind listening test: what is presented, and that no vote is ever lost."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from pyloudnorm import Meter
+
+from stemsim.app.listening import COLUMNS, ListeningTest, Stimuli, VotesLog, matched
+from stemsim.audio import Segment
+from stemsim.errors import ConfigError, TripletError
+
+RATE = 8000
+HEARD = {"x": 1, "a": 2, "b": 1}
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """Four songs of 12 s and two short samples."""
+    root = tmp_path_factory.mktemp("sounds")
+    rng = np.random.default_rng(0)
+    for number, seconds in enumerate([12.0, 12.0, 12.0, 12.0, 0.3, 0.8]):
+        soundfile.write(root / f"{number}.wav", 0.1 * rng.normal(size=round(seconds * RATE)), RATE)
+    return sorted(root.glob("*.wav"))
+
+
+@pytest.fixture
+def make(sounds, tmp_path):
+    def test_of(listener="anna", **options):
+        return ListeningTest(Stimuli.of_files(sounds), VotesLog(tmp_path / "votes.csv"), listener=listener, **options)
+
+    return test_of
+
+
+def answer_all(test, answers=lambda trial: "A+"):
+    """Answer all trials; return them."""
+    trials = []
+    while (trial := test.next()) is not None:
+        assert test.vote(trial.vote_id, dict.fromkeys(test.questions, answers(trial)), HEARD)
+        trials.append(trial)
+    return trials
+
+
+def test_a_whole_test_is_balanced_and_has_its_checks(make):
+    test = make(trials=60, training=3, questions=("timbre",))
+    trials = answer_all(test)
+    assert len(trials) == 63
+    kinds = Counter(trial.kind for trial in trials)
+    assert kinds == {"training": 3, "vote": 45, "repeat": 6, "dummy": 3, "same_song": 6}
+    assert all(trial.kind == "training" for trial in trials[:3])
+    swapped = [swap for kind, _, swap in test.plan if kind == "vote"]
+    assert abs(2 * sum(swapped) - len(swapped)) <= 1, "as often in either order as possible"
+    by_id = {trial.index: trial for trial in trials}
+    for trial, (kind, again, _) in zip(trials, test.plan, strict=True):
+        x, a, b = trial.segments
+        if kind == "repeat":
+            earlier = by_id[again]
+            assert earlier.kind == "vote"
+            assert (x, b, a) == earlier.segments
+            assert trial.index - again >= 5
+        elif kind == "dummy":
+            assert (x in {a, b}) is True
+        elif kind == "same_song":
+            assert (x.path == a.path) != (x.path == b.path)
+        else:
+            assert len({x.path, a.path, b.path}) == 3
+    rows = test.log.rows()
+    assert [int(row["trial_index"]) for row in rows] == list(range(63))
+    assert {row["answer_timbre"] for row in rows} == {"A+"}
+    assert {row["answer_melody"] for row in rows} == {"NA"}
+    assert all((test.log.path.parent / row["reference"]).exists() for row in rows)
+
+
+def test_listeners_have_tests_of_their_own_and_the_same_one_goes_on(make):
+    first, second = make("anna", trials=20), make("ben", trials=20)
+    assert first.next().segments != second.next().segments
+    for _ in range(7):
+        trial = first.next()
+        first.vote(trial.vote_id, {"overall": "B-"}, HEARD)
+    waiting = first.next()
+    again = make("anna", trials=20)
+    assert again.next() == waiting
+    assert len(again.votes()) == 7
+    assert not second.votes()
+
+
+def test_what_is_no_answer_is_refused_and_a_vote_counts_once(make):
+    test = make(trials=5)
+    trial = test.next()
+    for wrong, message in (
+        ({"overall": "C"}, "Expected one of"),
+        ({}, "for overall"),
+        ({"overall": "A+", "timbre": "A+"}, "for overall"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            test.vote(trial.vote_id, wrong, HEARD)
+    with pytest.raises(ConfigError, match="Hear X, A and B"):
+        test.vote(trial.vote_id, {"overall": "A+"}, {"x": 1, "a": 1})
+    with pytest.raises(ConfigError, match="not the trial"):
+        test.vote("another", {"overall": "A+"}, HEARD)
+    assert test.vote(trial.vote_id, {"overall": "A-"}, HEARD) is True
+    assert test.vote(trial.vote_id, {"overall": "B+"}, HEARD) is False
+    assert [row["answer_total"] for row in test.log.rows()] == ["A-"]
+    for options in ({"listener": " "}, {"trials": 0}, {"questions": ("harmony",)}):
+        with pytest.raises(ConfigError):
+            make(**options)
+
+
+def test_a_torn_line_is_skipped_and_the_next_vote_stands_on_its_own(make):
+    test = make(trials=5)
+    answer_all(test)
+    path = test.log.path
+    path.write_bytes(path.read_bytes()[:-20])
+    assert len(test.log.rows()) == len(test) - 1
+    again = make(trials=5)
+    (last,) = answer_all(again)
+    assert last.index == len(test) - 1
+    assert len(again.log.rows()) == len(test)
+
+
+def test_kill_9_loses_no_vote_that_was_confirmed(sounds, tmp_path):
+    code = f"""
+import sys
+from pathlib import Path
+from stemsim.app.listening import ListeningTest, Stimuli, VotesLog
+files = [Path(name) for name in sys.argv[2:]]
+test = ListeningTest(Stimuli.of_files(files), VotesLog(Path(sys.argv[1])), listener="anna", trials=200)
+while (trial := test.next()) is not None:
+    test.vote(trial.vote_id, {{"overall": "A+"}}, {HEARD})
+    print(trial.vote_id, flush=True)
+"""
+    path = tmp_path / "votes.csv"
+    confirmed = []
+    for _ in range(2):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(path), *map(str, sounds)], stdout=subprocess.PIPE, text=True
+        )
+        confirmed += [process.stdout.readline().strip() for _ in range(15)]
+        time.sleep(0.01 * len(confirmed) % 0.03)
+        os.kill(process.pid, signal.SIGKILL)
+        confirmed += [line.strip() for line in process.stdout if len(line.strip()) == 16]
+        process.wait()
+    kept = [row["vote_id"] for row in VotesLog(path).rows()]
+    assert len(confirmed) >= 30
+    assert set(confirmed) <= set(kept)
+    assert len(kept) == len(set(kept)) <= len(confirmed) + 2, "at most one a run was written and not yet confirmed"
+
+
+def test_files_of_another_kind_are_not_written_to(tmp_path):
+    (tmp_path / "other.csv").write_text("x,a,b\n1,2,3\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"file of another kind.*Name a new file"):
+        VotesLog(tmp_path / "other.csv")
+    assert (tmp_path / "other.csv").read_text(encoding="utf-8") == "x,a,b\n1,2,3\n"
+    VotesLog(tmp_path / "new/votes.csv")
+    with (tmp_path / "new/votes.csv").open(encoding="utf-8", newline="") as file:
+        assert next(csv.reader(file)) == list(COLUMNS)
+    with pytest.raises(TripletError, match="at least 3"):
+        Stimuli.of_files([])
+
+
+@pytest.mark.parametrize(("amplitude", "seconds"), [(0.02, 3.0), (0.2, 3.0), (0.05, 0.2), (0.001, 1.0), (0.0, 1.0)])
+def test_sounds_come_at_one_loudness(tmp_path, amplitude, seconds):
+    noise = np.random.default_rng(0).uniform(-1.0, 1.0, (round(seconds * 44_100), 2))
+    soundfile.write(tmp_path / "x.wav", amplitude * noise, 44_100, subtype="FLOAT")
+    content, gain = matched(Segment(Path(tmp_path / "x.wav"), 0.0, seconds))
+    samples, rate = soundfile.read(BytesIO(content))
+    assert (rate, len(samples)) == (44_100, len(noise))
+    assert np.abs(samples).max() <= 1.0
+    if amplitude in {0.0, 0.001}:
+        assert gain == (0.0 if amplitude == 0.0 else 12.0)
+        return
+    longer = np.tile(samples, (3, 1)) if seconds < 0.4 else samples
+    assert Meter(rate).integrated_loudness(longer) == pytest.approx(-23.0, abs=0.3)
