@@ -9,8 +9,8 @@ import socket
 import tempfile
 import time
 import zipfile
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import asdict, fields, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -172,7 +172,7 @@ class _Api:
 
     async def add(self, request: Request) -> Response:
         """`POST /api/library/add`: add a folder of this machine."""
-        body = await _read(request, _Add)
+        body = await read_body(request, _Add)
 
         def work(job: Job) -> dict[str, Any]:
             begun = time.monotonic()
@@ -190,7 +190,7 @@ class _Api:
 
     async def recall(self, request: Request) -> Response:
         """`POST /api/library/recall`: compare the answers of the index with exact ones."""
-        await _read(request, _Body)
+        await read_body(request, _Body)
 
         def work(job: Job) -> dict[str, Any]:
             job.advance("checking", 0.0)
@@ -271,7 +271,7 @@ class _Api:
 
     async def new_query(self, request: Request) -> Response:
         """`POST /api/query`: search with an item, with words, or with another span of a query."""
-        body = await _read(request, _NewQuery)
+        body = await read_body(request, _NewQuery)
         if sum(one is not None for one in (body.item, body.text, body.query)) != 1:
             raise ConfigError("A query is one of: item, text, or query with `from` and `to`.")
         if body.item is not None:
@@ -302,7 +302,7 @@ class _Api:
 
     async def rank(self, request: Request) -> Response:
         """`POST /api/query/{query}/rank`: the most similar items for some weights."""
-        reference, body = self._reference(request), await _read(request, _Rank)
+        reference, body = self._reference(request), await read_body(request, _Rank)
 
         def ranked() -> dict[str, Any]:
             routing = self.queries.routing(reference, body.weights, body.preset)
@@ -315,7 +315,7 @@ class _Api:
 
     async def compare(self, request: Request) -> Response:
         """`POST /api/compare`: the similarity of two queries, stem by stem."""
-        body = await _read(request, _Compare)
+        body = await read_body(request, _Compare)
         references = [self.queries.get(one) for one in (body.x, body.a)]
 
         def compared() -> dict[str, Any]:
@@ -383,7 +383,7 @@ class _Api:
 
     async def export(self, request: Request) -> Response:
         """`POST /api/export`: a table of items, or copies of them."""
-        body = await _read(request, _Export)
+        body = await read_body(request, _Export)
         folder = Path(await run_in_threadpool(tempfile.mkdtemp, dir=self._folder))
         write = self._write_zip if body.format == "zip" else self._write_table
         path = await run_in_threadpool(write, body, folder)
@@ -491,8 +491,8 @@ async def _wrong_request(_request: Request, error: Exception) -> Response:
 _STATUS: Final = {DataNotFoundError: 404, NotReadyError: 409, StoreError: 503}
 
 
-async def _read(request: Request, kind: type[Body]) -> Body:
-    """Read a JSON body, of which there is never much."""
+async def read_body(request: Request, kind: type[Body]) -> Body:
+    """Read the JSON body of a request, of which there is never much."""
     content = bytearray()
     async for chunk in request.stream():
         content += chunk
@@ -573,8 +573,19 @@ def create_app(
         yield
         await run_in_threadpool(api.jobs.close)
 
+    return guarded_app(api.routes(), token=token, host=host, lifespan=lifespan)
+
+
+def guarded_app(
+    routes: Sequence[Route],
+    *,
+    token: str,
+    host: str,
+    lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None,
+) -> Starlette:
+    """Return an application of some routes and the static files, with errors in words, that only its page may ask."""
     return Starlette(
-        routes=[*api.routes(), Mount("/", StaticFiles(directory=_STATIC, html=True))],
+        routes=[*routes, Mount("/", StaticFiles(directory=_STATIC, html=True))],
         middleware=[Middleware(Guard, token=token, host=host), Middleware(_Unexpected)],
         exception_handlers={StemsimError: _refused, HTTPException: _wrong_request},
         lifespan=lifespan,
@@ -582,17 +593,17 @@ def create_app(
 
 
 def serve(
-    library: Library,
+    make: Callable[[Path, str], Starlette],
     *,
     host: str = "127.0.0.1",
     port: int = 8423,
     token: str | None = None,
     announce: Callable[[str], object],
 ) -> None:
-    """Serve the page of a library until the process is interrupted.
+    """Serve an application until the process is interrupted.
 
     Args:
-        library: The library to search.
+        make: Makes the application, given a private folder, which is deleted in the end, and the token.
         host: Name or address to bind to.
         port: Port to bind to; 0: a free one.
         token: The secret that requests have to know; None: a random one, on loopback only.
@@ -600,7 +611,7 @@ def serve(
 
     Raises:
         ConfigError: If the address cannot be bound, or others could reach it without a token of the user's.
-        StemsimError: If the library or its models cannot be opened.
+        StemsimError: If the application cannot be made.
     """
     secret = check_binding(host, token)
     try:
@@ -613,7 +624,7 @@ def serve(
     with bound, tempfile.TemporaryDirectory(prefix="stemsim-app-") as folder, suppress(KeyboardInterrupt):
         # What uvicorn does with it in the end would leave the folder behind.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        app = create_app(library, Path(folder), token=secret, host=host)
+        app = make(Path(folder), secret)
         shown = f"[{host}]" if ":" in host else host
         announce(f"http://{shown}:{bound.getsockname()[1]}/?token={secret}")
         config = uvicorn.Config(

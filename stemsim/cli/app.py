@@ -1,12 +1,16 @@
 """`stemsim app`: the page in a browser."""
 
 import webbrowser
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stemsim.cli.errors import readable_errors
 from stemsim.cli.libraries import DeviceOption, LibraryOption, open_library
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 __all__ = ["app_command"]
 
@@ -33,11 +37,16 @@ def app_command(
 
         if find_spec("starlette") is None or find_spec("uvicorn") is None:
             raise ConfigError("The page needs two packages more: pip install 'stemsim[app]'.")
-        from stemsim.app.server import serve
+        from stemsim.app.server import create_app, serve
 
         def announce(address: str) -> None:
             typer.echo(address)
             if browser:
                 webbrowser.open(address)
 
-        serve(open_library(library, device), host=host, port=port, token=auth, announce=announce)
+        opened = open_library(library, device)
+
+        def make(folder: Path, token: str) -> "Starlette":
+            return create_app(opened, folder, token=token, host=host)
+
+        serve(make, host=host, port=port, token=auth, announce=announce)
