@@ -54,10 +54,12 @@ _log = logging.getLogger(__name__)
 UPLOAD_BYTES: Final = 500_000_000
 """Largest upload."""
 
+STATIC: Final = Path(__file__).parent / "static"
+"""Files of the pages."""
+
 LONGEST_QUERY: Final = 900.0
 """Longest file that a query is made of, in seconds."""
 
-_STATIC: Final = Path(__file__).parent / "static"
 _JSON_BYTES: Final = 1_000_000
 _UPLOADS: Final = 4  # at a time
 _UPLOAD_SECONDS: Final = 600.0
@@ -68,11 +70,13 @@ _Weights = dict[str, float]
 Body = TypeVar("Body", bound=BaseModel)
 
 
-class _Body(BaseModel):
+class RequestBody(BaseModel):
+    """A JSON object, without entries that nobody knows."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class _Rank(_Body):
+class _Rank(RequestBody):
     weights: _Weights | None = None
     preset: Literal["learned", "equal"] | None = None
     where: dict[str, Any] = {}
@@ -81,7 +85,7 @@ class _Rank(_Body):
     sequence: int = 0
 
 
-class _NewQuery(_Body):
+class _NewQuery(RequestBody):
     item: str | None = None
     text: Annotated[str, Field(max_length=1000)] | None = None
     query: str | None = None
@@ -89,20 +93,20 @@ class _NewQuery(_Body):
     end: Annotated[float | None, Field(alias="to")] = None
 
 
-class _Compare(_Body):
+class _Compare(RequestBody):
     x: str
     a: str
     weights: _Weights | None = None
 
 
-class _Export(_Body):
+class _Export(RequestBody):
     items: Annotated[list[str], Field(min_length=1, max_length=500)]
     format: Literal["csv", "zip"]
     query: str | None = None
     weights: _Weights | None = None
 
 
-class _Add(_Body):
+class _Add(RequestBody):
     folder: str
     follow_links: bool = False
 
@@ -190,7 +194,7 @@ class _Api:
 
     async def recall(self, request: Request) -> Response:
         """`POST /api/library/recall`: compare the answers of the index with exact ones."""
-        await read_body(request, _Body)
+        await read_body(request, RequestBody)
 
         def work(job: Job) -> dict[str, Any]:
             job.advance("checking", 0.0)
@@ -585,7 +589,7 @@ def guarded_app(
 ) -> Starlette:
     """Return an application of some routes and the static files, with errors in words, that only its page may ask."""
     return Starlette(
-        routes=[*routes, Mount("/", StaticFiles(directory=_STATIC, html=True))],
+        routes=[*routes, Mount("/", StaticFiles(directory=STATIC, html=True))],
         middleware=[Middleware(Guard, token=token, host=host), Middleware(_Unexpected)],
         exception_handlers={StemsimError: _refused, HTTPException: _wrong_request},
         lifespan=lifespan,

@@ -1,0 +1,202 @@
+"""The server of a listening test: what the page of a listener asks for."""
+
+import re
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import Field
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from stemsim.app.listening import ANSWERS, Choice, ListeningTest, Stimuli, VotesLog, matched, random_choice
+from stemsim.app.server import STATIC, RequestBody, guarded_app, read_body
+from stemsim.audio import Segment
+from stemsim.errors import DataNotFoundError
+
+_KEPT: Final = 30  # sounds that can be asked for: those of the last trials
+_LISTENERS: Final = 1000
+
+INSTRUCTIONS: Final = """# Which one sounds more like X?
+
+You will hear three sounds: X, A and B. Decide which of A and B is more like X, and how sure you are.
+
+- Hear all three as often as you like, with the keys 0, 1 and 2.
+- There are no right answers. Go by your first impression.
+- Some questions come twice. You may take a break at any time: every answer is kept.
+"""
+"""What listeners read before the test, unless the file of the experimenter says something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class TestSettings:
+    """Settings of a listening test, the same for all listeners."""
+
+    questions: tuple[str, ...] = ()  # besides overall similarity
+    trials: int = 42
+    training: int = 2
+    break_every: int = 20  # trials
+    instructions: str = INSTRUCTIONS  # Markdown
+    seed: int = 0
+
+
+_Listener = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class _Who(RequestBody):
+    listener: _Listener
+
+
+class _Vote(RequestBody):
+    listener: _Listener
+    vote_id: str
+    answers: dict[str, str]
+    plays: dict[str, int]
+
+
+class _Listen:
+    """The answers of the HTTP API for one listening test."""
+
+    def __init__(self, stimuli: Stimuli, log: VotesLog, settings: TestSettings, choice: Choice, model: str) -> None:
+        self.stimuli, self.log, self.settings, self.choice, self.model = stimuli, log, settings, choice, model
+        self._tests: OrderedDict[str, ListeningTest] = OrderedDict()
+        self._sounds: OrderedDict[str, Segment] = OrderedDict()  # by secret names: addresses tell nothing
+
+    def routes(self) -> list[Route]:
+        """Return all routes."""
+        return [
+            Route("/", self.page),
+            Route("/api/listen", self.describe),
+            Route("/api/listen/next", self.next, methods=["POST"]),
+            Route("/api/listen/vote", self.vote, methods=["POST"]),
+            Route("/audio/listen/{sound}", self.sound),
+        ]
+
+    async def page(self, _request: Request) -> Response:
+        """`GET /`: the page of a listener."""
+        return FileResponse(STATIC / "listen.html")
+
+    async def describe(self, _request: Request) -> Response:
+        """`GET /api/listen`: what listeners read and are asked."""
+        settings = self.settings
+        return JSONResponse(
+            {
+                "instructions": markdown_blocks(settings.instructions),
+                "questions": ["overall", *settings.questions],
+                "answers": ANSWERS,
+                "trials": settings.trials + settings.training,
+            }
+        )
+
+    async def next(self, request: Request) -> Response:
+        """`POST /api/listen/next`: the trial that a listener hears now."""
+        body = await read_body(request, _Who)
+        return JSONResponse(await run_in_threadpool(self._next, self.test(body.listener)))
+
+    async def vote(self, request: Request) -> Response:
+        """`POST /api/listen/vote`: keep an answer, then the next trial."""
+        body = await read_body(request, _Vote)
+        test = self.test(body.listener)
+
+        def voted() -> dict[str, Any]:
+            test.vote(body.vote_id, body.answers, body.plays)
+            return self._next(test)
+
+        return JSONResponse(await run_in_threadpool(voted))
+
+    async def sound(self, request: Request) -> Response:
+        """`GET /audio/listen/{sound}`: a sound at matched loudness."""
+        segment = self._sounds.get(request.path_params["sound"])
+        if segment is None:
+            raise DataNotFoundError("This sound is of an earlier trial. Load the page again.")
+        content, _ = await run_in_threadpool(matched, segment)
+        return Response(content, media_type="audio/wav", headers={"cache-control": "no-store"})
+
+    def test(self, listener: str) -> ListeningTest:
+        """Return the test of a listener, which goes on where it was."""
+        name = listener.strip()
+        if name not in self._tests:
+            settings = self.settings
+            self._tests[name] = ListeningTest(
+                self.stimuli,
+                self.log,
+                listener=name,
+                questions=settings.questions,
+                trials=settings.trials,
+                training=settings.training,
+                choice=self.choice,
+                model=self.model,
+                seed=settings.seed,
+            )
+            if len(self._tests) > _LISTENERS:
+                self._tests.popitem(last=False)
+        return self._tests[name]
+
+    def _next(self, test: ListeningTest) -> dict[str, Any]:
+        trial = test.next()
+        if trial is None:
+            return {"done": len(test), "total": len(test), "trial": None}
+        names = [secrets.token_urlsafe(12) for _ in trial.segments]
+        self._sounds |= zip(names, trial.segments, strict=True)
+        while len(self._sounds) > _KEPT:
+            self._sounds.popitem(last=False)
+        every, voted = self.settings.break_every, trial.index - self.settings.training
+        return {
+            "done": trial.index,
+            "total": len(test),
+            "trial": {
+                "vote_id": trial.vote_id,
+                "training": trial.kind == "training",
+                "pause": voted > 0 and every > 0 and voted % every == 0,
+                "sounds": {role: f"/audio/listen/{name}" for role, name in zip("xab", names, strict=True)},
+            },
+        }
+
+
+def markdown_blocks(text: str) -> list[dict[str, str]]:
+    """Return headings, paragraphs and list items of a Markdown text, as `{kind: h1 | h2 | p | li, text}`."""
+    blocks = []
+    for part in re.split(r"\n\s*\n|\n(?=\s*[-*#])", text.strip()):
+        line = " ".join(part.split())
+        for mark, kind in (("## ", "h2"), ("# ", "h1"), ("- ", "li"), ("* ", "li"), ("", "p")):
+            if line.startswith(mark):
+                blocks.append({"kind": kind, "text": line.removeprefix(mark)})
+                break
+    return blocks
+
+
+def create_listening_test(
+    files: list[Path],
+    votes: Path,
+    *,
+    token: str,
+    host: str = "127.0.0.1",
+    settings: TestSettings | None = None,
+    choice: Choice = random_choice,
+    model: str = "",
+    fixed: Stimuli | None = None,
+) -> Starlette:
+    """Return the page of a listening test as an ASGI application.
+
+    Args:
+        files: Songs or samples that are presented.
+        votes: File that votes are appended to.
+        token: The secret that requests have to know.
+        host: Name or address that the server is bound to.
+        settings: Settings of the test.
+        choice: Chooses the triplets.
+        model: Name of the model that chooses.
+        fixed: The sounds and triplets of a fixed test, in place of `files`.
+
+    Raises:
+        StemsimError: If there are too few sounds, or votes cannot be kept in the file.
+    """
+    stimuli = Stimuli.of_files(files) if fixed is None else fixed
+    api = _Listen(stimuli, VotesLog(votes), settings or TestSettings(), choice, model)
+    api.test("a listener")  # settings out of range are found now
+    return guarded_app(api.routes(), token=token, host=host)
