@@ -15,15 +15,14 @@ export function setupFilters(library, onchange) {
     save();
     onchange();
   };
-  form.addEventListener("input", changed);
+  form.addEventListener("change", changed);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(changed)); // the fields are empty only afterwards
-  find(`[data-chips]`, root);
 }
 
 /** Fill the form again, after the library has grown. */
-export function fillFilters({ types, categories, stems, keys }) {
-  const choices = { type: types, category: categories, stems: stems.map(({ name }) => name) };
+export function fillFilters({ stats, stems, keys }) {
+  const choices = { type: Object.keys(stats.types), category: Object.keys(stats.categories), stems: stems.map(({ name }) => name) };
   for (const [name, values] of Object.entries(choices)) {
     const chip = (value) => el("label", {}, el("input", { type: "checkbox", name, value }), el("span", {}, value));
     find(`[data-chips=${name}]`, root).replaceChildren(...values.map(chip));
@@ -42,13 +41,14 @@ export function fillFilters({ types, categories, stems, keys }) {
 /** The filters, as the server takes them. */
 export function where() {
   const filters = { ...state.filters };
-  if (filters.octaves) filters.octaves = true;
+  delete filters.octaves;
   for (const name of RANGES) {
     const ends = ["low", "high"].map((end) => filters[`${name}_${end}`]?.[0]);
     delete filters[`${name}_low`];
     delete filters[`${name}_high`];
     if (ends.some((end) => end !== undefined)) filters[name] = ends.map((end) => (end === undefined ? null : Number(end)));
   }
+  if (filters.bpm && state.filters.octaves) filters.octaves = true;
   return filters;
 }
 

@@ -14,7 +14,7 @@ export function setupLibrary(library) {
     const { folder, follow_links: links } = event.target.elements;
     attempt(() => work("adding", post("/api/library/add", { folder: folder.value, follow_links: links.checked }), grown));
   });
-  find("#recall").addEventListener("click", () => attempt(() => work("recall", post("/api/library/recall", {}), (result) => facts(Object.entries(result)))));
+  find("#recall").addEventListener("click", () => attempt(() => work("recall", post("/api/library/recall", {}), recallTable)));
 }
 
 /** Say how large the library is, at the head of the page. */
@@ -46,7 +46,15 @@ async function grown(result) {
   show(library);
   fillFilters(library);
   rank();
-  return facts(Object.entries(result));
+  const { added, replaced, unchanged, failures } = result;
+  return el("p", {}, `${added} files added, ${replaced} replaced, ${unchanged} unchanged; ${failures.length} could not be added.`);
+}
+
+function recallTable({ sentence, rows }) {
+  const names = Object.keys(rows[0]);
+  const cell = (value) => el("td", {}, typeof value === "number" && !Number.isInteger(value) ? fixed(value, 3) : String(value));
+  const body = rows.map((row) => el("tr", {}, ...names.map((name) => cell(row[name]))));
+  return el("div", { className: "scroll" }, el("p", {}, sentence), el("table", { className: "plain" }, el("thead", {}, el("tr", {}, ...names.map((name) => el("th", {}, name.replaceAll("_", " "))))), el("tbody", {}, ...body)));
 }
 
 function show(library) {

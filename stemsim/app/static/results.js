@@ -145,14 +145,14 @@ function draw() {
   find("#favourites + span b").textContent = state.favourites.length;
   find("#found").textContent = heading(only);
   find("#empty").hidden = rows.size > 0 || query !== null || only;
-  find("#more").hidden = only || hits.length >= Math.min(total, library.limits.hits);
+  find("#more").hidden = only || hits.length < asked || asked === library.limits.hits;
 }
 
 function heading(only) {
   if (only) return rows.size ? "Favourites" : "No favourites yet: F marks the selected sound";
   if (!query) return "Results";
   if (!Object.keys(routing()).length) return "Every slider is at zero: raise one";
-  return hits.length ? `${hits.length} of ${total} sounds` : "No sound passes these filters";
+  return hits.length ? `The ${hits.length} most similar of ${total} sounds` : "No sound passes these filters";
 }
 
 /** How wide bars are: `full` is the sum of all weights, `below` the largest sum of negative contributions. */
