@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from stemsim.cli.app import app_command
 from stemsim.cli.compare import compare_command
 from stemsim.cli.embed import embed_command
 from stemsim.cli.index import index_app
@@ -31,6 +32,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(index_app, name="index")
 app.command("search")(search_command)
 app.command("compare")(compare_command)
+app.command("app")(app_command)
 
 
 def _show_version(value: bool) -> None:

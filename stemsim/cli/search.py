@@ -1,7 +1,6 @@
 """`stemsim search`: find sounds in a library by audio, words, or both."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -149,21 +148,15 @@ def _span(flag: str, text: str | None, *, around: float | None = None) -> tuple[
 
 def _export(hits: "Sequence[Hit]", folder: Path) -> list[Path]:
     """Write each hit as a wav file: a copy of a whole wav file, else the part of it."""
-    from stemsim.audio import read_audio, write_audio
     from stemsim.errors import ConfigError
+    from stemsim.retrieval.export import export_item
 
-    written: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for rank, hit in enumerate(hits, start=1):
-            whole = hit.duration >= hit.file_duration
-            place = "" if whole else f" {hit.start:.1f}s"
-            path = folder / f"{rank:03d} {hit.path.stem}{place}.wav"
-            if whole and hit.path.suffix.lower() == ".wav":
-                shutil.copyfile(hit.path, path)
-            else:
-                write_audio(path, *read_audio(hit.path, hit.start, hit.duration))
-            written.append(path)
+        written = [
+            export_item(folder, rank, hit.path, hit.start, hit.duration, hit.file_duration)
+            for rank, hit in enumerate(hits, start=1)
+        ]
     except OSError as error:
         raise ConfigError(
             f"The hits cannot be written to {folder}: {error}. Name another folder, or make room."
