@@ -22,7 +22,7 @@ export function setupFilters(library, onchange) {
 
 /** Fill the form again, after the library has grown. */
 export function fillFilters({ stats, stems, keys }) {
-  const choices = { type: Object.keys(stats.types), category: Object.keys(stats.categories), stems: stems.map(({ name }) => name) };
+  const choices = { type: known(stats.types), category: known(stats.categories), stems: stems.map(({ name }) => name) };
   for (const [name, values] of Object.entries(choices)) {
     const chip = (value) => el("label", {}, el("input", { type: "checkbox", name, value }), el("span", {}, value));
     find(`[data-chips=${name}]`, root).replaceChildren(...values.map(chip));
@@ -56,6 +56,8 @@ export function focusFilters() {
   root.open = true;
   find("input", root).focus();
 }
+
+const known = (counts) => Object.keys(counts).filter((name) => name !== "");
 
 function read() {
   const filters = {};

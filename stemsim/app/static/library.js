@@ -60,7 +60,7 @@ function recallTable({ sentence, rows }) {
 function show(library) {
   showWhere(library);
   const { stats } = library;
-  const counted = (counts) => Object.entries(counts).map(([name, count]) => `${name} ${count}`).join(", ") || "none";
+  const counted = (counts) => Object.entries(counts).map(([name, count]) => `${name || "unknown"} ${count}`).join(", ") || "none";
   slot("stats", root).replaceChildren(facts([
     ["Folder", library.root], ["Sounds", `${library.items}, windows of ${library.window_s} s at most`], ["Files", `${library.files}, ${fixed(stats.hours, 1)} hours`],
     ["Model", library.model ?? "none: every stem counts once"], ["Separator", library.separator], ["Encoder", library.encoder],

@@ -12,10 +12,10 @@ import { restore } from "./state.js";
 
 function showTab() {
   const wanted = location.hash.slice(1) || "search";
-  player.stop();
   for (const section of findAll("main > section")) section.hidden = section.id !== wanted;
   for (const link of findAll("nav a")) link.ariaCurrent = link.hash === `#${wanted}` ? "page" : null;
   find("#similar").hidden = wanted !== "search";
+  player.forget();
   if (wanted === "search") showReference();
 }
 

@@ -63,6 +63,12 @@ class Player {
     this.show();
   }
 
+  /** Stop, and choose nothing. */
+  forget() {
+    this.wanted = { x: null, result: null };
+    this.stop();
+  }
+
   /** Set the gains as volume, matched loudness and the switch say. */
   mixdown() {
     if (!this.context) return;
@@ -137,7 +143,7 @@ class Player {
       this.metering = this.playing;
       this.analyser.getFloatTimeDomainData(samples);
       const peak = samples.reduce((most, sample) => Math.max(most, Math.abs(sample)), 0);
-      find("#level").value = this.playing ? Math.min(1, peak) : 0;
+      find("#level").value = this.playing ? 1 + (20 * Math.log10(Math.max(peak, 1e-3))) / 60 : 0; // from -60 to 0 dBFS
       if (this.playing) requestAnimationFrame(step);
     };
     step();
@@ -151,11 +157,19 @@ for (const button of findAll("[data-hear]")) button.addEventListener("click", ()
 
 /** Set the player's switches as they were left. */
 export function restorePlayer() {
-  find("#volume").value = state.volume;
+  showVolume();
   find("#matched").checked = state.matched;
-  find("#volume").addEventListener("input", (event) => change({ volume: event.target.valueAsNumber }));
+  find("#volume").addEventListener("input", (event) => {
+    change({ volume: event.target.valueAsNumber });
+    showVolume();
+  });
   find("#matched").addEventListener("change", (event) => change({ matched: event.target.checked }));
   player.show();
+}
+
+function showVolume() {
+  find("#volume").value = state.volume;
+  find("#volume").style.setProperty("--at", `${100 * state.volume}%`);
 }
 
 function change(settings) {

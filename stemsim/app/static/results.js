@@ -123,6 +123,11 @@ function select(item) {
 
 const audioOf = (item) => `/audio/item/${item}`;
 
+/** Show the selected result in the player, without a sound. */
+export function showSelected() {
+  player.choose("result", rows.has(state.selected) ? sound(rows.get(state.selected).hit) : null, { heard: false });
+}
+
 function sound(hit) {
   const details = [...contributions(hit).map(([stem, value]) => `${stem} ${fixed(value, 2)}`), hit.path];
   return { path: audioOf(hit.item), gain: hit.gain_db, label: hit.name, details: details.join(" · "), peaks: `/api/item/${hit.item}/peaks?` };
@@ -144,6 +149,7 @@ function draw() {
   mark();
   find("#favourites + span b").textContent = state.favourites.length;
   find("#found").textContent = heading(only);
+  find("table", find("#search")).hidden = !rows.size;
   find("#empty").hidden = rows.size > 0 || query !== null || only;
   find("#more").hidden = only || hits.length < asked || asked === library.limits.hits;
 }
@@ -191,7 +197,7 @@ class Row {
       cell("name", el("span", { title: hit.path }, hit.name), at(hit), this.folded),
       this.similarity, cell("wide", this.bar),
       cell("n bpm", fixed(hit.bpm, 0)), cell("key", hit.musical_key ?? ""), cell("n length", fixed(hit.duration, 1)),
-      cell("tags", tags), cell("folder soft", el("span", { title: hit.path }, hit.folder)));
+      cell("tags", tags), cell("folder soft", el("span", { title: hit.path }, hit.folder.split(/[/\\]/).slice(-2).join("/"))));
     this.row.dataset.item = hit.item;
   }
 

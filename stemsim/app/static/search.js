@@ -6,7 +6,7 @@ import { focusFilters, setupFilters } from "./filters.js";
 import { Intake } from "./intake.js";
 import { bind } from "./keys.js";
 import { player } from "./player.js";
-import { move, openExport, rank, searchSimilar, setQuery, setupResults, toggleFavourite } from "./results.js";
+import { move, openExport, rank, searchSimilar, setQuery, setupResults, showSelected, toggleFavourite } from "./results.js";
 import { save, state } from "./state.js";
 import { focusStem, setupWeights, showStems, soloStem } from "./weights.js";
 
@@ -33,20 +33,20 @@ export function setupSearch(library) {
 export function showReference() {
   if (query && query.kind !== "text") player.choose("x", stemSound("mix"), { heard: false });
   else player.choose("x", null, { heard: false });
-  player.choose("result", null, { heard: false });
+  showSelected();
 }
 
 const stemSound = (stem) => ({ path: `/audio/query/${query.id}/${stem}`, label: stem, gain: 0 });
 const hearStem = (stem) => player.choose("x", stemSound(stem));
 
-function ready(held) {
+async function ready(held) {
   player.stop();
   query = held;
   state.query = held.id;
   save();
   showStems(held);
+  await setQuery(held);
   showReference();
-  setQuery(held);
 }
 
 function bindKeys(library, similar) {

@@ -25,7 +25,9 @@ export function setupWeights(library, onchange, onhear) {
   if (!known) state.weights = learned ?? equal();
   rows = new Map(stems.map((stem, index) => [stem.name, makeRow(stem, index, onhear)]));
   slot("sliders", root).replaceChildren(...[...rows.values()].map(({ row }) => row));
-  find("[data-act=learned]", root).disabled = !learned;
+  const button = find("[data-act=learned]", root);
+  button.disabled = !learned;
+  if (!learned) button.title = "This library was made without fitted weights";
   const chooser = find("input[type=file]", root);
   const actions = {
     learned: () => set(learned),
@@ -79,12 +81,12 @@ function makeRow(stem, index, onhear) {
   const move = (event) => Number.isFinite(event.target.valueAsNumber) && set({ [name]: event.target.valueAsNumber });
   const range = el("input", { type: "range", max: FULL, step: 0.01, id: `weight-${name}`, oninput: move, title: `${name} (${index + 1})` });
   const number = el("input", { type: "number", step: "any", ariaLabel: `Weight of ${name}, exact`, onchange: move });
-  const solo = el("button", { type: "button", onclick: () => only(name), ariaLabel: `Only ${name}`, title: `Only ${name} (Shift+${index + 1})` }, "Only");
+  const solo = el("button", { type: "button", onclick: () => only(name), ariaLabel: `Only ${name}`, title: `Only ${name}: solo (Shift+${index + 1})` }, "S");
   let before = 1;
-  const mute = el("button", { type: "button", ariaLabel: `Mute ${name}`, onclick: () => {
+  const mute = el("button", { type: "button", ariaLabel: `Mute ${name}`, title: `Mute ${name}`, onclick: () => {
     if (state.weights[name]) before = state.weights[name];
     set({ [name]: state.weights[name] ? 0 : before });
-  } }, "Mute");
+  } }, "M");
   const hear = hearButton(`the ${name} of the reference`, () => onhear(name));
   hear.disabled = true;
   const label = el("label", { htmlFor: range.id }, stemName(stem));
@@ -97,6 +99,7 @@ function show() {
     const weight = state.weights[name];
     range.min = weight < 0 ? -FULL : 0; // below 0: the less alike, the better
     range.value = weight;
+    range.style.setProperty("--at", `${(100 * (range.value - range.min)) / (range.max - range.min)}%`);
     if (document.activeElement !== number) number.value = fixed(weight, 2);
     mute.ariaPressed = String(weight === 0);
     for (const control of [range, number, solo, mute]) control.disabled = silent;
