@@ -23,9 +23,9 @@ export function setupCompare(library) {
 
 async function compare() {
   const { similarity, stems } = await post("/api/compare", { x: pair.x.id, a: pair.a.id });
-  const sounds = Object.fromEntries(Object.entries(pair).map(([role, query]) => [role, query]));
+  const sounds = { ...pair };
   find("#verdict").textContent = `Similarity ${fixed(similarity, 3)} of at most ${fixed(stems.reduce((sum, stem) => sum + Math.abs(stem.weight), 0), 2)}`;
-  const most = Math.max(...stems.map((stem) => Math.abs(stem.contribution)), 1e-9);
+  const most = Math.max(...stems.map((stem) => Math.abs(stem.weight)));
   find("tbody", root).replaceChildren(...stems.map((stem) => row(stem, most, sounds)));
   find("tfoot", root).replaceChildren(el("tr", {}, el("th", { colSpan: 5 }, "Sum"), el("td", { className: "n" }, fixed(similarity, 3))));
   find("table", root).hidden = false;
@@ -38,10 +38,13 @@ function row({ stem, cosine, weight, contribution, silent }, most, sounds) {
     button.disabled = silent === role || silent === "both";
     return button;
   });
-  const bar = tint(el("i", { className: contribution < 0 ? "negative" : "" }), colors.get(stem).color);
-  bar.style.width = `${(100 * Math.abs(contribution)) / most}%`;
+  const part = (value, name) => {
+    const bar = tint(el("i", { className: name }), colors.get(stem).color);
+    bar.style.width = `${(100 * Math.abs(value)) / most}%`;
+    return bar;
+  };
   const where = { x: "silent in the first", a: "silent in the second", both: "silent in both" }[silent];
-  const picture = where ? el("span", { className: "soft" }, where) : el("div", { className: "contributions" }, bar);
+  const picture = where ? el("span", { className: "soft" }, where) : el("div", { className: "contributions" }, part(contribution, contribution < 0 ? "negative" : ""), part(Math.abs(weight) - Math.abs(contribution), "rest"));
   return el("tr", {}, el("th", {}, stemName(colors.get(stem))), el("td", { className: "hears" }, ...hear), el("td", { className: "wide" }, picture),
     el("td", { className: "n" }, cosine === null ? "–" : fixed(cosine, 3)), el("td", { className: "n" }, fixed(weight, 2)), el("td", { className: "n" }, fixed(contribution, 3)));
 }

@@ -24,8 +24,10 @@ export function setupFilters(library, onchange) {
 export function fillFilters({ stats, stems, keys }) {
   const choices = { type: known(stats.types), category: known(stats.categories), stems: stems.map(({ name }) => name) };
   for (const [name, values] of Object.entries(choices)) {
+    const group = find(`[data-chips=${name}]`, root);
+    group.replaceChildren(el("span", { className: "soft" }, group.ariaLabel));
     const chip = (value) => el("label", {}, el("input", { type: "checkbox", name, value }), el("span", {}, value));
-    find(`[data-chips=${name}]`, root).replaceChildren(...values.map(chip));
+    group.append(...values.map(chip));
   }
   const names = keys.map((key) => el("option", { value: key }, key));
   form.elements.musical_key.replaceChildren(el("option", { value: "" }, "any"), ...names);

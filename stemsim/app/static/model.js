@@ -18,7 +18,7 @@ export async function showModel(library) {
     el("h2", {}, card.name), el("p", {}, card.summary),
     el("h3", {}, "Weights"), weightTable(card.weights, colors),
     el("h3", {}, "Agreement with listeners"),
-    el("p", { className: "soft" }, "Share of triplets on which the model picks what most listeners chose, beside simpler models and people, as the model's card states it."),
+    el("p", { className: "soft" }, "Share of triplets on which the pick is what most listeners chose, as the model's card states it."),
     agreementTable(card.agreement),
     el("h3", {}, "Origin and licenses"), facts(origin.filter(([, value]) => value)));
 }
@@ -40,8 +40,8 @@ function weightTable(weights, colors) {
 function agreementTable(agreement) {
   const rows = agreement.map(({ of, percent, spread }) => {
     const bar = tint(el("i"), "var(--soft)");
-    bar.style.width = `${percent}%`;
-    return el("tr", {}, el("th", {}, of), el("td", { className: "wide" }, el("div", { className: "contributions" }, bar)), el("td", { className: "n" }, `${fixed(percent, 1)} %`), el("td", { className: "n soft" }, spread ? `± ${fixed(spread, 1)}` : ""));
+    bar.style.width = `${percent ?? 0}%`;
+    return el("tr", {}, el("th", {}, of), el("td", { className: "wide" }, el("div", { className: "contributions" }, bar)), el("td", { className: "n" }, percent === null ? "not available" : `${fixed(percent, 1)} %`), el("td", { className: "n soft" }, spread ? `± ${fixed(spread, 1)}` : ""));
   });
   return el("table", { className: "plain" }, el("tbody", {}, ...rows));
 }

@@ -31,21 +31,24 @@ class Player {
   /** Choose what `role` ("x" or "result") is, and hear it if `heard`; `sound` is {path, label, gain, details, peaks}. */
   choose(role, sound, { heard = true } = {}) {
     this.wanted[role] = sound;
-    if (role === "result" && sound?.peaks) attempt(() => this.wave.load(sound.peaks, 1));
+    if (role === "result") {
+      if (sound) attempt(() => this.wave.load(sound.peaks, 1));
+      else this.wave.clear();
+    }
     if (heard) this.hear(role);
     else this.show();
   }
 
   /** Hear the reference or the result from its start, or switch to it while both are running. */
   async hear(role) {
+    const other = role === "x" ? "result" : "x";
+    if (!this.wanted[role]) return this.wanted[other] ? this.hear(other) : undefined;
     this.heard = role;
-    if (!this.wanted[role]) return this.show();
     await attempt(async () => {
       this.#wake();
       await this.#start(role);
       this.show();
-      const other = role === "x" ? "result" : "x"; // runs unheard, so that switching has no gap
-      if (this.wanted[other]) await this.#start(other);
+      if (this.wanted[other]) await this.#start(other); // unheard, so that switching has no gap
     });
     return this.show();
   }
@@ -65,7 +68,8 @@ class Player {
 
   /** Stop, and choose nothing. */
   forget() {
-    this.wanted = { x: null, result: null };
+    this.choose("x", null, { heard: false });
+    this.choose("result", null, { heard: false });
     this.stop();
   }
 

@@ -158,6 +158,7 @@ function heading(only) {
   if (only) return rows.size ? "Favourites" : "No favourites yet: F marks the selected sound";
   if (!query) return "Results";
   if (!Object.keys(routing()).length) return "Every slider is at zero: raise one";
+  if (Object.keys(where()).length && hits.length) return `The ${hits.length} most similar that pass the filters`;
   return hits.length ? `The ${hits.length} most similar of ${total} sounds` : "No sound passes these filters";
 }
 
@@ -197,7 +198,7 @@ class Row {
       cell("name", el("span", { title: hit.path }, hit.name), at(hit), this.folded),
       this.similarity, cell("wide", this.bar),
       cell("n bpm", fixed(hit.bpm, 0)), cell("key", hit.musical_key ?? ""), cell("n length", fixed(hit.duration, 1)),
-      cell("tags", tags), cell("folder soft", el("span", { title: hit.path }, hit.folder.split(/[/\\]/).slice(-2).join("/"))));
+      cell("tags", tags), cell("folder soft", el("span", { title: hit.path }, hit.folder.split(/[/\\]/).at(-1))));
     this.row.dataset.item = hit.item;
   }
 

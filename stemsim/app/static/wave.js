@@ -25,6 +25,12 @@ export class Wave {
     this.draw();
   }
 
+  /** Show no sound. */
+  clear() {
+    Object.assign(this, { path: null, peaks: [], span: null });
+    this.draw();
+  }
+
   draw() {
     const { canvas, peaks, span } = this;
     const scale = devicePixelRatio;
