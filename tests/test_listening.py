@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 import soundfile
 from pyloudnorm import Meter
+from starlette.testclient import TestClient
 
+from stemsim.app.listen import ListeningSettings, create_listening_test, markdown_blocks
 from stemsim.app.listening import COLUMNS, ListeningTest, Stimuli, VotesLog, matched
 from stemsim.audio import Segment
 from stemsim.errors import ConfigError, TripletError
 
 RATE = 8000
+TOKEN = "0123456789abcdef"
 HEARD = {"x": 1, "a": 2, "b": 1}
 
 
@@ -180,3 +183,69 @@ def test_sounds_come_at_one_loudness(tmp_path, amplitude, seconds):
         return
     longer = np.tile(samples, (3, 1)) if seconds < 0.4 else samples
     assert Meter(rate).integrated_loudness(longer) == pytest.approx(-23.0, abs=0.3)
+
+
+class TestServer:
+    @pytest.fixture
+    def client(self, sounds, tmp_path):
+        app = create_listening_test(
+            sounds,
+            tmp_path / "votes.csv",
+            token=TOKEN,
+            settings=ListeningSettings(questions=("rhythm",), trials=12, training=1, break_every=5),
+        )
+        with TestClient(app, base_url="http://127.0.0.1") as client:
+            client.headers["authorization"] = f"Bearer {TOKEN}"
+            yield client
+
+    def test_a_listener_goes_through_the_whole_test_and_is_told_nothing(self, client, tmp_path):
+        described = client.get("/api/listen").json()
+        assert described["questions"] == ["overall", "rhythm"]
+        assert described["trials"] == 13
+        assert described["instructions"][0] == {"kind": "h1", "text": "Which one sounds more like X?"}
+        state = client.post("/api/listen/next", json={"listener": " anna "}).json()
+        pauses = 0
+        while (trial := state["trial"]) is not None:
+            assert set(trial) == {"vote_id", "training", "pause", "sounds"}
+            assert len(set(trial["sounds"].values())) == 3
+            for path in trial["sounds"].values():
+                answer = client.get(path)
+                assert answer.headers["content-type"] == "audio/wav"
+                assert soundfile.info(BytesIO(answer.content)).frames > 0
+            pauses += trial["pause"]
+            vote = {"listener": "anna", "vote_id": trial["vote_id"], "plays": HEARD}
+            vote["answers"] = {"overall": "B+", "rhythm": "NA"}
+            before = state["done"]
+            state = client.post("/api/listen/vote", json=vote).json()
+            assert len(VotesLog(tmp_path / "votes.csv").rows()) == before + 1, "before the next trial shows"
+            assert client.post("/api/listen/vote", json=vote).json()["done"] == state["done"], "sent twice, kept once"
+        assert state == {"done": 13, "total": 13, "trial": None}
+        assert pauses == 2
+
+    def test_wrong_requests_are_answered_in_words(self, client):
+        trial = client.post("/api/listen/next", json={"listener": "anna"}).json()["trial"]
+        vote = {"listener": "anna", "vote_id": trial["vote_id"], "answers": {"overall": "A+"}, "plays": HEARD}
+        for path, body, status, message in (
+            ("/api/listen/vote", vote, 400, "for overall, rhythm"),
+            ("/api/listen/vote", {**vote, "listener": "ben"}, 400, "not the trial"),
+            ("/api/listen/next", {"listener": ""}, 400, "not as documented"),
+            ("/api/listen/next", {"listener": "  "}, 400, "has a name"),
+        ):
+            answer = client.post(path, json=body)
+            assert answer.status_code == status
+            assert message in answer.json()["error"]["message"]
+        assert client.get("/audio/listen/nothing").status_code == 404
+        assert client.get("/api/listen", headers={"authorization": ""}).status_code == 401
+        assert client.get("/api/listen", headers={"host": "evil.example"}).status_code == 400
+        refused = client.post("/api/listen/next", content="{}", headers={"content-type": "text/plain"})
+        assert refused.status_code == 415
+
+    def test_instructions_are_markdown(self):
+        text = "# Title\n\nA line\nthat goes on.\n\n## Part\n- one\n- two <b>\n"
+        assert markdown_blocks(text) == [
+            {"kind": "h1", "text": "Title"},
+            {"kind": "p", "text": "A line that goes on."},
+            {"kind": "h2", "text": "Part"},
+            {"kind": "li", "text": "one"},
+            {"kind": "li", "text": "two <b>"},
+        ]

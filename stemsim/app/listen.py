@@ -34,7 +34,7 @@ You will hear three sounds: X, A and B. Decide which of A and B is more like X, 
 
 
 @dataclass(frozen=True, slots=True)
-class TestSettings:
+class ListeningSettings:
     """Settings of a listening test, the same for all listeners."""
 
     questions: tuple[str, ...] = ()  # besides overall similarity
@@ -62,7 +62,9 @@ class _Vote(RequestBody):
 class _Listen:
     """The answers of the HTTP API for one listening test."""
 
-    def __init__(self, stimuli: Stimuli, log: VotesLog, settings: TestSettings, choice: Choice, model: str) -> None:
+    def __init__(
+        self, stimuli: Stimuli, log: VotesLog, settings: ListeningSettings, choice: Choice, model: str
+    ) -> None:
         self.stimuli, self.log, self.settings, self.choice, self.model = stimuli, log, settings, choice, model
         self._tests: OrderedDict[str, ListeningTest] = OrderedDict()
         self._sounds: OrderedDict[str, Segment] = OrderedDict()  # by secret names: addresses tell nothing
@@ -176,7 +178,7 @@ def create_listening_test(
     *,
     token: str,
     host: str = "127.0.0.1",
-    settings: TestSettings | None = None,
+    settings: ListeningSettings | None = None,
     choice: Choice = random_choice,
     model: str = "",
     fixed: Stimuli | None = None,
@@ -197,6 +199,6 @@ def create_listening_test(
         StemsimError: If there are too few sounds, or votes cannot be kept in the file.
     """
     stimuli = Stimuli.of_files(files) if fixed is None else fixed
-    api = _Listen(stimuli, VotesLog(votes), settings or TestSettings(), choice, model)
+    api = _Listen(stimuli, VotesLog(votes), settings or ListeningSettings(), choice, model)
     api.test("a listener")  # settings out of range are found now
     return guarded_app(api.routes(), token=token, host=host)

@@ -49,15 +49,15 @@ def listen_command(
 
         if find_spec("starlette") is None or find_spec("uvicorn") is None or find_spec("pyloudnorm") is None:
             raise ConfigError("The page needs three packages more: pip install 'stemsim[app]'.")
-        from stemsim.app.listen import INSTRUCTIONS, TestSettings, create_listening_test
+        from stemsim.app.listen import INSTRUCTIONS, ListeningSettings, create_listening_test
         from stemsim.app.server import serve
-        from stemsim.retrieval.indexing.files import find_files
+        from stemsim.audio import SongFolder
 
         try:
             text = INSTRUCTIONS if instructions is None else instructions.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"--instructions {instructions} cannot be read as text: {error}.") from error
-        settings = TestSettings(
+        settings = ListeningSettings(
             questions=tuple(name.strip() for name in (questions or "").split(",") if name.strip()),
             trials=trials,
             training=training,
@@ -65,7 +65,8 @@ def listen_command(
             instructions=text,
             seed=seed,
         )
-        files = find_files(sounds, mixes_only=True).paths
+        found = [[path] if path.is_file() else [song.mix for song in SongFolder(path).songs()] for path in sounds]
+        files = [file for part in found for file in part]
 
         def make(_folder: Path, token: str) -> "Starlette":
             return create_listening_test(files, votes, token=token, host=host, settings=settings)

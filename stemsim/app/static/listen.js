@@ -33,6 +33,7 @@ async function attempt(action) {
 
 async function load(sounds) {
   stop();
+  for (const button of findAll("[data-hear]")) button.disabled = true;
   context ??= new AudioContext({ latencyHint: "interactive" });
   voices = {};
   const wanted = trial;
