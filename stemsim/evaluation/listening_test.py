@@ -9,7 +9,8 @@ import numpy as np
 from stemsim.errors import ConfigError
 from stemsim.evaluation.agreement import ceiling
 from stemsim.triplets import TEST_TYPES
-from stemsim.triplets.inst_sim_abx_answers import INSTRUMENTS, DummyCheck, read_answers
+from stemsim.triplets.answers import DummyCheck
+from stemsim.triplets.inst_sim_abx_answers import INSTRUMENTS, read_answers
 from stemsim.triplets.table import retained_votes
 
 
