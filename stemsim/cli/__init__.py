@@ -15,7 +15,7 @@ from stemsim.cli.report import report_command
 from stemsim.cli.search import search_command
 from stemsim.cli.study import study_command
 from stemsim.cli.tables import tables_command
-from stemsim.cli.votes import votes_command
+from stemsim.cli.votes import votes_app
 
 __all__ = ["app"]
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("embed", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(embed_command)
-app.command("votes")(votes_command)
+app.add_typer(votes_app, name="votes")
 app.command("tables")(tables_command)
 app.command("study")(study_command)
 app.command("report")(report_command)
