@@ -1,6 +1,5 @@
 """The blind listening test: what is presented, and that no vote is ever lost."""
 
-import csv
 import os
 import signal
 import subprocess
@@ -13,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from pyloudnorm import Meter
 from starlette.testclient import TestClient
 
 from stemsim.app.listen import ListeningSettings, create_listening_test, markdown_blocks
-from stemsim.app.listening import COLUMNS, ListeningTest, Stimuli, VotesLog, matched
+from stemsim.app.listening import ActiveChoice, ListeningTest, Stimuli, VotesLog, matched
 from stemsim.audio import Segment
 from stemsim.errors import ConfigError, TripletError
+from stemsim.fitting.listener import WeightPrior, weight_posterior
+from stemsim.similarity import StemEmbeddings
 
 RATE = 8000
 TOKEN = "0123456789abcdef"
@@ -158,14 +160,39 @@ while (trial := test.next()) is not None:
     assert len(kept) == len(set(kept)) <= len(confirmed) + 2, "at most one a run was written and not yet confirmed"
 
 
+def test_an_active_test_asks_what_tells_most_and_says_with_which_probability(sounds, tmp_path):
+    stimuli, rng = Stimuli.of_files(sounds), np.random.default_rng(0)
+    vectors = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(len(stimuli.segments), 2, 6))), dim=2)
+    present = torch.ones(len(stimuli.segments), 2, dtype=torch.bool)
+    embeddings = StemEmbeddings(vectors.float(), torch.zeros(len(vectors), 2), present)
+    truth = np.array([1.0, 0.1])
+    similarity = torch.einsum("isd,jsd,s->ij", vectors, vectors, torch.from_numpy(truth)).numpy()
+    row = {(one.path, one.start): number for number, one in enumerate(stimuli.segments)}
+
+    def prefers(trial):
+        x, a, b = (row[one.path, one.start] for one in trial.segments)
+        return "A-" if similarity[x, a] > similarity[x, b] else "B-"
+
+    choice = ActiveChoice(embeddings, np.array([0.1, 1.0]))
+    log = VotesLog(tmp_path / "votes.csv")
+    test = ListeningTest(stimuli, log, listener="anna", trials=40, choice=choice)
+    trials = [trial for trial in answer_all(test, prefers) if trial.kind == "vote"]
+    at_random = [trial for trial in trials if trial.chosen_by == "random"]
+    assert 0 < len(at_random) < len(trials) / 2
+    assert all(0.0 < trial.probability < 0.01 for trial in at_random)
+    assert all(trial.probability > 0.8 for trial in trials if trial.chosen_by == "active")
+    # The votes tell the taste, although the model's is another one.
+    deltas, choices = choice.known(stimuli, test.votes_with_paths())
+    found = weight_posterior(deltas, choices, WeightPrior.around(np.array([0.1, 1.0]), deltas)).mean
+    assert found[0] > 2 * abs(found[1])
+
+
 def test_files_of_another_kind_are_not_written_to(tmp_path):
     (tmp_path / "other.csv").write_text("x,a,b\n1,2,3\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"file of another kind.*Name a new file"):
         VotesLog(tmp_path / "other.csv")
     assert (tmp_path / "other.csv").read_text(encoding="utf-8") == "x,a,b\n1,2,3\n"
-    VotesLog(tmp_path / "new/votes.csv")
-    with (tmp_path / "new/votes.csv").open(encoding="utf-8", newline="") as file:
-        assert next(csv.reader(file)) == list(COLUMNS)
+    assert VotesLog(tmp_path / "new/votes.csv").rows() == []
     with pytest.raises(TripletError, match="at least 3"):
         Stimuli.of_files([])
 
@@ -189,7 +216,7 @@ class TestServer:
     @pytest.fixture
     def client(self, sounds, tmp_path):
         app = create_listening_test(
-            sounds,
+            Stimuli.of_files(sounds),
             tmp_path / "votes.csv",
             token=TOKEN,
             settings=ListeningSettings(questions=("rhythm",), trials=12, training=1, break_every=5),

@@ -7,17 +7,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import numpy as np
+import torch
 from pydantic import Field
+from rich.console import Console
+from rich.progress import track
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from stemsim.app.listening import ANSWERS, Choice, ListeningTest, Stimuli, VotesLog, matched, random_choice
+from stemsim.app.listening import (
+    ANSWERS,
+    ActiveChoice,
+    Choice,
+    ListeningTest,
+    Stimuli,
+    VotesLog,
+    matched,
+    random_choice,
+)
 from stemsim.app.server import STATIC, RequestBody, guarded_app, read_body
 from stemsim.audio import Segment
+from stemsim.embedding import StemEmbedder
+from stemsim.encoders import Spectral
 from stemsim.errors import DataNotFoundError
+from stemsim.model import load
+from stemsim.retrieval.windows import Windowing, embed_windows
+from stemsim.separators import Bands
+from stemsim.similarity import StemEmbeddings
 
 _KEPT: Final = 30  # sounds that can be asked for: those of the last trials
 _LISTENERS: Final = 1000
@@ -172,8 +191,29 @@ def markdown_blocks(text: str) -> list[dict[str, str]]:
     return blocks
 
 
+def active_choice(stimuli: Stimuli, model: str | None, *, progress: bool = True) -> ActiveChoice:
+    """Return the active choice of triplets: the sounds are embedded now.
+
+    Args:
+        stimuli: The sounds.
+        model: Name or folder of a model with weights; None: frequency bands, and no weights to begin with.
+        progress: Show a progress bar on standard error.
+
+    Raises:
+        StemsimError: If the model cannot be loaded, or the sounds cannot be embedded.
+    """
+    if model is None:
+        embedder, weights = StemEmbedder(Bands(), Spectral(), progress=False), None
+    else:
+        loaded = load(model)
+        embedder, weights = loaded.embedder, np.array(list(loaded.weights.values()))
+    sounds = track(stimuli.segments, "Embedding sounds", console=Console(stderr=True), disable=not progress)
+    parts = [embed_windows([sound], embedder, Windowing()) for sound in sounds]
+    return ActiveChoice(StemEmbeddings(*(torch.cat(column) for column in zip(*parts, strict=True))), weights)
+
+
 def create_listening_test(
-    files: list[Path],
+    stimuli: Stimuli,
     votes: Path,
     *,
     token: str,
@@ -181,24 +221,21 @@ def create_listening_test(
     settings: ListeningSettings | None = None,
     choice: Choice = random_choice,
     model: str = "",
-    fixed: Stimuli | None = None,
 ) -> Starlette:
     """Return the page of a listening test as an ASGI application.
 
     Args:
-        files: Songs or samples that are presented.
+        stimuli: Songs or samples that are presented.
         votes: File that votes are appended to.
         token: The secret that requests have to know.
         host: Name or address that the server is bound to.
         settings: Settings of the test.
         choice: Chooses the triplets.
         model: Name of the model that chooses.
-        fixed: The sounds and triplets of a fixed test, in place of `files`.
 
     Raises:
-        StemsimError: If there are too few sounds, or votes cannot be kept in the file.
+        StemsimError: If votes cannot be kept in the file, or a setting is out of range.
     """
-    stimuli = Stimuli.of_files(files) if fixed is None else fixed
     api = _Listen(stimuli, VotesLog(votes), settings or ListeningSettings(), choice, model)
     api.test("a listener")  # settings out of range are found now
     return guarded_app(api.routes(), token=token, host=host)

@@ -8,13 +8,13 @@ import secrets
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,21 +23,16 @@ import torch
 
 from stemsim.audio import Segment, audio_info, file_hash, read_audio
 from stemsim.errors import ConfigError, TripletError
-from stemsim.triplets.table import PERSPECTIVES
+from stemsim.fitting.active import choose_question
+from stemsim.fitting.listener import WeightPrior, weight_posterior
+from stemsim.similarity import StemEmbeddings, stem_deltas
+from stemsim.triplets.table import PERSPECTIVES, FloatArray
+from stemsim.triplets.votes_table import COLUMNS, ROLES, append_vote
 
 Kind = Literal["training", "vote", "dummy", "same_song", "repeat"]
 Answer = Literal["A+", "A-", "B-", "B+", "NA"]
 ANSWERS: Final[tuple[Answer, ...]] = ("A+", "A-", "B-", "B+", "NA")
-_ROLES: Final = ("x", "a", "b")
-
-COLUMNS: Final = (
-    *("ex_name", "subject_id", "reference", "sample_a", "sample_b"),  # to choice_time as in Inst-Sim-ABX
-    *("answer_timbre", "answer_rhythm", "answer_melody", "answer_total", "choice_time"),
-    *("vote_id", "session_id", "trial_index", "presented_at", "trial_type", "chosen_by", "probability"),
-    *(f"{what}_{role}" for what in ("start", "duration", "hash", "gain", "plays") for role in _ROLES),
-    *("model", "app_version"),
-)
-"""Columns of a votes file that the listening test writes."""
+_PATHS: Final = {"x": "reference", "a": "sample_a", "b": "sample_b"}
 
 _LOUDNESS: Final = -23.0  # LUFS (EBU R 128)
 _MOST_GAIN: Final = 12.0  # dB
@@ -45,18 +40,20 @@ _LEAST_METERED: Final = 0.4  # seconds: one block of ITU-R BS.1770
 _APART: Final = 5  # trials between a question and its repetition, at least
 _SHARES: Final[Mapping[Kind, float]] = {"repeat": 0.1, "dummy": 0.05, "same_song": 0.1}
 _WINDOW: Final = 5.0  # seconds
+_CANDIDATES: Final = 2000  # for each active choice
+_INFORMATIVE: Final = frozenset({"vote", "repeat", "same_song"})  # trials that tell about the weights
 
 RowArray = npt.NDArray[np.int64]
 
 
 class VotesLog:
-    """An append-only CSV file of votes. A vote is on the disk when `append` returns; one that was torn is skipped.
+    """A votes file to which votes are added: each is on the disk when `append` returns.
 
     Args:
-        path: The file; it is made with its header if there is none.
+        path: The file; it is made with the first vote.
 
     Raises:
-        ConfigError: If it cannot be written, or is not such a file.
+        ConfigError: If it cannot be written, or is a file of another kind.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,54 +61,36 @@ class VotesLog:
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists() or path.stat().st_size == 0:
-                self._write(_line(COLUMNS))
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                header = next(csv.reader(file), [])
+            with path.open("a", encoding="utf-8"):
+                pass
+            header = self._lines()[:1]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise ConfigError(f"Votes cannot be kept in {path}: {error}. Name another file.") from error
-        if tuple(header) != COLUMNS:
+        if header and tuple(header[0]) != COLUMNS:
             raise ConfigError(
                 f"{path} is a file of another kind: expected the columns {', '.join(COLUMNS[:5])} and so on; got "
-                f"{', '.join(header[:5])}. Name a new file."
+                f"{', '.join(header[0][:5])}. Name a new file."
             )
 
-    def rows(self) -> list[dict[str, str]]:
-        """Return all votes, in order; of a vote that occurs twice the first."""
+    def _lines(self) -> list[list[str]]:
         with self.path.open(encoding="utf-8-sig", newline="") as file:
-            lines = [line for line in csv.reader(file) if len(line) == len(COLUMNS)]
-        rows = (dict(zip(COLUMNS, line, strict=True)) for line in lines[1:])
-        return list({row["vote_id"]: row for row in reversed(list(rows))}.values())[::-1]
+            return list(csv.reader(file))
+
+    def rows(self) -> list[dict[str, str]]:
+        """Return all votes, in order; what is torn is none."""
+        lines = [line for line in self._lines()[1:] if len(line) == len(COLUMNS)]
+        return [dict(zip(COLUMNS, line, strict=True)) for line in lines]
 
     def append(self, row: Mapping[str, Any]) -> bool:
         """Write a vote; return False if the file has a vote of this id already."""
         with self._lock:
             if any(one["vote_id"] == row["vote_id"] for one in self.rows()):
                 return False
-            self._write(_line([row[name] for name in COLUMNS]))
+            append_vote(self.path, {name: str(value) for name, value in row.items()})
             return True
 
-    def _write(self, line: bytes) -> None:
-        """Append a line in one call, on a line of its own even after one that was torn."""
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            size = os.fstat(file).st_size
-            torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
-            content = b"\r\n" + line if torn else line
-            if os.write(file, content) != len(content):
-                raise ConfigError(f"The vote cannot be written to {self.path}: the disk is full. Make room.")
-            os.fsync(file)
-        finally:
-            os.close(file)
 
-
-def _line(values: Sequence[Any]) -> bytes:
-    buffer = io.StringIO()
-    csv.writer(buffer).writerow(values)
-    return buffer.getvalue().encode()
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Stimuli:
     """Sounds that a test may present, by track; and the triplets of a fixed test."""
 
@@ -137,13 +116,25 @@ class Stimuli:
             raise TripletError(f"A listening test needs at least 3 sounds or songs; got {len(files)}.")
         return cls(tuple(segments), np.array(tracks, np.int64))
 
-    def draw(self, rng: np.random.Generator) -> RowArray:
-        """Draw X, A and B `(3,)`: a triplet of the fixed test, or sounds of three tracks."""
+    def draw(self, rng: np.random.Generator, count: int = 1) -> RowArray:
+        """Draw X, A and B `(count, 3)`: triplets of the fixed test, or sounds of three tracks."""
         if self.fixed is not None:
-            row: RowArray = self.fixed[rng.integers(len(self.fixed))]
-            return row
-        chosen = rng.choice(np.unique(self.tracks), 3, replace=False)
-        return np.array([rng.choice(np.flatnonzero(self.tracks == track)) for track in chosen])
+            rows: RowArray = self.fixed[rng.integers(len(self.fixed), size=count)]
+            return rows
+        order = np.argsort(self.tracks, kind="stable")
+        _, first, sounds = np.unique(self.tracks[order], return_index=True, return_counts=True)
+        chosen = rng.permuted(np.tile(np.arange(len(first)), (count, 1)), axis=1)[:, :3]  # tracks
+        drawn: RowArray = order[first[chosen] + rng.integers(sounds[chosen])]
+        return drawn
+
+    def row(self, path: Path, start: float) -> int | None:
+        """Return the number of a sound by its file and its start in seconds; None if it is not among them."""
+        return self._places.get((os.path.realpath(path), round(start, 3)))
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, float], int]:
+        places = [(os.path.realpath(one.path), round(one.start, 3)) for one in self.segments]
+        return {place: row for row, place in enumerate(places)}
 
     def draw_same_song(self, rng: np.random.Generator) -> RowArray | None:
         """Draw X and A from one track and B from another; None if no track has two sounds."""
@@ -163,13 +154,60 @@ class Chosen(NamedTuple):
     probability: float  # of a choice at random of this trial, so that agreement can be estimated without bias
 
 
-Choice = Callable[[Stimuli, list[dict[str, str]], np.random.Generator], Chosen]
+class Choice(Protocol):
+    """Chooses the next triplet for a listener, given the votes so far."""
+
+    def __call__(self, stimuli: Stimuli, votes: Sequence[Mapping[str, str]], rng: np.random.Generator) -> Chosen:
+        """Return the triplet."""
 
 
-def random_choice(stimuli: Stimuli, votes: list[dict[str, str]], rng: np.random.Generator) -> Chosen:
-    """Choose a triplet at random, whatever the votes so far."""
+def random_choice(stimuli: Stimuli, votes: Sequence[Mapping[str, str]], rng: np.random.Generator) -> Chosen:
+    """Choose a triplet at random, whatever the votes so far: the classical test."""
     del votes
-    return Chosen(stimuli.draw(rng), "random", 1.0)
+    return Chosen(stimuli.draw(rng)[0], "random", 1.0)
+
+
+class ActiveChoice:
+    """Chooses the triplet whose answer tells most about the weights of the listener, from candidates drawn afresh.
+
+    Args:
+        embeddings: Stem embeddings of the sounds, in their order.
+        weights: `(stem,)` weights of a model, around which those of the listener are expected; None: none.
+    """
+
+    def __init__(self, embeddings: StemEmbeddings, weights: FloatArray | None = None) -> None:
+        self._embeddings = embeddings
+        self._weights = weights
+
+    def __call__(self, stimuli: Stimuli, votes: Sequence[Mapping[str, str]], rng: np.random.Generator) -> Chosen:
+        """Return the triplet that is D-optimal, or one at random in a share of the trials."""
+        candidates = stimuli.draw(rng, _CANDIDATES)
+        deltas = self._deltas(candidates)
+        prior = WeightPrior.flat(deltas) if self._weights is None else WeightPrior.around(self._weights, deltas)
+        chosen = choose_question(weight_posterior(*self.known(stimuli, votes), prior), deltas, rng)
+        return Chosen(candidates[chosen.row], chosen.chosen_by, chosen.probability)
+
+    def known(self, stimuli: Stimuli, votes: Sequence[Mapping[str, str]]) -> tuple[FloatArray, RowArray]:
+        """Return stem features `(vote, stem)` and choices `(vote,)`, +1 = A, of the votes for A or B."""
+        rows, choices = [], []
+        for vote in votes:
+            answer = vote["answer_total"][:1]
+            places = [stimuli.row(*_place(vote, role)) for role in ROLES]
+            if answer in {"A", "B"} and vote["trial_type"] in _INFORMATIVE and None not in places:
+                rows.append(places)
+                choices.append(1 if answer == "A" else -1)
+        return self._deltas(np.array(rows, np.int64).reshape(-1, 3)), np.array(choices, np.int64)
+
+    def _deltas(self, rows: RowArray) -> FloatArray:
+        """Return the stem features `(triplet, stem)` of triplets `(triplet, 3)`."""
+        x, a, b = (self._embeddings.take(torch.from_numpy(column)) for column in rows.T.copy())
+        features: FloatArray = stem_deltas(x, a, b).numpy()
+        return features
+
+
+def _place(vote: Mapping[str, str], role: str) -> tuple[Path, float]:
+    """Return the path and the start in seconds of a sound of a vote."""
+    return Path(vote[_PATHS[role]]), float(vote[f"start_{role}"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,46 +309,48 @@ class ListeningTest:
         """Return the votes of this listener so far."""
         return [row for row in self.log.rows() if row["subject_id"] == self.listener]
 
+    def votes_with_paths(self) -> list[dict[str, str]]:
+        """Return the votes of this listener so far, with absolute paths."""
+        return list(map(self._absolute, self.votes()))
+
     def next(self) -> Trial | None:
         """Return the first trial without a vote; None if there is none left."""
-        votes = self.votes()
-        answered = {int(row["trial_index"]): row for row in votes}
+        answered = {int(row["trial_index"]): row for row in self.votes()}
         index = next((number for number in range(len(self)) if number not in answered), None)
         if index is None:
             return None
         if self._current is None or self._current[0].index != index:
-            self._current = self._trial(index, votes, answered), datetime.now(UTC).isoformat(), time.monotonic()
+            self._current = self._trial(index, answered), datetime.now(UTC).isoformat(), time.monotonic()
         return self._current[0]
 
-    def _trial(self, index: int, votes: list[dict[str, str]], answered: Mapping[int, dict[str, str]]) -> Trial:
+    def _trial(self, index: int, answered: Mapping[int, dict[str, str]]) -> Trial:
         kind, again, swapped = self.plan[index]
         rng = np.random.default_rng([*self._seed, index])
         name = hashlib.blake2b(f"{self.listener}:{self._seed}:{index}".encode(), digest_size=8).hexdigest()
         if kind == "repeat":
             row = answered[again]
-            x, b, a = (self._segment_of(row, role) for role in _ROLES)
+            x, b, a = (self._segment_of(row, role) for role in ROLES)
             return Trial(index, kind, (x, a, b), "repeat", 0.0, name)
         if kind == "dummy":
-            rows = self.stimuli.draw(rng)
-            rows[1], chosen = rows[0], Chosen(rows, "check", 0.0)
+            x, _, other = self.stimuli.draw(rng)[0]
+            chosen = Chosen(np.array([x, x, other]), "check", 0.0)
         elif kind == "same_song" and (drawn := self.stimuli.draw_same_song(rng)) is not None:
             chosen = Chosen(drawn, "check", 0.0)
         elif kind == "training":
-            chosen = Chosen(self.stimuli.draw(rng), "training", 0.0)
+            chosen = Chosen(self.stimuli.draw(rng)[0], "training", 0.0)
         else:
-            chosen = self._choice(self.stimuli, votes, rng)
+            chosen = self._choice(self.stimuli, self.votes_with_paths(), rng)
         x, a, b = (self.stimuli.segments[int(row)] for row in chosen.rows)
         return Trial(index, kind, (x, b, a) if swapped else (x, a, b), chosen.by, chosen.probability, name)
 
-    def _segment_of(self, row: Mapping[str, str], role: str) -> Segment:
-        column = {"x": "reference", "a": "sample_a", "b": "sample_b"}[role]
-        path = (self.log.path.parent / row[column]).resolve()
-        found = (one for one in self.stimuli.segments if one.path.resolve() == path)
-        start = float(row[f"start_{role}"])
-        return next(
-            (one for one in found if abs(one.start - start) < 1e-3),  # noqa: PLR2004 - as the file writes it
-            Segment(path, start, float(row[f"duration_{role}"])),
-        )
+    def _absolute(self, vote: Mapping[str, str]) -> dict[str, str]:
+        """Return a vote with absolute paths, which the file has relative to its folder."""
+        return {**vote, **{column: str(self.log.path.parent / vote[column]) for column in _PATHS.values()}}
+
+    def _segment_of(self, vote: Mapping[str, str], role: str) -> Segment:
+        path, start = _place(self._absolute(vote), role)
+        row = self.stimuli.row(path, start)
+        return Segment(path, start, float(vote[f"duration_{role}"])) if row is None else self.stimuli.segments[row]
 
     def vote(self, vote_id: str, answers: Mapping[str, str], plays: Mapping[str, int]) -> bool:
         """Keep the answers to the present trial; return False if it has been answered before.
@@ -332,7 +372,7 @@ class ListeningTest:
             raise ConfigError(
                 f"Expected one of {', '.join(ANSWERS)} for {', '.join(self.questions)}; got {dict(answers)}."
             )
-        heard = [plays.get(role, 0) for role in _ROLES]
+        heard = [plays.get(role, 0) for role in ROLES]
         if min(heard) < 1:
             raise ConfigError("Hear X, A and B before you answer.")
         _, presented, since = self._current
@@ -352,7 +392,7 @@ class ListeningTest:
             "model": self.model,
             "app_version": version("stemsim"),
         }
-        named = zip(("reference", "sample_a", "sample_b"), _ROLES, trial.segments, heard, strict=True)
+        named = zip(_PATHS.values(), ROLES, trial.segments, heard, strict=True)
         for column, role, segment, times in named:
             row[column] = os.path.relpath(segment.path, self.log.path.parent)
             row |= {f"start_{role}": f"{segment.start:.6f}", f"duration_{role}": f"{segment.duration:.6f}"}

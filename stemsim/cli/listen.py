@@ -1,6 +1,7 @@
 """`stemsim listen`: a blind listening test in a browser."""
 
 import webbrowser
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 __all__ = ["listen_command"]
+
+_Choice = StrEnum("_Choice", {"RANDOM": "random", "ACTIVE": "active"})
 
 
 def listen_command(
@@ -26,6 +29,16 @@ def listen_command(
     break_every: Annotated[int, typer.Option(help="Trials between two breaks; 0: no breaks.")] = 20,
     instructions: Annotated[
         Path | None, typer.Option(help="Markdown file with instructions and consent.", show_default="a short text")
+    ] = None,
+    choice: Annotated[
+        _Choice, typer.Option(help="Random triplets, or those whose answers tell most about a listener's weights.")
+    ] = _Choice.RANDOM,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Model around whose weights those of a listener are expected, for --choice active.",
+            show_default="equal stems of frequency bands",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the plan of all listeners.")] = 0,
     port: Annotated[int, typer.Option(help="Port of the page; 0: a free one.")] = 8424,
@@ -49,7 +62,8 @@ def listen_command(
 
         if find_spec("starlette") is None or find_spec("uvicorn") is None or find_spec("pyloudnorm") is None:
             raise ConfigError("The page needs three packages more: pip install 'stemsim[app]'.")
-        from stemsim.app.listen import INSTRUCTIONS, ListeningSettings, create_listening_test
+        from stemsim.app.listen import INSTRUCTIONS, ListeningSettings, active_choice, create_listening_test
+        from stemsim.app.listening import Stimuli, random_choice
         from stemsim.app.server import serve
         from stemsim.audio import SongFolder
 
@@ -68,8 +82,15 @@ def listen_command(
         found = [[path] if path.is_file() else [song.mix for song in SongFolder(path).songs()] for path in sounds]
         files = [file for part in found for file in part]
 
+        if choice is _Choice.RANDOM and model is not None:
+            raise ConfigError("--model is for --choice active: a random choice knows no weights.")
+        stimuli = Stimuli.of_files(files)
+        chooser = random_choice if choice is _Choice.RANDOM else active_choice(stimuli, model)
+
         def make(_folder: Path, token: str) -> "Starlette":
-            return create_listening_test(files, votes, token=token, host=host, settings=settings)
+            return create_listening_test(
+                stimuli, votes, token=token, host=host, settings=settings, choice=chooser, model=model or ""
+            )
 
         def announce(address: str) -> None:
             typer.echo(address)
