@@ -187,6 +187,23 @@ def test_an_active_test_asks_what_tells_most_and_says_with_which_probability(sou
     assert found[0] > 2 * abs(found[1])
 
 
+def test_a_table_of_triplets_is_a_fixed_test(sounds, tmp_path):
+    names = [path.name for path in sounds]
+    rows = [(names[0], names[1], names[2]), (names[3], names[4], names[0]), (names[1], names[1], names[2])]
+    table = sounds[0].parent / "test.csv"
+    table.write_text("x;a;b;start_x\n" + "".join(f"{x};{a};{b};1,5\n" for x, a, b in rows), encoding="utf-8")
+    test = ListeningTest(Stimuli.of_table(table), VotesLog(tmp_path / "votes.csv"), listener="anna", trials=30)
+    heard = {tuple(one.path.name for one in trial.segments) for trial in answer_all(test) if trial.kind == "vote"}
+    assert {frozenset(one) for one in heard} == {frozenset(row) for row in rows}
+    assert {one[0] for one in heard} == {row[0] for row in rows}
+    assert {(one.start, one.duration) for one in test.stimuli.segments if one.start} == {(1.5, 10.5)}
+    for text, message in (("x,a,b\n", "holds no triplets"), ("x,a,b,start\n0.wav,1.wav,2.wav,soon\n", "are seconds")):
+        table.write_text(text, encoding="utf-8")
+        with pytest.raises(TripletError, match=message):
+            Stimuli.of_table(table)
+    table.unlink()
+
+
 def test_files_of_another_kind_are_not_written_to(tmp_path):
     (tmp_path / "other.csv").write_text("x,a,b\n1,2,3\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"file of another kind.*Name a new file"):

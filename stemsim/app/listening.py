@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import json
 import os
 import secrets
 import threading
@@ -27,7 +28,7 @@ from stemsim.fitting.active import choose_question
 from stemsim.fitting.listener import WeightPrior, weight_posterior
 from stemsim.similarity import StemEmbeddings, stem_deltas
 from stemsim.triplets.table import PERSPECTIVES, FloatArray
-from stemsim.triplets.votes_table import COLUMNS, ROLES, append_vote
+from stemsim.triplets.votes_table import COLUMNS, ROLES, append_vote, fault, read_rows
 
 Kind = Literal["training", "vote", "dummy", "same_song", "repeat"]
 Answer = Literal["A+", "A-", "B-", "B+", "NA"]
@@ -44,6 +45,15 @@ _CANDIDATES: Final = 2000  # for each active choice
 _INFORMATIVE: Final = frozenset({"vote", "repeat", "same_song"})  # trials that tell about the weights
 
 RowArray = npt.NDArray[np.int64]
+
+
+_DESCRIPTION: Final = {  # of Psych-DS, beside the votes
+    "@context": "https://schema.org/",
+    "@type": "Dataset",
+    "name": "Listening test",
+    "description": "Votes of listeners: which of the sounds A and B is more like X (stemsim listen).",
+    "variableMeasured": list(COLUMNS),
+}
 
 
 class VotesLog:
@@ -63,6 +73,9 @@ class VotesLog:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a", encoding="utf-8"):
                 pass
+            described = path.parent / "dataset_description.json"
+            if not described.exists():
+                described.write_text(json.dumps(_DESCRIPTION, indent=2) + "\n", encoding="utf-8")
             header = self._lines()[:1]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise ConfigError(f"Votes cannot be kept in {path}: {error}. Name another file.") from error
@@ -115,6 +128,35 @@ class Stimuli:
         if len(files) < 3:  # noqa: PLR2004 - X, A and B
             raise TripletError(f"A listening test needs at least 3 sounds or songs; got {len(files)}.")
         return cls(tuple(segments), np.array(tracks, np.int64))
+
+    @classmethod
+    def of_table(cls, path: Path) -> "Stimuli":
+        """Return the sounds and triplets of a table with the columns x, a, b, and start and duration if need be.
+
+        Raises:
+            StemsimError: If it is no such table, or a sound is missing.
+        """
+        rows, places, tracks, fixed = read_rows(path), dict[Segment, int](), list[str](), list[list[int]]()
+        for line, cells in zip(rows.index.tolist(), rows.to_dict("records"), strict=True):
+            triplet = []
+            for role in ROLES:
+                start, duration = (cells.get(f"{what}_{role}") or cells.get(what) for what in ("start", "duration"))
+                try:
+                    first = float(start or 0.0)
+                    end = first + float(duration) if duration else None
+                except ValueError as error:
+                    seen = f"start and duration are seconds; got {start!r} and {duration!r}"
+                    raise fault(path, line, seen, "Write numbers, or nothing for the whole file") from error
+                segment = Segment.between(path.parent / cells[role], first, end)
+                if segment not in places:
+                    places[segment] = len(places)
+                    tracks.append(cells.get(f"track_{role}") or cells[role])
+                triplet.append(places[segment])
+            fixed.append(triplet)
+        if not fixed:
+            raise TripletError(f"{path} holds no triplets: expected rows with x, a and b. Add some.")
+        numbers = np.unique(np.array(tracks), return_inverse=True)[1].astype(np.int64)
+        return cls(tuple(places), numbers, np.array(fixed, np.int64))
 
     def draw(self, rng: np.random.Generator, count: int = 1) -> RowArray:
         """Draw X, A and B `(count, 3)`: triplets of the fixed test, or sounds of three tracks."""

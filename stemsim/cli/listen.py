@@ -18,7 +18,12 @@ _Choice = StrEnum("_Choice", {"RANDOM": "random", "ACTIVE": "active"})
 
 
 def listen_command(
-    sounds: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders, or single files.")],
+    sounds: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR...", help="Folders of sounds or songs, or files; or a table with the columns x, a, b."
+        ),
+    ],
     votes: Annotated[Path, typer.Option(help="CSV file that votes are appended to; made if there is none.")],
     questions: Annotated[
         str | None,
@@ -79,12 +84,16 @@ def listen_command(
             instructions=text,
             seed=seed,
         )
-        found = [[path] if path.is_file() else [song.mix for song in SongFolder(path).songs()] for path in sounds]
-        files = [file for part in found for file in part]
 
         if choice is _Choice.RANDOM and model is not None:
             raise ConfigError("--model is for --choice active: a random choice knows no weights.")
-        stimuli = Stimuli.of_files(files)
+        if any(path.suffix.lower() in {".csv", ".tsv", ".parquet"} for path in sounds):
+            if len(sounds) > 1:
+                raise ConfigError("A table of triplets is a whole test: give it alone.")
+            stimuli = Stimuli.of_table(sounds[0])
+        else:
+            found = [[path] if path.is_file() else [song.mix for song in SongFolder(path).songs()] for path in sounds]
+            stimuli = Stimuli.of_files([file for part in found for file in part])
         chooser = random_choice if choice is _Choice.RANDOM else active_choice(stimuli, model)
 
         def make(_folder: Path, token: str) -> "Starlette":
