@@ -16,11 +16,15 @@ import torch
 from pyloudnorm import Meter
 from starlette.testclient import TestClient
 
-from stemsim.app.listen import ListeningSettings, create_listening_test, markdown_blocks
+from stemsim.app.listen import ListeningSettings, create_listening_test, library_test, markdown_blocks
 from stemsim.app.listening import ActiveChoice, ListeningTest, Stimuli, VotesLog, matched
 from stemsim.audio import Segment
+from stemsim.embedding import StemEmbedder
+from stemsim.encoders import Spectral
 from stemsim.errors import ConfigError, TripletError
 from stemsim.fitting.listener import WeightPrior, weight_posterior
+from stemsim.retrieval import Library
+from stemsim.separators import Bands
 from stemsim.similarity import StemEmbeddings
 
 RATE = 8000
@@ -227,6 +231,18 @@ def test_sounds_come_at_one_loudness(tmp_path, amplitude, seconds):
         return
     longer = np.tile(samples, (3, 1)) if seconds < 0.4 else samples
     assert Meter(rate).integrated_loudness(longer) == pytest.approx(-23.0, abs=0.3)
+
+
+def test_a_library_is_tested_by_its_own_embeddings(sounds, tmp_path):
+    library = Library(tmp_path / "L", StemEmbedder(Bands(), Spectral(), progress=False))
+    library.add(sounds, listen=False)
+    test = library_test(library, tmp_path / "votes.csv", ListeningSettings(trials=20)).test("anna")
+    trials = answer_all(test)
+    assert {trial.chosen_by for trial in trials} >= {"active", "random"}
+    assert {one.path for trial in trials for one in trial.segments} <= set(sounds)
+    empty = Library(tmp_path / "E", StemEmbedder(Bands(), Spectral(), progress=False))
+    with pytest.raises(TripletError, match="at least 3"):
+        library_test(empty, tmp_path / "votes.csv")
 
 
 class TestServer:

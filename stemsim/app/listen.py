@@ -32,14 +32,16 @@ from stemsim.app.server import STATIC, RequestBody, guarded_app, read_body
 from stemsim.audio import Segment
 from stemsim.embedding import StemEmbedder
 from stemsim.encoders import Spectral
-from stemsim.errors import DataNotFoundError
+from stemsim.errors import DataNotFoundError, TripletError
 from stemsim.model import load
+from stemsim.retrieval import Library
 from stemsim.retrieval.windows import Windowing, embed_windows
 from stemsim.separators import Bands
 from stemsim.similarity import StemEmbeddings
 
 _KEPT: Final = 30  # sounds that can be asked for: those of the last trials
 _LISTENERS: Final = 1000
+_MOST_ITEMS: Final = 3000  # of a library
 
 INSTRUCTIONS: Final = """# Which one sounds more like X?
 
@@ -78,7 +80,7 @@ class _Vote(RequestBody):
     plays: dict[str, int]
 
 
-class _Listen:
+class Listen:
     """The answers of the HTTP API for one listening test."""
 
     def __init__(
@@ -91,16 +93,11 @@ class _Listen:
     def routes(self) -> list[Route]:
         """Return all routes."""
         return [
-            Route("/", self.page),
             Route("/api/listen", self.describe),
             Route("/api/listen/next", self.next, methods=["POST"]),
             Route("/api/listen/vote", self.vote, methods=["POST"]),
             Route("/audio/listen/{sound}", self.sound),
         ]
-
-    async def page(self, _request: Request) -> Response:
-        """`GET /`: the page of a listener."""
-        return FileResponse(STATIC / "listen.html")
 
     async def describe(self, _request: Request) -> Response:
         """`GET /api/listen`: what listeners read and are asked."""
@@ -212,6 +209,35 @@ def active_choice(stimuli: Stimuli, model: str | None, *, progress: bool = True)
     return ActiveChoice(StemEmbeddings(*(torch.cat(column) for column in zip(*parts, strict=True))), weights)
 
 
+def library_test(library: Library, votes: Path, settings: ListeningSettings | None = None) -> Listen:
+    """Return a listening test on the items of a library, whose stem embeddings choose what tells most.
+
+    Args:
+        library: The library; of many items, some thousand are drawn.
+        votes: File that votes are appended to.
+        settings: Settings of the test.
+
+    Raises:
+        StemsimError: If the library has items of fewer than three files, or votes cannot be kept in the file.
+    """
+    keys = library.index.table(["key"])["key"].to_pylist()
+    chosen = np.random.default_rng(0).permutation(len(keys))[:_MOST_ITEMS]
+    items = library.index.items([keys[row] for row in sorted(chosen.tolist())])
+    segments = [
+        Segment(Path(path), float(start), float(duration))
+        for path, start, duration in zip(items.path, items.start, items.duration, strict=True)
+    ]
+    tracks = np.unique(items.content.astype(str), return_inverse=True)[1].astype(np.int64)
+    if len(np.unique(tracks)) < 3:  # noqa: PLR2004 - X, A and B
+        raise TripletError(f"A listening test needs at least 3 sounds or songs; {library.root} has fewer.")
+    silent = torch.zeros(len(items), len(items.stems))  # a library keeps no levels, which a weighted sum does not need
+    embeddings = StemEmbeddings(items.vectors, silent, torch.from_numpy(items.present))
+    weights = np.array(list(library.card.weights.values())) if library.card.weights else None
+    stimuli = Stimuli(tuple(segments), tracks)
+    choice = ActiveChoice(embeddings, weights)
+    return Listen(stimuli, VotesLog(votes), settings or ListeningSettings(), choice, library.card.model or "")
+
+
 def create_listening_test(
     stimuli: Stimuli,
     votes: Path,
@@ -236,6 +262,10 @@ def create_listening_test(
     Raises:
         StemsimError: If votes cannot be kept in the file, or a setting is out of range.
     """
-    api = _Listen(stimuli, VotesLog(votes), settings or ListeningSettings(), choice, model)
+    api = Listen(stimuli, VotesLog(votes), settings or ListeningSettings(), choice, model)
     api.test("a listener")  # settings out of range are found now
-    return guarded_app(api.routes(), token=token, host=host)
+
+    async def page(_request: Request) -> Response:
+        return FileResponse(STATIC / "listen.html")
+
+    return guarded_app([Route("/", page), *api.routes()], token=token, host=host)
