@@ -114,8 +114,9 @@ class _Add(RequestBody):
 class _Api:
     """The answers of the HTTP API for one library."""
 
-    def __init__(self, library: Library, folder: Path, *, upload_bytes: int, longest: float) -> None:
+    def __init__(self, library: Library, folder: Path, *, upload_bytes: int, longest: float, listens: bool) -> None:
         self.library = library
+        self._listens = listens
         self.jobs = Jobs()
         self.queries = Queries(library, self.jobs, folder, longest=longest)
         self._folder = folder
@@ -168,6 +169,7 @@ class _Api:
                 "keys": sorted(keys),
                 "failures": self._failures,
                 "limits": self._limits,
+                "listens": self._listens,
                 "queries": [{"id": one.id, "name": one.name} for one in self.queries.all()],
                 "jobs": [job.to_dict() for job in self.jobs.unfinished()],
             }
@@ -555,6 +557,7 @@ def create_app(
     host: str = "127.0.0.1",
     upload_bytes: int = UPLOAD_BYTES,
     longest: float = LONGEST_QUERY,
+    listening: Sequence[Route] = (),
 ) -> Starlette:
     """Return the page and its API as an ASGI application.
 
@@ -565,19 +568,20 @@ def create_app(
         host: Name or address that the server is bound to.
         upload_bytes: Largest upload.
         longest: Longest file that a query is made of, in seconds.
+        listening: Routes of a listening test, for a tab of its own.
 
     Raises:
         StemsimError: If the library or its models cannot be opened.
     """
     _ = library.index, library.embedder
-    api = _Api(library, folder, upload_bytes=upload_bytes, longest=longest)
+    api = _Api(library, folder, upload_bytes=upload_bytes, longest=longest, listens=bool(listening))
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
         await run_in_threadpool(api.jobs.close)
 
-    return guarded_app(api.routes(), token=token, host=host, lifespan=lifespan)
+    return guarded_app([*api.routes(), *listening], token=token, host=host, lifespan=lifespan)
 
 
 def guarded_app(

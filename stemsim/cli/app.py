@@ -23,6 +23,10 @@ def app_command(
         str | None,
         typer.Option(metavar="TOKEN", help="Secret of the address, 16 characters or more.", show_default="random"),
     ] = None,
+    votes: Annotated[
+        Path | None,
+        typer.Option(help="Votes file of a listening test on these sounds, in a tab of its own.", show_default="none"),
+    ] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
     device: DeviceOption = "cpu",
 ) -> None:
@@ -37,6 +41,7 @@ def app_command(
 
         if find_spec("starlette") is None or find_spec("uvicorn") is None:
             raise ConfigError("The page needs two packages more: pip install 'stemsim[app]'.")
+        from stemsim.app.listen import library_test
         from stemsim.app.server import create_app, serve
 
         def announce(address: str) -> None:
@@ -45,8 +50,9 @@ def app_command(
                 webbrowser.open(address)
 
         opened = open_library(library, device)
+        listening = [] if votes is None else library_test(opened, votes).routes()
 
         def make(folder: Path, token: str) -> "Starlette":
-            return create_app(opened, folder, token=token, host=host)
+            return create_app(opened, folder, token=token, host=host, listening=listening)
 
         serve(make, host=host, port=port, token=auth, announce=announce)
