@@ -76,7 +76,7 @@ def libraries(tmp_path_factory):
         library._catalogue.put(
             [
                 FileRecord(path, 1, 1, "c", 1, 9.0, bpm, not bpm, done=True)
-                for path, bpm in zip(paths, [True, False] * len(paths))
+                for path, bpm in zip(paths, [True, False] * len(paths), strict=False)
             ]
         )
         vectors = torch.nn.functional.normalize(items.vectors[7] + 0.3 * torch.randn(len(STEMS), DIM), dim=1)
