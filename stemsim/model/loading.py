@@ -10,7 +10,7 @@ from stemsim.embedding import StemEmbedder
 from stemsim.encoders import Encoder
 from stemsim.errors import ConfigError, DataNotFoundError
 from stemsim.fusion import Fusion
-from stemsim.model.card import CARD_FILE, FusionLike, read_model
+from stemsim.model.card import CARD_FILE, FusionLike, ModelCard, read_model
 from stemsim.model.parts import build, is_same
 from stemsim.model.stem_similarity import StemSimilarity
 from stemsim.separators import StemSource
@@ -72,7 +72,12 @@ def load(
 
 def load_fusion(name_or_path: str | Path, *, fusion: FusionLike | None = None) -> Fusion:
     """Load the fitted fusion of a model alone, on the CPU; arguments and errors are those of `load`."""
-    return read_model(_folder(name_or_path), fusion=fusion)[1]
+    return load_card(name_or_path, fusion=fusion)[1]
+
+
+def load_card(name_or_path: str | Path, *, fusion: FusionLike | None = None) -> tuple[ModelCard, Fusion]:
+    """Load the card and the fitted fusion of a model, without its encoder; arguments and errors are those of `load`."""
+    return read_model(_folder(name_or_path), fusion=fusion)
 
 
 def available_models() -> list[str]:
