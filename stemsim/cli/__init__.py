@@ -11,6 +11,7 @@ from stemsim.cli.embed import embed_command
 from stemsim.cli.index import index_app
 from stemsim.cli.listen import listen_command
 from stemsim.cli.models import models_app
+from stemsim.cli.personalize import personalize_command
 from stemsim.cli.report import report_command
 from stemsim.cli.search import search_command
 from stemsim.cli.study import study_command
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.command("embed", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(embed_command)
 app.add_typer(votes_app, name="votes")
+app.command("personalize")(personalize_command)
 app.command("tables")(tables_command)
 app.command("study")(study_command)
 app.command("report")(report_command)
