@@ -49,6 +49,6 @@ export async function follow(job, show) {
     if (state.state === "done") return state;
     if (state.state === "failed") throw new ApiError(state.error.message, 400);
     if (state.state === "cancelled") throw new ApiError("Cancelled.", 400);
-    await new Promise((resolve) => setTimeout(resolve, 250));
+    await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }

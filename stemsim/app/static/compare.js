@@ -27,7 +27,7 @@ async function compare() {
   find("#verdict").textContent = `Similarity ${fixed(similarity, 3)} of at most ${fixed(stems.reduce((sum, stem) => sum + Math.abs(stem.weight), 0), 2)}`;
   const most = Math.max(...stems.map((stem) => Math.abs(stem.weight)));
   find("tbody", root).replaceChildren(...stems.map((stem) => row(stem, most, sounds)));
-  find("tfoot", root).replaceChildren(el("tr", {}, el("th", { colSpan: 5 }, "Sum"), el("td", { className: "n" }, fixed(similarity, 3))));
+  find("tfoot", root).replaceChildren(el("tr", {}, el("th", {}, "Sum"), ...[1, 2, 3, 4].map(() => el("td")), el("td", { className: "n" }, fixed(similarity, 3))));
   find("table", root).hidden = false;
   find(".empty", root).hidden = true;
 }
