@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { setupCompare } from "./compare.js";
-import { attempt, find, findAll, tell } from "./dom.js";
+import { attempt, find, findAll, slot, tell } from "./dom.js";
 import { bind, showKeys } from "./keys.js";
 import { setupLibrary } from "./library.js";
 import { showModel } from "./model.js";
@@ -35,6 +35,7 @@ await attempt(async () => {
   const library = await get("/api/library");
   restore(library.root);
   document.title = `${library.root.split("/").pop()} · stemsim`;
+  slot("listen").hidden = !library.listens;
   restorePlayer();
   setupSearch(library);
   setupCompare(library);
