@@ -7,11 +7,11 @@ two minutes; `--library` keeps it for the next time.
 """
 
 import argparse
-import shutil
 import tempfile
 from pathlib import Path
 
 import soundfile
+from PIL import Image
 from app_client import page, wav
 from browser import chromium, opened
 from playwright.sync_api import expect
@@ -46,7 +46,8 @@ def main():
                     size = {"width": width, "height": height}
                     with opened(browser, address, viewport=size, color_scheme=scheme) as view:
                         take(view, song, shots / f"app-{scheme}-{width}.png")
-    shutil.copy(shots / "app-light-1440.png", options.out / "app.png")
+    picture = Image.open(shots / "app-light-1440.png").convert("RGB")
+    picture.quantize(128).save(options.out / "app.png", optimize=True)  # below 200 kB
 
 
 def take(view, song, path):
