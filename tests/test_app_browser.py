@@ -231,7 +231,7 @@ def test_export(searched):
     table = list(csv.DictReader(io.StringIO(export("that are shown", "A table").decode())))
     assert [" ".join(row["path"].rpartition("/")[2].split()) for row in table] == shown
     similarities = [float(row["similarity"]) for row in table]
-    assert similarities == sorted(similarities, reverse=True)
+    assert max(np.diff(similarities)) < 1e-9
     with zipfile.ZipFile(io.BytesIO(export("Favourites", "Sounds"))) as archive:
         assert len(archive.namelist()) == 2
     expect(searched.locator("#message")).to_contain_text("Exported 2 sounds")
@@ -441,11 +441,12 @@ def test_every_page_fits_and_is_accessible(browser, address, size, scheme):
 
 def test_a_real_song_among_real_drums(browser, shared_data, tmp_path):
     library = Library(tmp_path / "library", StemEmbedder(Bands(), Spectral(), progress=False))
-    library.add(shared_data / "samples/uzu-drumkit", listen=False)
+    library.add([shared_data / "samples/uzu-drumkit" / kind for kind in ("bd", "hh", "sd")], listen=False)
+    song, rate = soundfile.read(shared_data / "everything-is-free/hydrogen/mix.ogg", frames=10 * 44_100)
     with page(library, tmp_path / "private") as served:
         with opened(browser, str(served.client.base_url).rstrip("/")) as view:
-            view.locator("#reference input[type=file]").set_input_files(shared_data / "everything-is-free/hydrogen/mix.ogg")
-            expect(view.locator("#rows tr").first).to_be_visible(timeout=60_000)
+            take_in(view, {**SONG, "name": "hydrogen.wav", "buffer": wav(song, rate)})
+            expect(view.locator("#rows tr").first).to_be_visible()
             equal = view.locator("#rows tr").evaluate_all("all => all.map(one => one.dataset.item)")
             view.get_by_role("slider", name="drums").press("End")
             for stem in ("bass", "residuals", "mix"):
