@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +18,7 @@ votes_app = typer.Typer(
     cls=group_with_default("count"),
     help=(
         "Count the votes of a listening test: `stemsim votes FILE` is short for `stemsim votes count FILE`. The other "
-        "commands make votes of ratings, and compare listeners."
+        "commands make votes of ratings, compare listeners, and simulate them."
     ),
     no_args_is_help=True,
 )
@@ -104,6 +104,41 @@ def from_ratings_command(
 
         count = votes_from_ratings(ratings, output, audio=audio, margin=margin, most=most, seed=seed)
     typer.echo(f"Wrote {count} votes to {output}")
+
+
+@votes_app.command("simulate")
+def simulate_command(
+    output: Annotated[Path, typer.Option(help="Folder for listeners.json, listeners.md and listeners.png.")] = Path(
+        "runs/listeners"
+    ),
+    listeners: Annotated[int, typer.Option(help="Number of listeners of each kind.")] = 60,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer votes and triplets, for rough figures.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Simulate listeners with known weights: how many votes find them, and what choosing the questions saves.
+
+    It also compares personal weights with those that they start from, for priors of the right width and of others. No
+    audio is needed. It takes a minute.
+    """
+    with readable_errors():
+        from stemsim.study.listeners import (
+            ListenerSettings,
+            listener_tables,
+            simulate_listeners,
+            write_listeners,
+        )
+
+        sizes: dict[str, Any] = (
+            {"votes": (5, 10, 20), "personal_votes": (5, 20), "candidates": 200, "held_out": 500} if quick else {}
+        )
+        findings = simulate_listeners(ListenerSettings(listeners=listeners, seed=seed, **sizes), progress=progress)
+        written = write_listeners(findings, output)
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console().print(Markdown(listener_tables(findings)))
+    typer.echo("Wrote " + ", ".join(map(str, written)))
 
 
 def _print(test: "ListeningTest") -> None:

@@ -1,4 +1,4 @@
-"""Weights of one listener: the most probable ones around a prior, with their uncertainty.
+"""Weights of one listener around a prior, with their uncertainty.
 
 A listener answers "A" to a triplet with stem features d (paper, section 3.4) with the probability
 
@@ -9,17 +9,18 @@ length is how decided the listener is, and their direction is the taste. The pos
 around its maximum, with the inverse of the Hessian there as covariance (Laplace's method; MacKay, "Information theory,
 inference, and learning algorithms", 2003, chapter 27).
 
-The covariance of the prior is fixed beforehand: a penalty chosen by cross-validation of a few votes falls far below the
-prior weights, and this does not (`stemsim votes simulate`).
+The prior is fixed beforehand: a penalty chosen by cross-validation of a few votes falls far below the prior weights,
+and this does not (`stemsim votes simulate`).
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Final, Self
 
 import numpy as np
-from scipy.special import expit, xlog1py, xlogy
+from scipy.special import expit, log_softmax, logsumexp, softmax, xlog1py, xlogy
 
 from stemsim.triplets.table import ChoiceArray, FloatArray
 
@@ -27,11 +28,14 @@ LAPSE: Final = 0.06
 """Share of lapses that is assumed where it is not fitted."""
 
 SPREAD: Final = 0.5
-"""Departure of a listener from the prior weights, relative to their root mean square, where it is not learned."""
+"""Departure of a listener from each prior weight, relative to it, where it is not learned."""
 
 _TYPICAL_LOG_ODDS: Final = 3.0  # root mean square over triplets; listeners of Inst-Sim-ABX: 72 % (XAB), 92 % (XYC)
-_SCALE_SPREAD: Final = 0.7  # relative standard deviation of how decided listeners are
-_LAPSES: Final = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3)
+_SCALES: Final = tuple(float(scale) for scale in np.geomspace(0.25, 4.0, 7))  # of how decided listeners are,
+_SCALE_SPREAD: Final = 0.7  # whose logarithm has this standard deviation
+_WIDTHS: Final = (0.125, 0.25, 0.5, 1.0)  # of departures, relative to the prior's
+_LEAST_WEIGHT: Final = 0.25  # of the root mean square: departures from smaller weights are as large as from this one
+_LAPSES: Final = (0.02, 0.06, 0.12, 0.25)
 _LAPSE_PRIOR: Final = (2.0, 16.7)  # beta distribution, whose mode is `LAPSE`
 _SPREADS: Final = tuple(float(spread) for spread in np.geomspace(0.05, 2.0, 16))
 _MOST_STEPS: Final = 100
@@ -52,14 +56,14 @@ class WeightPrior:
         Args:
             weights: `(stem,)` weights of the model.
             deltas: `(triplet, stem)` stem features, on which a typical listener is as decided as usual.
-            spread: Standard deviation of a listener's departure, in every direction, relative to the root mean square
-                of the weights. How decided the listener is, the length of the weights, is uncertain by 70 %.
+            spread: Standard deviation of a listener's departure from each weight, relative to the weight; to a quarter
+                of the root mean square of the weights where they are smaller.
         """
         size = np.sqrt(np.square(deltas @ weights).mean())
         scale = _TYPICAL_LOG_ODDS / size if size > 0.0 else 1.0
         mean = scale * weights
-        departure = spread**2 * np.square(mean).mean() * np.eye(len(mean))
-        return cls(mean, departure + _SCALE_SPREAD**2 * np.outer(mean, mean))
+        least = _LEAST_WEIGHT * np.sqrt(np.square(mean).mean())
+        return cls(mean, np.diag(np.square(spread * np.maximum(np.abs(mean), least))))
 
     @classmethod
     def flat(cls, deltas: FloatArray) -> Self:
@@ -68,12 +72,16 @@ class WeightPrior:
         scale = _TYPICAL_LOG_ODDS / size if size > 0.0 else 1.0
         return cls(np.zeros(deltas.shape[-1]), scale**2 * np.eye(deltas.shape[-1]))
 
+    def scaled(self, scale: float, width: float = 1.0) -> Self:
+        """Return the prior of a listener who is so many times as decided, and departs so many times as far."""
+        return type(self)(scale * self.mean, (scale * width) ** 2 * self.covariance)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Posterior:
     """Normal approximation of the weights in log odds of one or many listeners, after their votes."""
 
-    mean: FloatArray  # (..., stem) most probable weights
+    mean: FloatArray  # (..., stem)
     covariance: FloatArray  # (..., stem, stem)
     evidence: FloatArray  # (...) logarithm of the probability of the votes, by Laplace's method
     lapse: FloatArray  # (...) share of lapses
@@ -85,7 +93,7 @@ class Posterior:
         return deviation
 
     def probability(self, deltas: FloatArray) -> FloatArray:
-        """Return P(A) by the most probable weights, `(..., triplet)`, for stem features `(..., triplet, stem)`."""
+        """Return P(A) by the mean weights, `(..., triplet)`, for stem features `(..., triplet, stem)`."""
         log_odds = (deltas @ self.mean[..., None])[..., 0]
         chosen: FloatArray = answer_probability(log_odds, self.lapse[..., None])
         return chosen
@@ -178,23 +186,29 @@ def _derivatives(
 
 
 def fit_listener(deltas: FloatArray, choices: ChoiceArray, prior: WeightPrior) -> Posterior:
-    """Return the posterior of `weight_posterior` with the share of lapses that makes the votes most probable.
+    """Return the posterior of `weight_posterior`, averaged over what else is unknown of a listener.
 
-    Lapses have a beta prior with its mode at `LAPSE`; a few votes leave it there.
+    The average is over how decided the listener is (lognormal around the prior's scale), the share of lapses (beta
+    distribution with its mode at `LAPSE`), and how far the listener departs from the prior, at most as far as the prior
+    says (exponential distribution), each by its evidence. With a few votes, weights so stay near those of the prior,
+    even if the prior is wider than listeners differ.
     """
-    fits = [weight_posterior(deltas, choices, prior, lapse=lapse) for lapse in _LAPSES]
-    lapses = np.array(_LAPSES)
+    settings = list(product(_LAPSES, _SCALES, _WIDTHS))
+    fits = [
+        weight_posterior(deltas, choices, prior.scaled(scale, width), lapse=lapse) for lapse, scale, width in settings
+    ]
+    lapses, scales, widths = np.array(settings).T
     first, second = _LAPSE_PRIOR
-    penalty = xlogy(first - 1.0, lapses) + xlog1py(second - 1.0, -lapses)
-    best = np.argmax([fit.evidence + one for fit, one in zip(fits, penalty, strict=True)], axis=0)
-
-    def chosen(name: str) -> FloatArray:
-        values = np.stack([getattr(fit, name) for fit in fits])
-        index = best.reshape(1, *best.shape, *[1] * (values.ndim - 1 - best.ndim))
-        picked: FloatArray = np.take_along_axis(values, index, axis=0)[0]
-        return picked
-
-    return Posterior(*(chosen(name) for name in ("mean", "covariance", "evidence", "lapse")))
+    before = xlogy(first - 1.0, lapses) + xlog1py(second - 1.0, -lapses)
+    before -= 0.5 * np.square(np.log(scales) / _SCALE_SPREAD) + widths
+    joint = np.stack([fit.evidence + one for fit, one in zip(fits, log_softmax(before), strict=True)])
+    share = softmax(joint, axis=0)  # (setting, ...)
+    means = np.stack([fit.mean for fit in fits])
+    mean = np.einsum("g...,g...s->...s", share, means)
+    away = means - mean
+    covariance = np.einsum("g...,g...st->...st", share, np.stack([fit.covariance for fit in fits]))
+    covariance += np.einsum("g...,g...s,g...t->...st", share, away, away)
+    return Posterior(mean, covariance, logsumexp(joint, axis=0), np.einsum("g...,g->...", share, lapses))
 
 
 def learn_spread(deltas: Sequence[FloatArray], choices: Sequence[ChoiceArray], weights: FloatArray) -> float:

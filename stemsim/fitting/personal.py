@@ -139,7 +139,7 @@ class PersonalWeights:
             name=name,
             summary=f"Personal weights: those of {prior.card.name}, moved towards the votes of a listener.",
             fitted=(
-                f"Most probable weights (MAP) of a logistic model around {prior.card.name}, from {self.votes} votes; "
+                f"Posterior mean of a logistic model around {prior.card.name}, from {self.votes} votes; "
                 f"prior spread {self.prior_spread:g}, "
                 + (f"learned from {self.learned_from} listeners. " if self.learned_from else "as usual. ")
                 + f"P(A) = {self.lapse / 2:g} + {1 - self.lapse:g} sigmoid({self.scale:.4g} x preference). "
