@@ -434,16 +434,56 @@ class ListeningTest:
             "model": self.model,
             "app_version": version("stemsim"),
         }
-        named = zip(_PATHS.values(), ROLES, trial.segments, heard, strict=True)
-        for column, role, segment, times in named:
-            row[column] = os.path.relpath(segment.path, self.log.path.parent)
-            row |= {f"start_{role}": f"{segment.start:.6f}", f"duration_{role}": f"{segment.duration:.6f}"}
-            row |= {
-                f"hash_{role}": file_hash(segment.path),
-                f"gain_{role}": matched(segment)[1],
-                f"plays_{role}": times,
-            }
-        return self.log.append(row)
+        return self.log.append(row | _sound_columns(trial.segments, self.log.path.parent, heard))
+
+
+def _sound_columns(sounds: Sequence[Segment], folder: Path, plays: Sequence[int]) -> dict[str, Any]:
+    """Return the columns of a vote about the sounds X, A and B, with paths relative to the folder of the votes."""
+    columns: dict[str, Any] = {}
+    for role, sound, times in zip(ROLES, sounds, plays, strict=True):
+        columns |= {
+            _PATHS[role]: os.path.relpath(sound.path, folder),
+            f"start_{role}": f"{sound.start:.6f}",
+            f"duration_{role}": f"{sound.duration:.6f}",
+            f"hash_{role}": file_hash(sound.path),
+            f"gain_{role}": matched(sound)[1],
+            f"plays_{role}": times,
+        }
+    return columns
+
+
+class AlikeVotes:
+    """Votes from marks on the results of a search: of a sound that is alike and one that is not, the first is closer.
+
+    They are marked `search` in the votes file (`chosen_by`), as nobody chose these triplets at random.
+
+    Args:
+        log: The votes file.
+    """
+
+    def __init__(self, log: VotesLog) -> None:
+        self._log = log
+        self._marked: dict[Segment, dict[Segment, bool]] = {}  # by reference
+
+    def mark(self, reference: Segment, sound: Segment, *, alike: bool) -> int:
+        """Mark a result as alike or not; return the number of votes that follow from the marks on this reference.
+
+        Raises:
+            ConfigError: If the sound has the other mark already.
+        """
+        marks = self._marked.setdefault(reference, {})
+        if marks.setdefault(sound, alike) != alike:
+            raise ConfigError(f"{sound.path.name} is marked already as {'not ' if alike else ''}alike.")
+        others = [other for other, mark in marks.items() if mark != alike]
+        for other in others:
+            a, b = (sound, other) if alike else (other, sound)
+            place = hashlib.blake2b(f"{reference}|{a}|{b}".encode(), digest_size=8).hexdigest()
+            row = dict.fromkeys(COLUMNS, "") | dict.fromkeys([f"answer_{name}" for name in PERSPECTIVES], "NA")
+            row |= {"ex_name": "stemsim", "subject_id": "search", "answer_total": "A-", "vote_id": place}
+            row |= {"presented_at": datetime.now(UTC).isoformat(), "trial_type": "vote", "chosen_by": "search"}
+            row |= {"app_version": version("stemsim")}
+            self._log.append(row | _sound_columns((reference, a, b), self._log.path.parent, (1, 1, 1)))
+        return sum(marks.values()) * (len(marks) - sum(marks.values()))
 
 
 @lru_cache(maxsize=64)

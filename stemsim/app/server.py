@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from dataclasses import asdict, fields, replace
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 import anyio
 import uvicorn
@@ -32,6 +32,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stemsim.app.audio import fewer_columns, peaks_of, write_part
 from stemsim.app.jobs import Job, Jobs
+from stemsim.app.listening import AlikeVotes, VotesLog
 from stemsim.app.queries import NotReadyError, Queries, Reference
 from stemsim.app.security import Guard, check_binding, error_response
 from stemsim.audio import Segment
@@ -46,6 +47,9 @@ from stemsim.retrieval.recall import recall_check
 from stemsim.retrieval.tags.names import keys_named
 from stemsim.retrieval.tags.vocabulary import CATEGORIES
 from stemsim.stems import STEM_COLORS
+
+if TYPE_CHECKING:
+    from stemsim.app.listen import Listen
 
 __all__ = ["UPLOAD_BYTES", "create_app", "serve"]
 
@@ -93,6 +97,11 @@ class _NewQuery(RequestBody):
     end: Annotated[float | None, Field(alias="to")] = None
 
 
+class _Alike(RequestBody):
+    item: str
+    alike: bool
+
+
 class _Compare(RequestBody):
     x: str
     a: str
@@ -114,9 +123,11 @@ class _Add(RequestBody):
 class _Api:
     """The answers of the HTTP API for one library."""
 
-    def __init__(self, library: Library, folder: Path, *, upload_bytes: int, longest: float, listens: bool) -> None:
+    def __init__(
+        self, library: Library, folder: Path, *, upload_bytes: int, longest: float, votes: VotesLog | None
+    ) -> None:
         self.library = library
-        self._listens = listens
+        self._alike = None if votes is None else AlikeVotes(votes)
         self.jobs = Jobs()
         self.queries = Queries(library, self.jobs, folder, longest=longest)
         self._folder = folder
@@ -139,6 +150,7 @@ class _Api:
             Route("/api/query/{query}/peaks", self.query_peaks),
             Route("/api/query/{query}/rank", self.rank, methods=["POST"]),
             Route("/api/item/{item}/peaks", self.item_peaks),
+            Route("/api/query/{query}/alike", self.alike, methods=["POST"]),
             Route("/api/compare", self.compare, methods=["POST"]),
             Route("/api/export", self.export, methods=["POST"]),
             Route("/audio/item/{item}", self.item_audio),
@@ -169,7 +181,7 @@ class _Api:
                 "keys": sorted(keys),
                 "failures": self._failures,
                 "limits": self._limits,
-                "listens": self._listens,
+                "listens": self._alike is not None,
                 "queries": [{"id": one.id, "name": one.name} for one in self.queries.all()],
                 "jobs": [job.to_dict() for job in self.jobs.unfinished()],
             }
@@ -318,6 +330,22 @@ class _Api:
             return {"sequence": body.sequence, "weights_text": routing.text, "total": total, "hits": hits}
 
         return JSONResponse(await run_in_threadpool(ranked))
+
+    async def alike(self, request: Request) -> Response:
+        """`POST /api/query/{query}/alike`: mark a result as alike or not, as a vote."""
+        reference, body = self._reference(request), await read_body(request, _Alike)
+        alike, source = self._alike, reference.source
+        if alike is None:
+            raise ConfigError("Marks are kept as votes: start the page with --votes FILE.")
+        if reference.kind != "item" or source is None or reference.start is None or reference.end is None:
+            raise ConfigError("A vote needs a sound that stays: search with a sound of the library (more like this).")
+        asked = Segment(source, reference.start, reference.end - reference.start)
+
+        def marked() -> int:
+            path, start, duration, _ = self.queries.place(body.item)
+            return alike.mark(asked, Segment(self.queries.folders.locate(path), start, duration), alike=body.alike)
+
+        return JSONResponse({"votes": await run_in_threadpool(marked)})
 
     async def compare(self, request: Request) -> Response:
         """`POST /api/compare`: the similarity of two queries, stem by stem."""
@@ -557,7 +585,7 @@ def create_app(
     host: str = "127.0.0.1",
     upload_bytes: int = UPLOAD_BYTES,
     longest: float = LONGEST_QUERY,
-    listening: Sequence[Route] = (),
+    listening: "Listen | None" = None,
 ) -> Starlette:
     """Return the page and its API as an ASGI application.
 
@@ -568,20 +596,23 @@ def create_app(
         host: Name or address that the server is bound to.
         upload_bytes: Largest upload.
         longest: Longest file that a query is made of, in seconds.
-        listening: Routes of a listening test, for a tab of its own.
+        listening: A listening test on the library, for a tab of its own; marks on results are votes then too.
 
     Raises:
         StemsimError: If the library or its models cannot be opened.
     """
     _ = library.index, library.embedder
-    api = _Api(library, folder, upload_bytes=upload_bytes, longest=longest, listens=bool(listening))
+    api = _Api(
+        library, folder, upload_bytes=upload_bytes, longest=longest, votes=None if listening is None else listening.log
+    )
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
         await run_in_threadpool(api.jobs.close)
 
-    return guarded_app([*api.routes(), *listening], token=token, host=host, lifespan=lifespan)
+    more = [] if listening is None else listening.routes()
+    return guarded_app([*api.routes(), *more], token=token, host=host, lifespan=lifespan)
 
 
 def guarded_app(

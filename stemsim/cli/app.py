@@ -50,7 +50,7 @@ def app_command(
                 webbrowser.open(address)
 
         opened = open_library(library, device)
-        listening = [] if votes is None else library_test(opened, votes).routes()
+        listening = None if votes is None else library_test(opened, votes)
 
         def make(folder: Path, token: str) -> "Starlette":
             return create_app(opened, folder, token=token, host=host, listening=listening)

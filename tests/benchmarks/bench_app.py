@@ -222,7 +222,9 @@ def main():
         print(f"{name:8s}" + "".join(f"  {key} {value:.1f}" for key, value in figures.items()))
     print("goals: " + ", ".join(f"{key} {value:g}" for key, value in TARGETS.items()))
     if "Gradio" in report:
-        print(f"server time, times less than Gradio's: {report['Gradio']['server ms'] / report['page']['server ms']:.1f}")
+        print(
+            f"server time, times less than Gradio's: {report['Gradio']['server ms'] / report['page']['server ms']:.1f}"
+        )
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
