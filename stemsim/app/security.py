@@ -19,6 +19,7 @@ from stemsim.errors import AudioError, ConfigError
 _LEAST_TOKEN: Final = 16  # characters
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _READING: Final = frozenset({"GET", "HEAD"})
+_ERROR: Final = 400  # the least status of one
 _SECRET: Final = ("/api/", "/audio/")  # begin what only the page may ask for
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
@@ -87,6 +88,8 @@ class Guard:
                 for name, value in _HEADERS.items():
                     headers[name] = value
                 headers.setdefault("Cache-Control", "no-cache")
+                if message["status"] >= _ERROR and scope["method"] not in _READING:
+                    headers["Connection"] = "close"  # what is still being sent is not waited for
             await send(message)
 
         answer = self._answer(Request(scope)) or self.app

@@ -17,8 +17,7 @@ from stemsim.retrieval.items import BoolArray, FloatArray, Items
 from stemsim.retrieval.query import Query, check_audible, require_negative_stems
 from stemsim.retrieval.routing import Routing
 
-_AT_ONCE: Final = 4096  # items whose vectors are read at once
-_COMPARED_AT_ONCE: Final = 256  # windows of a file, with all its others
+_AT_ONCE: Final = 2048  # items whose vectors are read at once
 _TIE: Final = 1e-9  # similarities that are closer may be equal up to rounding
 
 
@@ -156,17 +155,20 @@ class Twins:
     @classmethod
     def of(cls, index: Index, items: Items) -> "Twins":
         """Compare all windows of each audio; memory is needed for those that nearly coincide in some stem."""
-        pairs, cosines = [np.zeros(0, np.int64)], [torch.zeros(0, len(items.stems), dtype=torch.float64)]
+        pairs, cosines = [np.zeros(0, np.int64)], [np.zeros((0, len(items.stems)))]
         for rows, vectors in _audio(index, items):
-            for start in range(0, len(rows), _COMPARED_AT_ONCE):
-                block = vectors[:, start : start + _COMPARED_AT_ONCE]
-                close = (block @ vectors[:, start:].mT).permute(1, 2, 0)  # (window, later window, stem)
-                one, other = ((close >= FOLD).any(dim=2)).triu(diagonal=1).nonzero().unbind(1)
-                pairs.append(rows[start:][one.numpy()] * len(items) + rows[start:][other.numpy()])
-                cosines.append(close[one, other])
+            content = items.content[rows]
+            for lag in range(1, len(rows)):
+                same = content[:-lag] == content[lag:]
+                if not same.any():
+                    break
+                close = np.einsum("isd,isd->is", vectors[:-lag], vectors[lag:])
+                near = same & (close >= FOLD).any(axis=1)
+                pairs.append(rows[:-lag][near] * len(items) + rows[lag:][near])
+                cosines.append(close[near])
         joined = np.concatenate(pairs)
         order = np.argsort(joined)
-        return cls(joined[order], torch.cat(cosines)[torch.from_numpy(order)], len(items))
+        return cls(joined[order], torch.from_numpy(np.concatenate(cosines)[order]), len(items))
 
     def cosines(self, one: int, other: int) -> Tensor:
         """Return the cosines `(stem,)` of two windows of the same audio; zeros if no stem is near enough."""
@@ -177,8 +179,8 @@ class Twins:
         return self.stem_cosines.new_zeros(self.stem_cosines.shape[1])
 
 
-def _audio(index: Index, items: Items) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
-    """Yield the rows and the vectors `(stem, window, dim)` of each audio with several windows, in the order of rows."""
+def _audio(index: Index, items: Items) -> Iterator[tuple[npt.NDArray[np.int64], FloatArray]]:
+    """Yield the rows and the vectors `(row, stem, dim)` of all windows of some audio, where there are several."""
     _, number, counts = np.unique(items.content.astype(str), return_inverse=True, return_counts=True)
     order = np.argsort(number, kind="stable")
     audio = [rows for rows in np.split(order, np.cumsum(counts)[:-1]) if len(rows) > 1]
@@ -188,7 +190,6 @@ def _audio(index: Index, items: Items) -> Iterator[tuple[npt.NDArray[np.int64], 
             batch.append(audio.pop())
         found = index.items([items.key[row] for rows in batch for row in rows])
         places = {key: place for place, key in enumerate(found.key)}
-        for rows in batch:
-            kept = np.array([row for row in rows if items.key[row] in places], np.int64)  # the rest was just removed
-            vectors = found.vectors[[places[items.key[row]] for row in kept]]
-            yield kept, vectors.double().transpose(0, 1)
+        kept = [row for rows in batch for row in rows if items.key[row] in places]  # the rest was just removed
+        vectors = found.vectors[[places[items.key[row]] for row in kept]]
+        yield np.array(kept, np.int64), vectors.double().numpy()
