@@ -187,7 +187,7 @@ def open_page(browser, address, folder):
 def open_gradio(browser, address):
     view = browser.new_page()
     view.goto(address)
-    view.locator("#rows td").first.wait_for(timeout=60_000)
+    view.locator("#rows").get_by_text("loop").filter(visible=True).first.wait_for(timeout=60_000)
     return view, "#rows", "input[type=range] >> nth=1"
 
 

@@ -35,8 +35,8 @@ class Player {
       if (sound) attempt(() => this.wave.load(sound.peaks, 1));
       else this.wave.clear();
     }
+    this.show();
     if (heard) this.hear(role);
-    else this.show();
   }
 
   /** Hear the reference or the result from its start, or switch to it while both are running. */
