@@ -8,7 +8,7 @@ import typer
 
 from stemsim.cli.errors import readable_errors
 from stemsim.cli.groups import group_with_default
-from stemsim.cli.libraries import JsonOption, print_json
+from stemsim.cli.libraries import DeviceOption, JsonOption, print_json
 
 if TYPE_CHECKING:
     from stemsim.evaluation.listening_test import ListeningTest, VoteCount
@@ -104,6 +104,49 @@ def from_ratings_command(
 
         count = votes_from_ratings(ratings, output, audio=audio, margin=margin, most=most, seed=seed)
     typer.echo(f"Wrote {count} votes to {output}")
+
+
+@votes_app.command("listeners")
+def listeners_command(
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Votes file; or a copy of zume06/Inst-Sim-ABX-Dataset, a folder."),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model around whose weights listeners are compared; needs audio.", show_default="none"),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder for listeners.json, listeners.csv and pictures.")] = Path(
+        "runs/votes"
+    ),
+    store: Annotated[Path | None, typer.Option(help="Folder of the embedding store.", show_default="none")] = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Compare the listeners of a test: agreement with the others, position bias, repeats and times.
+
+    With --model, also fit shared weights, each listener's departure from them with its interval, and test which stems
+    listeners differ on. This needs the audio of a votes file.
+    """
+    with readable_errors():
+        from stemsim.evaluation.listeners import compare_listeners, compare_questions
+        from stemsim.evaluation.listening_test import read_listening_test
+        from stemsim.report.listeners import print_listeners, write_listeners
+
+        answers = read_listening_test(path)
+        weights = None
+        if model is not None:
+            from stemsim.fitting.listeners import compare_listener_weights
+            from stemsim.fitting.personal import ListenerVotes, linear_weights
+            from stemsim.model import load
+            from stemsim.triplets import VotesFile
+
+            prior = load(model, store=store, device=device)
+            votes = ListenerVotes.of(VotesFile(path).answers(), prior)
+            weights = compare_listener_weights(votes, linear_weights(prior))
+        questions, listeners = compare_questions(answers), compare_listeners(answers)
+        written = write_listeners(questions, listeners, weights, output)
+    print_listeners(answers.source, questions, listeners, weights)
+    typer.echo("Wrote " + ", ".join(map(str, written)))
 
 
 @votes_app.command("simulate")
