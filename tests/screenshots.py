@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 
 import soundfile
-from PIL import Image
 from app_client import page, wav
 from browser import chromium, opened
+from PIL import Image
 from playwright.sync_api import expect
 
 from stemsim.embedding import StemEmbedder

@@ -15,6 +15,7 @@ function showTab() {
   for (const section of findAll("main > section")) section.hidden = section.id !== wanted;
   for (const link of findAll("nav a")) link.ariaCurrent = link.hash === `#${wanted}` ? "page" : null;
   find("#similar").hidden = wanted !== "search";
+  find("#marks").hidden = wanted !== "search" || slot("listen").hidden;
   player.forget();
   if (wanted === "search") showReference();
 }
