@@ -19,7 +19,7 @@ from stemsim.encoders import Spectral
 from stemsim.retrieval import Library
 from stemsim.separators import Bands
 
-HOSTILE = 'x"><img src=nowhere onerror=document.title=1>\n🎵\'.wav'
+HOSTILE = "x\"><img src=nowhere onerror=document.title=1>\n🎵'.wav"
 WEIGHTS = dict(zip(STEMS, (0.2, 0.3, 0.5), strict=True))
 SONG = {"name": "song 16.wav", "mimeType": "audio/wav", "buffer": wav(tone(1, 6, seconds=2.0))}
 WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
@@ -76,7 +76,9 @@ def first(view, pattern):
 
 def listening_for(view, stem):
     """Wait until the rows are ranked by one stem alone."""
-    expect(view.locator("#rows .contributions").first).to_have_attribute("aria-label", re.compile(rf"^{stem} -?[\d.]+$"))
+    expect(view.locator("#rows .contributions").first).to_have_attribute(
+        "aria-label", re.compile(rf"^{stem} -?[\d.]+$")
+    )
 
 
 def player(view, script):
@@ -141,7 +143,9 @@ def test_one_request_is_under_way_and_the_newest_slider_position_wins(searched):
         slider.evaluate("(one, value) => { one.value = value; one.dispatchEvent(new Event('input')); }", step / 10)
     expect(searched.get_by_label("Weight of drums, exact")).to_have_value("0.90")
     assert len(held) == 1
-    with searched.expect_response(lambda answer: (answer.request.post_data_json or {}).get("weights", {}).get("drums") == 0.9):
+    with searched.expect_response(
+        lambda answer: (answer.request.post_data_json or {}).get("weights", {}).get("drums") == 0.9
+    ):
         held[0].continue_()
     assert [one.get("drums", 0) for one in weights] == [0, 0.9]
 
@@ -171,7 +175,9 @@ def test_switching_between_reference_and_result_leaves_no_gap(searched):
     expect(searched.locator("#player")).to_have_attribute("data-playing", "result")
     searched.keyboard.press("x")
     expect(searched.locator("#player")).to_have_attribute("data-playing", "x")
-    levels = player(searched, """
+    levels = player(
+        searched,
+        """
         const samples = new Float32Array(player.analyser.fftSize), levels = [];
         for (let frame = 0; frame < 90; frame++) {
             if (frame % 5 === 0) player.toggle();
@@ -179,7 +185,8 @@ def test_switching_between_reference_and_result_leaves_no_gap(searched):
             player.analyser.getFloatTimeDomainData(samples);
             levels.push(Math.hypot(...samples) / Math.sqrt(samples.length));
         }
-        return levels;""")
+        return levels;""",
+    )
     assert min(levels) > 0.5 * np.median(levels) > 0
 
 
