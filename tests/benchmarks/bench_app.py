@@ -33,7 +33,8 @@ from stemsim.stems import STEMS
 
 DIM, BATCH, K, BLOCKS = 64, 4096, 50, 5
 TARGETS = {"p50 ms": 60.0, "server ms": 8.0, "times less than Gradio": 4.0}
-MOVE = """(table) => {
+MOVE = """async (table) => {
+    await new Promise((resolve) => setTimeout(resolve, 150)); // so that nothing of the last move is left
     const text = () => document.querySelector(table).textContent;
     const before = text();
     window.move = new Promise((resolve) => {
@@ -188,7 +189,7 @@ def open_gradio(browser, address):
     view = browser.new_page()
     view.goto(address)
     view.locator("#rows").get_by_text("loop").filter(visible=True).first.wait_for(timeout=60_000)
-    return view, "#rows", "input[type=range] >> nth=1"
+    return view, "#rows .virtual-body", "input[type=range] >> nth=1"  # the rest shows the time of the request
 
 
 def main():
@@ -222,9 +223,8 @@ def main():
         print(f"{name:8s}" + "".join(f"  {key} {value:.1f}" for key, value in figures.items()))
     print("goals: " + ", ".join(f"{key} {value:g}" for key, value in TARGETS.items()))
     if "Gradio" in report:
-        print(
-            f"server time, times less than Gradio's: {report['Gradio']['server ms'] / report['page']['server ms']:.1f}"
-        )
+        less = {key: report["Gradio"][key] / report["page"][key] for key in ("p50 ms", "server ms")}
+        print("times less than Gradio: " + ", ".join(f"{key} {ratio:.1f}" for key, ratio in less.items()))
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
