@@ -68,4 +68,4 @@ def compare_listeners(answers: Answers) -> tuple[ListenerSummary, ...]:
                 seconds=float(np.median(known)) if len(known) else None,
             )
         )
-    return tuple(sorted(found, key=lambda one: -1.0 if one.agreement is None else -one.agreement.value))
+    return tuple(sorted(found, key=lambda one: 1.0 if one.agreement is None else -one.agreement.value))

@@ -41,7 +41,8 @@ _POPULATION: Final = 20_000  # triplets by which impressions are scaled
 _NEAR: Final = "near the prior"
 _TASTES: Final = {_NEAR: 0.5, "far from it": 1.0}  # standard deviation of the logarithm of each weight
 _WIDTHS: Final = {"a third": 1 / 3, "right": 1.0, "three times": 3.0}
-_PRIORS: Final = ("nothing", "the paper's weights")
+_PRIORS: Final = ("nothing", "the paper")
+_SHOWN: Final = (0, 5, 20, 40, 80, 200)  # numbers of votes in the tables
 _CHOICES: Final = ("random", "active")
 
 
@@ -245,7 +246,7 @@ def listener_tables(findings: ListenerFindings) -> str:
 def _wide(rows: pd.DataFrame, heading: str) -> TextTable:
     """Return the text of each row, a line for each case and a column for each number of votes."""
     frame = rows.pivot_table("text", index="case", columns="votes", aggfunc="first", sort=False)
-    frame = frame[sorted(frame.columns)]
+    frame = frame[[votes for votes in _SHOWN if votes in frame.columns]]
     cells = [(str(name), *row) for name, row in zip(frame.index, frame.to_numpy().tolist(), strict=True)]
     return TextTable("", (f"{heading} / votes", *map(str, frame.columns)), tuple(cells))
 
