@@ -230,7 +230,11 @@ def test_options_and_files_named_in_the_text_exist(name):
         first, *words = line.split()[1:]
         assert first in command.commands, line
         group = getattr(command.commands[first], "commands", {})
-        one = command.commands[first] if not group else group.get(words[0] if words else "list", group.get("add"))
+        one = (
+            command.commands[first]
+            if not group
+            else group.get(words[0] if words else "list", group.get("add", group.get("count")))
+        )
         known = {option for parameter in one.params for option in parameter.opts}
         assert {word for word in words if word.startswith("-")} <= {*known, "--help"}, line
     for job in re.findall(r"`python train\.py (\w+)[^`]*`", text):

@@ -158,7 +158,7 @@ def _course(
     """
     settings, rng = world.settings, world.study.generator("questions")
     listener, most = np.arange(len(truths)), max(settings.votes)
-    deltas, choices = np.zeros((len(truths), most, truths.shape[1])), np.zeros((len(truths), most))
+    deltas, choices = np.zeros((len(truths), most, truths.shape[1])), np.zeros((len(truths), most), np.int64)
     found = {}
     for vote in bars.track(range(most), description=name):
         candidates, chance = world.ask(settings.candidates, truths, rng)
@@ -168,7 +168,7 @@ def _course(
             known = weight_posterior(deltas[:, :vote], choices[:, :vote], prior)
             row = np.where(chosen, gain(known, candidates).argmax(axis=1), row)
         deltas[:, vote] = candidates[row]
-        choices[:, vote] = np.where(rng.random(len(truths)) < chance[listener, row], 1.0, -1.0)
+        choices[:, vote] = np.where(rng.random(len(truths)) < chance[listener, row], 1, -1)
         if vote + 1 in settings.votes:
             found[vote + 1] = weight_posterior(deltas[:, : vote + 1], choices[:, : vote + 1], prior).mean
     return found
@@ -184,7 +184,7 @@ def _compare_with_prior(world: _World, bars: Progress) -> pd.DataFrame:
         )
         deltas = np.stack(asked)  # (listener, vote, stem): questions of each listener's own
         own = np.stack([one[listener] for listener, one in enumerate(chance)])
-        choices = np.where(rng.random(own.shape) < own, 1.0, -1.0)
+        choices = np.where(rng.random(own.shape) < own, 1, -1)
         held_out = world.ask(settings.held_out, truths, rng)[0]
         choice = np.sign(truths @ held_out.T)
         before = agreement_credit(PAPER_WEIGHTS @ held_out.T, choice).mean(axis=1)
