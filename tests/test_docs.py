@@ -101,7 +101,7 @@ def workspace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     shutil.copytree(ROOT / "configs", "configs")
-    for config in ("configs/demo.yaml", "configs/everything_is_free.yaml"):
+    for config in ("configs/demo.yaml", "configs/everything_is_free.yaml", "configs/votes_file.yaml"):
         write_small_config(config)
     sounds = {"a": 3, "b": 3, "x": 3, "song": 6, "loops/kick one": 1, "loops/loop two": 2, "songs/third": 6}
     sounds |= {f"my-songs/song {number}": 10 for number in range(7)}

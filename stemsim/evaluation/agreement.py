@@ -17,7 +17,7 @@ TIE = 0.5
 """Credit of a tie, wherever agreement is computed."""
 
 
-def agreement_credit(preference: FloatArray, majority: IntArray) -> FloatArray:
+def agreement_credit(preference: FloatArray, majority: ChoiceArray) -> FloatArray:
     """Score each triplet by agreement of a model with the listeners' majority choice.
 
     Args:
@@ -27,7 +27,8 @@ def agreement_credit(preference: FloatArray, majority: IntArray) -> FloatArray:
     Returns:
         `(..., triplet)` 1 where the choices are equal, 0 where they differ, `TIE` where the model is neutral.
     """
-    return TIE * (1.0 + np.sign(preference) * majority)
+    credit: FloatArray = TIE * (1.0 + np.sign(preference) * majority)
+    return credit
 
 
 def agreement(preference: FloatArray, majority: IntArray) -> float:
@@ -131,13 +132,15 @@ def ceiling(
     """
     credit = answer_credit(choice, triplet)
     compared = ~np.isnan(credit)
+    if not compared.any():
+        return None
     return answer_share(credit[compared], triplet[compared], listener[compared], level=level)
 
 
 def answer_share(
     credit: FloatArray | BoolArray, triplet: IntArray, listener: StrArray | IntArray, *, level: float = 0.95
-) -> Share | None:
-    """Return the mean of the credits of some answers, in [0, 1], with its interval; None where there is no answer.
+) -> Share:
+    """Return the mean of the credits of some answers, one or more, in [0, 1], with its interval.
 
     The interval is cluster-robust: answers of one listener and answers to one triplet may be correlated in any way
     (`stemsim.evaluation.clusters`). It is symmetric on the scale of the log odds, which keeps it within [0, 1].
@@ -148,8 +151,6 @@ def answer_share(
         listener: `(answer,)` the listener.
         level: Nominal coverage of the interval.
     """
-    if not len(credit):
-        return None
     units = [np.unique(kind, return_inverse=True)[1].reshape(-1, 1) for kind in (listener, triplet)]
     listeners, triplets = (int(kind.max()) + 1 for kind in units)
     value = float(credit.mean())

@@ -37,8 +37,8 @@ def compare_questions(answers: Answers) -> tuple[QuestionSummary, ...]:
     found = []
     for question in QUESTIONS:
         about = answers.about(question)
-        first = answer_share(about.chose_first, about.triplet, about.subject)
-        if first is not None:
+        if len(about):
+            first = answer_share(about.chose_first, about.triplet, about.subject)
             agreement = ceiling(about.choices[:, 0], about.triplet, about.subject)
             sure = float(about.sure[:, 0].mean()) if about.graded else None
             found.append(QuestionSummary(question, len(about), agreement, first, sure))
@@ -56,16 +56,15 @@ def compare_listeners(answers: Answers) -> tuple[ListenerSummary, ...]:
         both = rows & compared
         again = [one for one in about.repeats if one.subject == name]
         asked = np.array([one.triplet for one in again])
-        first = answer_share(about.chose_first[rows], about.triplet[rows], about.triplet[rows])
         known = about.seconds[rows & ~np.isnan(about.seconds)]
         found.append(
             ListenerSummary(
                 listener=name,
                 answers=int(rows.sum()),
-                agreement=answer_share(credit[both], about.triplet[both], about.triplet[both]),
-                chose_first=first or Share(np.nan, np.nan, np.nan),
-                consistency=answer_share(np.array([one.same for one in again]), asked, asked),
+                agreement=answer_share(credit[both], about.triplet[both], about.triplet[both]) if both.any() else None,
+                chose_first=answer_share(about.chose_first[rows], about.triplet[rows], about.triplet[rows]),
+                consistency=answer_share(np.array([one.same for one in again]), asked, asked) if again else None,
                 seconds=float(np.median(known)) if len(known) else None,
             )
         )
-    return tuple(sorted(found, key=lambda one: -1.0 if one.agreement is None else -one.agreement.value))
+    return tuple(sorted(found, key=lambda one: 1.0 if one.agreement is None else -one.agreement.value))

@@ -100,7 +100,9 @@ def describe_listening_test(
         rows = (asked["instrument"].isin(heard) & asked["test_type"].isin(tests)).to_numpy(bool)
         counted, kept = rows[triplet], (rows & retained)[triplet]
         found = ceiling(answers.choices[kept, 0], triplet[kept], answers.subject[kept])
-        first = answer_share(answers.chose_first[counted], triplet[counted], answers.subject[counted])
+        first = None
+        if counted.any():
+            first = answer_share(answers.chose_first[counted], triplet[counted], answers.subject[counted])
         return VoteCount(
             instrument=heard[0] if len(heard) == 1 else "all",
             test_type=tests[0] if len(tests) == 1 else "all",
@@ -117,11 +119,10 @@ def describe_listening_test(
         )
 
     again = answers.repeats
-    consistency = answer_share(
-        np.array([one.same for one in again]),
-        np.array([one.triplet for one in again]),
-        np.array([one.subject for one in again]),
-    )
+    consistency = None
+    if again:
+        same, asked_again, by = zip(*((one.same, one.triplet, one.subject) for one in again), strict=True)
+        consistency = answer_share(np.array(same), np.array(asked_again), np.array(by))
     return ListeningTest(
         source=everything.source,
         counts=tuple(count([name], [test]) for name in instruments for test in test_types),

@@ -22,7 +22,7 @@ from typing import Final, Self
 import numpy as np
 from scipy.special import expit, log_softmax, logsumexp, softmax, xlog1py, xlogy
 
-from stemsim.triplets.table import ChoiceArray, FloatArray
+from stemsim.triplets.table import ChoiceArray, FloatArray, IntArray
 
 LAPSE: Final = 0.06
 """Share of lapses that is assumed where it is not fitted."""
@@ -124,12 +124,13 @@ def weight_posterior(
     precision = np.linalg.inv(prior.covariance)
     theta = np.tile(prior.mean, (problems, 1))
 
-    def objective(at: FloatArray, rows: FloatArray) -> FloatArray:
+    def objective(at: FloatArray, rows: IntArray) -> FloatArray:
         log_odds = np.einsum("pvs,ps->pv", features[rows], at) * answers[rows]
         chosen = np.log(np.maximum(answer_probability(log_odds, rates[rows]), 1e-300))
         away = at - prior.mean
-        value: FloatArray = np.where(answers[rows] == 0.0, 0.0, chosen).sum(axis=1)
-        return value - 0.5 * np.einsum("ps,st,pt->p", away, precision, away)
+        said = np.where(answers[rows] == 0.0, 0.0, chosen).sum(axis=1)
+        value: FloatArray = said - 0.5 * np.einsum("ps,st,pt->p", away, precision, away)
+        return value
 
     active = np.arange(problems)
     value = objective(theta, active)
@@ -228,11 +229,11 @@ def learn_spread(deltas: Sequence[FloatArray], choices: Sequence[ChoiceArray], w
     return _SPREADS[int(np.argmax(evidence))]
 
 
-def padded(deltas: Sequence[FloatArray], choices: Sequence[ChoiceArray]) -> tuple[FloatArray, FloatArray]:
+def padded(deltas: Sequence[FloatArray], choices: Sequence[ChoiceArray]) -> tuple[FloatArray, IntArray]:
     """Return features `(listener, vote, stem)` and choices `(listener, vote)`, 0 where a listener has fewer votes."""
     most = max(map(len, choices))
     features = np.zeros((len(deltas), most, deltas[0].shape[1]))
-    answers = np.zeros((len(deltas), most))
+    answers = np.zeros((len(deltas), most), np.int64)
     for row, (own, said) in enumerate(zip(deltas, choices, strict=True)):
         features[row, : len(own)], answers[row, : len(said)] = own, said
     return features, answers

@@ -211,7 +211,7 @@ def _held_out(votes: ListenerVotes, prior: WeightPrior, seed: int) -> FloatArray
     if groups < 2:  # noqa: PLR2004
         raise TripletError("Personal weights need votes on two triplets or more; got one. Add votes on others.")
     folds = list(GroupKFold(groups, shuffle=True, random_state=seed).split(votes.deltas, groups=votes.triplet))
-    kept = np.zeros((groups, len(votes)))
+    kept = np.zeros((groups, len(votes)), np.int64)
     for row, (train, _) in enumerate(folds):
         kept[row, train] = votes.choices[train]
     fits: Posterior = fit_listener(votes.deltas, kept, prior)
@@ -230,14 +230,19 @@ def _agreement(votes: ListenerVotes, weights: FloatArray, predicted: FloatArray)
     some, own, prior = votes.select(rows), after[rows], before[rows]
     alone = len(np.unique(some.listener)) == 1  # then the interval is about other triplets, for this listener
     listeners = some.triplet if alone else some.listener
-    shares = [answer_share(credit, some.triplet, listeners) for credit in (prior, own)]
     difference = own - prior
     units = [some.tracks, *([] if alone else [np.unique(some.listener, return_inverse=True)[1][:, None]])]
     mean = float(difference.mean())
     variance = cluster_robust_variance((difference - mean)[:, None] / len(some), *units)[0]
     reach = interval_reach(0.95, min(len(np.unique(unit)) for unit in units)) * float(np.sqrt(variance))
     gain = Share(mean, max(-1.0, mean - reach), min(1.0, mean + reach))
-    return PersonalAgreement(len(some), bool(votes.at_random.all() or rows is votes.at_random), *shares, gain)
+    return PersonalAgreement(
+        votes=len(some),
+        at_random=bool(some.at_random.all()),
+        before=answer_share(prior, some.triplet, listeners),
+        after=answer_share(own, some.triplet, listeners),
+        gain=gain,
+    )
 
 
 def _calibration(votes: ListenerVotes, predicted: FloatArray) -> tuple[CalibrationBin, ...]:

@@ -31,8 +31,8 @@ def print_listeners(
         (one.question, str(one.answers), _interval(one.agreement), _interval(one.chose_first), percent(one.sure))
         for one in questions
     )
-    headings = ("question", "answers", "agree with\nthe others, %", "chose first, %", "sure, %")
-    TextTable(f"Answers in {source}", headings, rows).print(console, compact=True)
+    shares = ("agree with\nthe others, %", "chose first, %")
+    TextTable(f"Answers in {source}", ("question", "answers", *shares, "sure, %"), rows).print(console, compact=True)
     own = tuple(
         (
             one.listener,
@@ -44,17 +44,11 @@ def print_listeners(
         )
         for one in listeners
     )
-    headings = (
-        "listener",
-        "answers",
-        "agree with\nthe others, %",
-        "chose first, %",
-        "repeats\nalike, %",
-        "median\ntime, s",
-    )
     ends = own if len(own) <= _MOST_ROWS else (*own[: _MOST_ROWS // 2], *own[-_MOST_ROWS // 2 :])
     left = f", the first and last {_MOST_ROWS // 2}" if len(ends) < len(own) else ""
-    TextTable(f"{len(own)} listeners{left}; intervals over other triplets", headings, ends).print(console, compact=True)
+    title = f"{len(own)} listeners{left}; intervals over other triplets"
+    headings = ("listener", "answers", *shares, "repeats\nalike, %", "median\ntime, s")
+    TextTable(title, headings, ends).print(console, compact=True)
     if weights is not None:
         stems = tuple(
             (
@@ -65,9 +59,8 @@ def print_listeners(
             )
             for row, stem in enumerate(weights.stems)
         )
-        title = f"Weights of {len(weights.listeners)} listeners"
-        headings = ("stem", "shared", "spread\nbetween listeners", "p")
-        TextTable(title, headings, stems).print(console, compact=True)
+        columns = ("stem", "shared", "spread\nbetween listeners", "p")
+        TextTable(f"Weights of {len(weights.listeners)} listeners", columns, stems).print(console, compact=True)
         differ = ", ".join(weights.differ_on) or "none"
         console.print(f"Stems that listeners differ on: {differ}.", highlight=False)
 

@@ -41,7 +41,8 @@ _POPULATION: Final = 20_000  # triplets by which impressions are scaled
 _NEAR: Final = "near the prior"
 _TASTES: Final = {_NEAR: 0.5, "far from it": 1.0}  # standard deviation of the logarithm of each weight
 _WIDTHS: Final = {"a third": 1 / 3, "right": 1.0, "three times": 3.0}
-_PRIORS: Final = ("nothing", "the paper's weights")
+_PRIORS: Final = ("nothing", "the paper")
+_SHOWN: Final = (0, 5, 20, 40, 80, 200)  # numbers of votes in the tables
 _CHOICES: Final = ("random", "active")
 
 
@@ -157,7 +158,7 @@ def _course(
     """
     settings, rng = world.settings, world.study.generator("questions")
     listener, most = np.arange(len(truths)), max(settings.votes)
-    deltas, choices = np.zeros((len(truths), most, truths.shape[1])), np.zeros((len(truths), most))
+    deltas, choices = np.zeros((len(truths), most, truths.shape[1])), np.zeros((len(truths), most), np.int64)
     found = {}
     for vote in bars.track(range(most), description=name):
         candidates, chance = world.ask(settings.candidates, truths, rng)
@@ -167,7 +168,7 @@ def _course(
             known = weight_posterior(deltas[:, :vote], choices[:, :vote], prior)
             row = np.where(chosen, gain(known, candidates).argmax(axis=1), row)
         deltas[:, vote] = candidates[row]
-        choices[:, vote] = np.where(rng.random(len(truths)) < chance[listener, row], 1.0, -1.0)
+        choices[:, vote] = np.where(rng.random(len(truths)) < chance[listener, row], 1, -1)
         if vote + 1 in settings.votes:
             found[vote + 1] = weight_posterior(deltas[:, : vote + 1], choices[:, : vote + 1], prior).mean
     return found
@@ -183,7 +184,7 @@ def _compare_with_prior(world: _World, bars: Progress) -> pd.DataFrame:
         )
         deltas = np.stack(asked)  # (listener, vote, stem): questions of each listener's own
         own = np.stack([one[listener] for listener, one in enumerate(chance)])
-        choices = np.where(rng.random(own.shape) < own, 1.0, -1.0)
+        choices = np.where(rng.random(own.shape) < own, 1, -1)
         held_out = world.ask(settings.held_out, truths, rng)[0]
         choice = np.sign(truths @ held_out.T)
         before = agreement_credit(PAPER_WEIGHTS @ held_out.T, choice).mean(axis=1)
@@ -245,7 +246,7 @@ def listener_tables(findings: ListenerFindings) -> str:
 def _wide(rows: pd.DataFrame, heading: str) -> TextTable:
     """Return the text of each row, a line for each case and a column for each number of votes."""
     frame = rows.pivot_table("text", index="case", columns="votes", aggfunc="first", sort=False)
-    frame = frame[sorted(frame.columns)]
+    frame = frame[[votes for votes in _SHOWN if votes in frame.columns]]
     cells = [(str(name), *row) for name, row in zip(frame.index, frame.to_numpy().tolist(), strict=True)]
     return TextTable("", (f"{heading} / votes", *map(str, frame.columns)), tuple(cells))
 

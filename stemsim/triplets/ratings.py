@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from stemsim.errors import ConfigError, DataNotFoundError, TripletError
-from stemsim.triplets.table import FloatArray
+from stemsim.triplets.table import FloatArray, IntArray
 
 
 def votes_from_ratings(
@@ -70,7 +70,7 @@ def votes_from_ratings(
     return len(table)
 
 
-def _decided(matrix: FloatArray, margin: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _decided(matrix: FloatArray, margin: float) -> tuple[IntArray, IntArray, IntArray]:
     """Return all x, a and b, indices `(triplet,)`, with d(x, a) less than d(x, b) by more than the margin."""
     others = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix)
     x, a, b = np.nonzero(others[:, None, :] - others[:, :, None] > margin)
