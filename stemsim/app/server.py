@@ -184,7 +184,7 @@ class _Api:
                 "failures": self._failures,
                 "limits": self._limits,
                 "listens": self._alike is not None,
-                "queries": [{"id": one.id, "name": one.name} for one in self.queries.all()],
+                "queries": [{"id": one.id, "name": one.name} for one in self.queries.held()],
                 "jobs": [job.to_dict() for job in self.jobs.unfinished()],
             }
 
