@@ -85,10 +85,17 @@ class TestAnswers:
 
 
 class TestCommand:
+    def test_listeners_without_names_are_not_compared(self, tmp_path):
+        path = write(tmp_path, "x,a,b,answer\nx,a,b,A\ny,a,b,B\n")
+        assert "2 answers, listeners without names" in invoke("votes", path).stdout
+        result = invoke("votes", "listeners", path)
+        assert (result.exit_code, "Add the column `listener`" in result.stderr) == (2, True)
+
     def test_answers_alone(self, tmp_path, inst_sim_abx):
         result = invoke("votes", "listeners", inst_sim_abx, "--output", tmp_path / "out")
         assert result.exit_code == 0, result.output
         assert "melody" in result.stdout
+        assert "Time of an answer: median 29.4 s" in result.stdout
         document = json.loads((tmp_path / "out/listeners.json").read_text())
         assert document["weights"] is None
         assert len(document["questions"]) == 4

@@ -62,8 +62,9 @@ class TestPersonalize:
         assert gain.lower < 0.0 < gain.upper
 
     def test_agreement_is_that_on_questions_drawn_at_random(self):
-        agreement = personalize(simulated(200, at_random=False), PRIOR).agreement
-        assert (agreement.votes, agreement.at_random) == (40, True)
+        found = personalize(simulated(200, at_random=False), PRIOR)
+        assert (found.agreement.votes, found.agreement.at_random) == (40, True)
+        assert "40 votes held out, those on random questions" in found.sentence
         agreement = personalize(simulated(50, at_random=False), PRIOR).agreement
         assert (agreement.votes, agreement.at_random) == (50, False)
 
@@ -115,7 +116,7 @@ class TestCommand:
         result = invoke(*arguments)
         assert result.exit_code == 0, result.output
         assert "Weights from 60 votes" in result.stdout
-        assert "Agreement on 60 votes, drawn at random" in result.stdout
+        assert "Agreement on 60 votes held out: " in result.stdout
         card, fusion = read_model(mine)
         assert card.name == "mine"
         assert "60 votes" in card.fitted

@@ -128,7 +128,7 @@ def listeners_command(
     listeners differ on. This needs the audio of a votes file.
     """
     with readable_errors():
-        from stemsim.evaluation.listeners import compare_listeners, compare_questions
+        from stemsim.evaluation.listeners import answer_times, compare_listeners, compare_questions
         from stemsim.evaluation.listening_test import read_listening_test
         from stemsim.report.listeners import print_listeners, write_listeners
 
@@ -146,6 +146,8 @@ def listeners_command(
         questions, listeners = compare_questions(answers), compare_listeners(answers)
         written = write_listeners(questions, listeners, weights, output)
     print_listeners(answers.source, questions, listeners, weights)
+    if (times := answer_times(answers)) is not None:
+        typer.echo("Time of an answer: median {1:.1f} s, quartiles {0:.1f} and {2:.1f} s.".format(*times))
     typer.echo("Wrote " + ", ".join(map(str, written)))
 
 
@@ -215,9 +217,10 @@ def _print(test: "ListeningTest") -> None:
     total, wrong = test.total, test.wrong_dummies
     distinct = f" ({total.distinct} distinct, as both runs of the test asked about the same stems; see --pool)"
     distinct = distinct if total.distinct < total.triplets else ""
+    named = "listeners without names" if test.subjects is None else f"{test.subjects} listeners"
     console.print(
         f"In all: {total.triplets} triplets{distinct}, "
-        f"{total.answers} answers, {test.subjects} listeners; {test.dummy_checks} dummy checks, {len(wrong)} wrong.",
+        f"{total.answers} answers, {named}; {test.dummy_checks} dummy checks, {len(wrong)} wrong.",
         highlight=False,
     )
     if total.chose_first_interval is not None:

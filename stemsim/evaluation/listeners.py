@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stemsim.errors import TripletError
 from stemsim.evaluation.agreement import Share, answer_credit, answer_share, ceiling
 from stemsim.triplets.answers import Answers
 from stemsim.triplets.table import QUESTIONS
@@ -32,6 +33,15 @@ class ListenerSummary:
     seconds: float | None  # median time of an answer; None where it is unknown
 
 
+def answer_times(answers: Answers) -> tuple[float, float, float] | None:
+    """Return the quartiles of the times of all answers in seconds; None where no time is known."""
+    known = answers.seconds[~np.isnan(answers.seconds)]
+    if not len(known):
+        return None
+    lower, median, upper = np.quantile(known, (0.25, 0.5, 0.75)).tolist()
+    return lower, median, upper
+
+
 def compare_questions(answers: Answers) -> tuple[QuestionSummary, ...]:
     """Return how far listeners agree on each question that they were asked."""
     found = []
@@ -46,7 +56,16 @@ def compare_questions(answers: Answers) -> tuple[QuestionSummary, ...]:
 
 
 def compare_listeners(answers: Answers) -> tuple[ListenerSummary, ...]:
-    """Return how far each listener agrees with the others and with themselves, overall; by falling agreement."""
+    """Return how far each listener agrees with the others and with themselves, overall; by falling agreement.
+
+    Raises:
+        TripletError: If listeners have no names.
+    """
+    if not answers.named:
+        raise TripletError(
+            f"Not every answer in {answers.source} says who gave it, so listeners cannot be compared. Add the column "
+            "`listener`."
+        )
     about = answers.about("overall")
     credit = answer_credit(about.choices[:, 0], about.triplet)
     compared = ~np.isnan(credit)

@@ -41,7 +41,7 @@ class ListeningTest:
     counts: tuple[VoteCount, ...]  # one entry for each instrument and test type chosen
     chosen: VoteCount  # all of these together
     total: VoteCount  # the whole test, whatever was chosen
-    subjects: int  # number of listeners counted, including those who answered dummy checks only
+    subjects: int | None  # number of listeners counted, with those who answered dummy checks only; None: without names
     dummy_checks: int  # number of answers to dummy checks, before screening
     wrong_dummies: tuple[DummyCheck, ...]  # those that were wrong
     repeats: int  # number of answers to questions that the listener had answered before, which are no votes
@@ -128,7 +128,9 @@ def describe_listening_test(
         counts=tuple(count([name], [test]) for name in instruments for test in test_types),
         chosen=count(instruments, test_types),
         total=count(answers.instruments, TEST_TYPES),
-        subjects=len({*listeners.subject.tolist(), *(check.subject for check in listeners.dummies)}),
+        subjects=len({*listeners.subject.tolist(), *(check.subject for check in listeners.dummies)})
+        if listeners.named
+        else None,
         dummy_checks=len(everything.dummies),
         wrong_dummies=everything.wrong_dummies,
         repeats=len(again),

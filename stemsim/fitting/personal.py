@@ -125,9 +125,9 @@ class PersonalWeights:
             return f"{self.votes} votes are too few to tell whether these weights are yours: {FEWEST_VOTES} are needed."
         before, after, gain = self.agreement.before, self.agreement.after, self.agreement.gain
         verdict = "better" if gain.lower > 0.0 else "worse" if gain.upper < 0.0 else "not significantly different"
-        which = "drawn at random" if self.agreement.at_random else "held out"
+        which = ", those on random questions" if self.agreement.votes < self.votes else ""
         return (
-            f"Agreement on {self.agreement.votes} votes, {which}: {100 * before.value:.1f} % before, "
+            f"Agreement on {self.agreement.votes} votes held out{which}: {100 * before.value:.1f} % before, "
             f"{100 * after.value:.1f} % after ({100 * gain.value:+.1f} points, 95 % interval "
             f"[{100 * gain.lower:+.1f}, {100 * gain.upper:+.1f}]): {verdict}."
         )

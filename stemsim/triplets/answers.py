@@ -80,6 +80,7 @@ class Answers:
         dummies: The answers to dummy checks; they are not among the others.
         repeats: The answers to questions that the listener answered before; they are not among the others.
         graded: Every answer is sure or "a little".
+        named: Every answer is by a named listener; answers without a name are each by a listener of their own.
         instruments: What listeners could hear: stems, or `mix` for whole recordings.
         source: Name of the listening test, for titles.
     """
@@ -95,6 +96,7 @@ class Answers:
     dummies: tuple[DummyCheck, ...]
     repeats: tuple[Repeat, ...]
     graded: bool
+    named: bool
     instruments: tuple[str, ...]
     source: str
 

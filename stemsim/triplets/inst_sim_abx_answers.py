@@ -80,6 +80,7 @@ def read_answers(root: str | Path) -> Answers:
         dummies=dummies,
         repeats=(),
         graded=True,
+        named=True,
         instruments=INSTRUMENTS,
         source="Inst-Sim-ABX",
     )

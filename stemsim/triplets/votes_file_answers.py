@@ -50,6 +50,7 @@ class _Reading:
     dummies: list[DummyCheck] = field(default_factory=list)
     repeats: list[Repeat] = field(default_factory=list)
     graded: bool = True
+    named: bool = True
 
     def answers(self, frame: pd.DataFrame) -> Answers:
         """Return the answers in the rows of a file."""
@@ -72,6 +73,7 @@ class _Reading:
             ids.add(vote)
             for listener, answer in self._votes(line, row) if counted else [(row.get("listener", ""), row)]:
                 self._add(line, listener or f"line {line}", answer)
+                self.named &= bool(row.get("listener")) and not counted
         if not self.rows:
             raise TripletError(
                 f"{self.file} holds no votes: expected at least one row with x, a, b and an answer, that is no "
@@ -91,6 +93,7 @@ class _Reading:
             dummies=tuple(self.dummies),
             repeats=tuple(self.repeats),
             graded=self.graded,
+            named=self.named,
             instruments=tuple(stem for stem in STEMS if (table["instrument"] == stem).any()),
             source=self.file.name,
         )

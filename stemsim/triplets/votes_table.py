@@ -65,7 +65,7 @@ def append_vote(path: str | Path, vote: Mapping[str, str]) -> None:
     """
     if unknown := sorted(set(vote) - set(COLUMNS)):
         raise TripletError(f"A vote has the columns {', '.join(COLUMNS)}; got {', '.join(unknown)}. Leave these out.")
-    if broken := [name for name, text in vote.items() if len(text.splitlines()) > 1 or text.endswith(("\n", "\r"))]:
+    if broken := [name for name, text in vote.items() if set(text) & {"\n", "\r", "\0"}]:
         raise TripletError(f"Texts in a vote have one line; got {vote[broken[0]]!r} as `{broken[0]}`. Rename the file.")
     line = _line([vote.get(name, "") for name in COLUMNS])
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -157,7 +157,7 @@ def _csv_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list
     """Yield line number and cells of each row that is not blank, the heading first; a torn last line is left out."""
     width, line, ours, torn = 0, 1, False, not text.endswith(("\n", "\r"))
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    last = len(text.splitlines())
+    last = sum(1 for _ in io.StringIO(text, newline=""))  # lines as the reader of CSV counts them
     while True:
         line = lines.line_num + 1
         try:
