@@ -1,4 +1,4 @@
-"""Pictures of the page on real sounds, wide and narrow, light and dark; the wide light one is the README's. Run by hand.
+"""Pictures of the page on real sounds, wide and narrow, light and dark; one of them is the README's. Run by hand.
 
     python tests/screenshots.py --data ../shared/data [--library FOLDER] [--out docs/images]
 
@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 
 import soundfile
-from PIL import Image
 from app_client import page, wav
 from browser import chromium, opened
+from PIL import Image
 from playwright.sync_api import expect
 
 from stemsim.embedding import StemEmbedder
