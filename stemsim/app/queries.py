@@ -215,29 +215,42 @@ class Queries:
     def _submit(self, reference: Reference) -> Reference:
         reference.job = Job("query", lambda job: self._take_in(reference, job), query=reference.id)
         with self._lock:
+            if sum(not one.job.is_finished for one in self._references.values()) >= _HELD:
+                raise ConfigError(f"{_HELD} queries wait to be taken in. Wait for them, or cancel one.")
             self._references[reference.id] = reference
-            dropped = [self._references.popitem(last=False)[1] for _ in range(len(self._references) - _HELD)]
         self._jobs.submit(reference.job)
-        for old in dropped:
-            old.job.cancelled.set()
-            shutil.rmtree(old.folder, ignore_errors=True)
         return reference
 
     def _take_in(self, reference: Reference, job: Job) -> dict[str, Any]:
-        if reference.source is None:
-            job.advance("embedding", 0.0)
-            query = self.library.query(text=reference.name)
-        else:
-            try:
+        try:
+            if reference.source is None:
+                job.advance("embedding", 0.0)
+                query = self.library.query(text=reference.name)
+            else:
                 query = self._embedded(reference, self._segment(reference, reference.source, job), job)
-            except StemsimError as error:
-                if reference.kind == "upload":  # whose name the user knows, but not its place
-                    source = str(reference.source)
-                    error.args = tuple(str(part).replace(source, reference.name) for part in error.args)
-                raise
-        job.advance("comparing", 0.95)
-        reference.held = self._hold(query)
+            job.advance("comparing", 0.95)
+            self._drop_old()
+            reference.held = self._hold(query)
+        except StemsimError as error:
+            if reference.kind == "upload":  # whose name the user knows, but not its place
+                source = str(reference.source)
+                error.args = tuple(str(part).replace(source, reference.name) for part in error.args)
+            raise
+        finally:
+            if reference.held is None:
+                shutil.rmtree(reference.folder)
         return {"query": reference.id}
+
+    def _drop_old(self) -> None:
+        """Make room for one query, and forget all but the last that failed."""
+        with self._lock:
+            held = [one for one in self._references.values() if one.held is not None]
+            failed = [one for one in self._references.values() if one.held is None and one.job.is_finished]
+            dropped = held[: max(0, len(held) - _HELD + 1)] + failed[:-_HELD]
+            for old in dropped:
+                del self._references[old.id]
+        for old in dropped:
+            shutil.rmtree(old.folder, ignore_errors=True)
 
     def _segment(self, reference: Reference, source: Path, job: Job) -> Segment:
         """Look through the file once, and return the span to search with."""
