@@ -33,7 +33,7 @@ def chromium():
 
 @contextlib.contextmanager
 def opened(browser, address, *, refused=(), **settings):
-    """Open the page; in the end check that it asked no other host, and that nothing went wrong but what `refused` names."""
+    """Open the page; in the end check that it asked no other host, and that nothing failed but what `refused` names."""
     context = browser.new_context(accept_downloads=True, **settings)
     outside, faults = [], []
 

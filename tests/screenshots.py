@@ -1,4 +1,4 @@
-"""Pictures of the page on real sounds, wide and narrow, light and dark; the wide light one is the README's. Run by hand.
+"""Pictures of the page on real sounds, wide and narrow, light and dark; one of them is the README's. Run by hand.
 
     python tests/screenshots.py --data ../shared/data [--library FOLDER] [--out docs/images]
 

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 import zipfile
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
@@ -40,10 +40,17 @@ def library(tmp_path_factory):
     return library
 
 
+@contextmanager
+def serving(library, folder):
+    """Serve the page of a library; yield its address."""
+    with page(library, folder / "private") as served:
+        yield str(served.client.base_url).rstrip("/")
+
+
 @pytest.fixture(scope="module")
 def address(library, tmp_path_factory):
-    with page(library, tmp_path_factory.mktemp("private")) as served:
-        yield str(served.client.base_url).rstrip("/")
+    with serving(library, tmp_path_factory.mktemp("served")) as served:
+        yield served
 
 
 @pytest.fixture
@@ -57,6 +64,7 @@ def empty(browser, address):
 def searched(empty):
     """The page after a song of the tones 1 and 6 was dropped on it."""
     take_in(empty)
+    expect(empty.locator("#rows tr").first).to_be_visible()
     return empty
 
 
@@ -190,6 +198,15 @@ def test_switching_between_reference_and_result_leaves_no_gap(searched):
     assert min(levels) > 0.5 * np.median(levels) > 0
 
 
+def test_a_long_reference_is_streamed(empty):
+    take_in(empty, {**SONG, "name": "long.wav", "buffer": wav(tone(1, 6, seconds=70.0))})
+    empty.get_by_label("Hear the bass of the reference").click()
+    expect(empty.locator("#player")).to_have_attribute("data-playing", "x")
+    expect(empty.locator("#level")).to_have_attribute("value", re.compile(r"^(0\.[4-9]|1)"))
+    empty.keyboard.press("Escape")
+    expect(empty.locator("#level")).to_have_attribute("value", "0")
+
+
 def test_results_play_as_loud_as_the_reference(searched):
     rows = searched.locator("#rows tr")
     rows.filter(has_text="kick.wav").click()  # 14 dB below the song; no more than 12 are added
@@ -229,8 +246,8 @@ def test_export(searched):
 
     def export(which, kind):
         searched.keyboard.press("e")
-        searched.get_by_label(re.compile(which)).check()
-        searched.get_by_label(re.compile(kind)).check()
+        for choice in (which, kind):
+            searched.locator("#exporting").get_by_label(re.compile(choice)).check()
         with searched.expect_download() as saved:
             searched.locator("#exporting").get_by_role("button", name="Export").click()
         return saved.value.path().read_bytes()
@@ -376,33 +393,30 @@ def test_a_folder_is_added_and_the_index_checked(browser, tmp_path):
     (sounds / "broken.wav").write_bytes(b"RIFF")
     library = make_library(tmp_path / "library")
     library.add(write_sounds(tmp_path / "sounds"))
-    with page(library, tmp_path / "private") as served:
-        address = str(served.client.base_url).rstrip("/")
-        with opened(browser, address, refused=("400", "404")) as view:
-            take_in(view)
-            view.get_by_role("link", name="Library").click()
-            expect(view.locator("#where")).to_contain_text("20 sounds in 18 files")
-            field = view.get_by_label("Folder on this computer")
-            field.fill(str(sounds))
-            field.press("Enter")
-            expect(view.locator("[data-slot=adding]")).to_contain_text("1 files added")
-            expect(view.locator("#where")).to_contain_text("21 sounds in 19 files")
-            expect(view.locator("[data-slot=failures]")).to_contain_text("broken.wav")
-            view.get_by_role("button", name="Check").click()
-            expect(view.locator("[data-slot=recall]")).to_contain_text("1.0000")
-            field.fill("/no/such/folder")
-            field.press("Enter")
-            expect(view.locator("#message")).to_contain_text("/no/such/folder")
-            view.get_by_role("link", name="Search").click()
-            expect(view.locator("#rows")).to_contain_text("snare.wav")  # ranked again by itself
-            view.get_by_role("link", name="Model").click()
-            expect(view.locator("#model")).to_contain_text("No fitted model")
+    with serving(library, tmp_path) as address, opened(browser, address, refused=("400", "404")) as view:
+        take_in(view)
+        view.get_by_role("link", name="Library").click()
+        expect(view.locator("#where")).to_contain_text("20 sounds in 18 files")
+        field = view.get_by_label("Folder on this computer")
+        field.fill(str(sounds))
+        field.press("Enter")
+        expect(view.locator("[data-slot=adding]")).to_contain_text("1 files added")
+        expect(view.locator("#where")).to_contain_text("21 sounds in 19 files")
+        expect(view.locator("[data-slot=failures]")).to_contain_text("broken.wav")
+        view.get_by_role("button", name="Check").click()
+        expect(view.locator("[data-slot=recall]")).to_contain_text("1.0000")
+        field.fill("/no/such/folder")
+        field.press("Enter")
+        expect(view.locator("#message")).to_contain_text("/no/such/folder")
+        view.get_by_role("link", name="Search").click()
+        expect(view.locator("#rows")).to_contain_text("snare.wav")  # ranked again by itself
+        view.get_by_role("link", name="Model").click()
+        expect(view.locator("#model")).to_contain_text("No fitted model")
 
 
 def test_a_server_that_has_ended_is_said_to(browser, library, tmp_path):
     server = ExitStack()
-    served = server.enter_context(page(library, tmp_path / "private"))
-    address = str(served.client.base_url).rstrip("/")
+    address = server.enter_context(serving(library, tmp_path))
     with server, opened(browser, address, refused=("ERR_CONNECTION_REFUSED",)) as view:
         take_in(view)
         first(view, "loop 16")
@@ -450,17 +464,16 @@ def test_a_real_song_among_real_drums(browser, shared_data, tmp_path):
     library = Library(tmp_path / "library", StemEmbedder(Bands(), Spectral(), progress=False))
     library.add([shared_data / "samples/uzu-drumkit" / kind for kind in ("bd", "hh", "sd")], listen=False)
     song, rate = soundfile.read(shared_data / "everything-is-free/hydrogen/mix.ogg", frames=10 * 44_100)
-    with page(library, tmp_path / "private") as served:
-        with opened(browser, str(served.client.base_url).rstrip("/")) as view:
-            take_in(view, {**SONG, "name": "hydrogen.wav", "buffer": wav(song, rate)})
-            expect(view.locator("#rows tr").first).to_be_visible()
-            equal = view.locator("#rows tr").evaluate_all("all => all.map(one => one.dataset.item)")
-            view.get_by_role("slider", name="drums").press("End")
-            for stem in ("bass", "residuals", "mix"):
-                view.get_by_role("slider", name=stem).press("Home")
-            expect(view.get_by_label("Weight of mix, exact")).to_have_value("0.00")
-            listening_for(view, "drums")
-            assert view.locator("#rows tr").evaluate_all("all => all.map(one => one.dataset.item)") != equal
-            view.keyboard.press("Escape")
-            view.keyboard.press("ArrowDown")
-            expect(view.locator("#player")).to_have_attribute("data-playing", "result")
+    with serving(library, tmp_path) as address, opened(browser, address) as view:
+        take_in(view, {**SONG, "name": "hydrogen.wav", "buffer": wav(song, rate)})
+        expect(view.locator("#rows tr").first).to_be_visible()
+        equal = view.locator("#rows tr").evaluate_all("all => all.map(one => one.dataset.item)")
+        view.get_by_role("slider", name="drums").press("End")
+        for stem in ("bass", "residuals", "mix"):
+            view.get_by_role("slider", name=stem).press("Home")
+        expect(view.get_by_label("Weight of mix, exact")).to_have_value("0.00")
+        listening_for(view, "drums")
+        assert view.locator("#rows tr").evaluate_all("all => all.map(one => one.dataset.item)") != equal
+        view.keyboard.press("Escape")
+        view.keyboard.press("ArrowDown")
+        expect(view.locator("#player")).to_have_attribute("data-playing", "result")

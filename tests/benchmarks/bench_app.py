@@ -1,6 +1,6 @@
 """A slider move, from the key press to the new rows in the browser: the page, and a Gradio page of the same table.
 
-    PYTHONPATH=.:tests python tests/benchmarks/bench_app.py [--rows 100000] [--moves 100] [--gradio FOLDER] [--json FILE]
+    PYTHONPATH=.:tests python tests/benchmarks/bench_app.py [--rows N] [--moves N] [--gradio FOLDER] [--json FILE]
 
 The items are made up, 7 stems each; the query is an upload. Both pages show 50 rows of the same `HeldQuery`, in
 processes of their own, with headless Chromium beside them on the same cores. A move is one press of an arrow key on a
@@ -155,7 +155,7 @@ def move(view, table, key):
 def measure(servers, views, moves):
     """Move the drums' slider of each page up and down, in turns."""
     times, spent = {name: [] for name in views}, dict.fromkeys(views, 0.0)
-    for name, (view, table, slider) in views.items():
+    for view, table, slider in views.values():
         view.locator(slider).focus()
         for key in ("ArrowLeft", "ArrowRight") * 3:
             move(view, table, key)

@@ -50,7 +50,7 @@ function row({ stem, cosine, weight, contribution, silent }, most, sounds) {
 }
 
 function choose(stem, role, sounds) {
-  const sound = (query) => ({ path: `/audio/query/${query.id}/${stem}`, label: `${stem} of ${query.name}`, gain: 0, peaks: `/api/query/${query.id}/peaks?stem=${stem}&` });
+  const sound = (query) => ({ path: `/audio/query/${query.id}/${stem}`, seconds: query.span[1] - query.span[0], label: `${stem} of ${query.name}`, gain: 0, peaks: `/api/query/${query.id}/peaks?stem=${stem}&` });
   player.choose("x", { ...sound(sounds.x), label: stem }, { heard: role === "x" });
   player.choose("result", sound(sounds.a), { heard: role === "a" });
 }

@@ -7,11 +7,11 @@ import { Wave } from "./wave.js";
 export class Intake {
   /**
    * Fill `root` with the controls. `zone` is where files may be dropped, `prompt` what stands there while it is empty;
-   * `onready(query)` is called when a query can be searched with, and `onready(null)` when there is none.
+   * `onready(query)` is called when a query can be searched with.
    */
   constructor(root, zone, prompt, onready) {
     root.append(find("#intake").content.cloneNode(true));
-    Object.assign(this, { root, prompt, onready, query: null });
+    Object.assign(this, { root, onready, query: null, job: null });
     this.wave = new Wave(slot("wave", root), (from, to) => this.#setSpan(from, to));
     this.form = find("form", root);
     this.form.addEventListener("submit", (event) => this.#useSpan(event));
@@ -35,32 +35,31 @@ export class Intake {
     });
   }
 
-  /** Make a query by `start`, which returns `{query, job}`, and wait until it is ready. */
+  /** Make a query by `start`, which returns `{query, job}`, and wait until it is ready; it replaces one under way. */
   async take(start) {
     tell();
+    if (this.job) attempt(() => cancel(this.job));
+    const taking = {};
+    const isLatest = () => this.taking === taking;
+    this.taking = taking;
     try {
       const { query, job } = await start();
-      await this.#wait(query, job);
+      this.job = job;
+      const state = await follow(job, (now) => isLatest() && this.#progress(now));
+      const taken = await get(`/api/query/${query}`);
+      if (isLatest()) this.#show(taken, state.message);
     } catch (error) {
-      tell(error.message);
-    } finally {
-      slot("stage", this.root).parentElement.hidden = true;
+      if (isLatest()) tell(error.message);
     }
+    if (!isLatest()) return;
+    this.job = null;
+    slot("stage", this.root).parentElement.hidden = true;
   }
 
   /** Show a query that the server already holds. */
   async resume(id) {
     const query = await get(`/api/query/${id}`);
     await this.take(() => ({ query: id, job: query.job }));
-  }
-
-  async #wait(id, job) {
-    this.job = job;
-    const state = await follow(job, (now) => this.#progress(now));
-    if (this.job !== job) return; // another file was taken in meanwhile
-    this.query = await get(`/api/query/${id}`);
-    this.#show(state.message);
-    this.onready(this.query);
   }
 
   #progress({ stage, progress, seconds_left: left }) {
@@ -71,8 +70,10 @@ export class Intake {
     slot("stage", this.root).textContent = left ? `${stage}, about ${Math.ceil(left)} s left` : stage;
   }
 
-  #show(message) {
-    const { name, kind, span, id, duration_s: seconds } = this.query;
+  #show(query, message) {
+    this.query = query;
+    this.onready(query);
+    const { name, kind, span, id, duration_s: seconds } = query;
     const title = slot("name", this.root);
     title.textContent = title.title = kind === "text" ? `“${name}”` : name;
     const notice = slot("notice", this.root);

@@ -32,6 +32,8 @@ bind("Escape", "stop; leave a field", escape, { tab: "", shown: "Esc" });
 bind("?", "these keys", showKeys, { tab: "" });
 find("#help").addEventListener("click", showKeys);
 
+for (const type of ["dragover", "drop"]) addEventListener(type, (event) => event.preventDefault()); // else the file replaces the page
+
 await attempt(async () => {
   const library = await get("/api/library");
   restore(library.root);

@@ -16,7 +16,7 @@ export async function showModel(library) {
   const origin = [["Fitted", card.fitted], ["Measured on", card.measured_on], ["Encoder", card.encoder], ["Separator", card.separator], ["Fusion", card.fusion], ["License", card.license], ["Please cite", card.citation]];
   root.replaceChildren(
     el("h2", {}, card.name), el("p", {}, card.summary),
-    el("h3", {}, "Weights"), weightTable(card.weights, colors),
+    el("h3", {}, "Weights"), card.weights.length ? weightTable(card.weights, colors) : el("p", {}, "The model is not a weighted sum of the stems, but a nonlinear fusion of them."),
     el("h3", {}, "Agreement with listeners"),
     el("p", { className: "soft" }, "Share of triplets on which the pick is what most listeners chose, as the model's card states it."),
     agreementTable(card.agreement),

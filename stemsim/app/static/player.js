@@ -8,12 +8,13 @@ import { Wave } from "./wave.js";
 
 const FADE = 0.012; // s; linear: equal power would raise the level where both are alike
 const CACHED = 24; // decoded sounds
+const LONGEST_DECODED = 60; // s; longer sounds are streamed, since decoding an hour takes gigabytes
 
 class Player {
   constructor() {
     this.sounds = new Map(); // path -> promise of an AudioBuffer, the latest used last
-    this.wanted = { x: null, result: null }; // {path, gain (dB), label, details}
-    this.voices = { x: null, result: null }; // {path, source, gain}
+    this.wanted = { x: null, result: null }; // as `choose` takes them
+    this.voices = { x: null, result: null }; // {path, gain, stop}
     this.heard = "result";
     this.wave = new Wave(slot("wave", find("#player")));
   }
@@ -28,7 +29,7 @@ class Player {
     return sound;
   }
 
-  /** Choose what `role` ("x" or "result") is, and hear it if `heard`; `sound` is {path, label, gain, details, peaks}. */
+  /** Choose what `role` ("x" or "result") is, and hear it if `heard`; `sound` is {path, seconds, label, gain (dB), details, peaks}. */
   choose(role, sound, { heard = true } = {}) {
     this.wanted[role] = sound;
     if (role === "result") {
@@ -106,23 +107,38 @@ class Player {
   }
 
   async #start(role) {
-    const { path } = this.wanted[role];
+    const { path, seconds } = this.wanted[role];
     if (this.voices[role]?.path === path) return;
-    const buffer = await this.load(path);
+    const long = seconds > LONGEST_DECODED;
+    const source = await (long ? this.#stream(path) : this.load(path)).catch((error) => {
+      this.#end(role);
+      throw error;
+    });
     if (this.wanted[role]?.path !== path || this.voices[role]?.path === path) return; // another one was chosen meanwhile
     this.#end(role);
-    const source = new AudioBufferSourceNode(this.context, { buffer, loop: true });
     const gain = new GainNode(this.context, { gain: 0 });
-    source.connect(gain).connect(this.master);
-    source.start();
-    this.voices[role] = { path, source, gain };
+    const node = long
+      ? new MediaElementAudioSourceNode(this.context, { mediaElement: source })
+      : new AudioBufferSourceNode(this.context, { buffer: source, loop: true });
+    node.connect(gain).connect(this.master);
+    if (long) source.play();
+    else node.start();
+    this.voices[role] = { path, gain, stop: () => (long ? source.pause() : node.stop()) };
+  }
+
+  #stream(path) {
+    const element = Object.assign(new Audio(path), { loop: true });
+    return new Promise((resolve, reject) => {
+      element.oncanplay = () => resolve(element);
+      element.onerror = () => reject(new Error("This sound cannot be played: it may be gone. Search again."));
+    });
   }
 
   #end(role) {
     const voice = this.voices[role];
     if (!voice) return;
     this.#fade(voice.gain, 0);
-    voice.source.stop(this.context.currentTime + FADE);
+    setTimeout(voice.stop, 2000 * FADE);
     this.voices[role] = null;
   }
 

@@ -16,7 +16,7 @@ let asked = PAGE; // number of hits
 let hits = []; // of the latest ranking
 let total = 0;
 let weights = {}; // of the latest ranking
-let sequence = 0;
+let filtered = false; // whether it had filters
 let busy = false;
 let again = false;
 let rows = new Map(); // item -> Row, of the rows that are shown
@@ -57,11 +57,13 @@ export async function rank() {
       draw();
       continue;
     }
-    const body = { weights: wanted, where: where(), k: asked, sequence: ++sequence };
+    const conditions = where();
+    const body = { weights: wanted, where: conditions, k: asked };
     const answer = await attempt(() => post(`/api/query/${query.id}/rank`, body));
     if (!answer) continue;
     ({ hits, total } = answer);
     weights = wanted;
+    filtered = Object.keys(conditions).length > 0;
     draw();
   }
   busy = false;
@@ -167,7 +169,7 @@ function heading(only) {
   if (only) return rows.size ? "Favourites" : "No favourites yet: F marks the selected sound";
   if (!query) return "Results";
   if (!Object.keys(routing()).length) return "Every slider is at zero: raise one";
-  if (Object.keys(where()).length && hits.length) return `The ${hits.length} most similar that pass the filters`;
+  if (filtered && hits.length) return `The ${hits.length} most similar that pass the filters`;
   return hits.length ? `The ${hits.length} most similar of ${total} sounds` : "No sound passes these filters";
 }
 

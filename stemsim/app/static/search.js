@@ -27,6 +27,7 @@ export function setupSearch(library) {
   });
   bindKeys(library, similar);
   if (state.query) attempt(() => intake.resume(state.query));
+  state.query = null; // until it is shown: the server may not hold it any more
 }
 
 /** Show the reference in the player again, after another page used it. */
@@ -36,7 +37,7 @@ export function showReference() {
   showSelected();
 }
 
-const stemSound = (stem) => ({ path: `/audio/query/${query.id}/${stem}`, label: stem, gain: 0 });
+const stemSound = (stem) => ({ path: `/audio/query/${query.id}/${stem}`, seconds: query.span[1] - query.span[0], label: stem, gain: 0 });
 const hearStem = (stem) => player.choose("x", stemSound(stem));
 
 async function ready(held) {
