@@ -176,6 +176,24 @@ def test_hits_are_exported(root, tmp_path):
         assert np.abs(samples - original).max() < 1e-4
 
 
+def test_what_cannot_be_exported_is_listed_and_the_rest_written(tmp_path):
+    names = ("plain", "é" * 125 + "k", "gone")  # the second has 251 bytes, and its copy a number before it
+    for number, name in enumerate(names):
+        write(tmp_path / f"sounds/{name}.wav", sound("kick", seed=number))
+    run("index", tmp_path / "sounds", "--library", tmp_path / "L", "--no-progress")
+    (tmp_path / "sounds/gone.wav").unlink()
+    found = run(
+        "search", tmp_path / "sounds/plain.wav", "-l", tmp_path / "L", "--include-self", "--json", "--export", tmp_path
+    )
+    assert len(found["hits"]) == 3
+    assert len(found["exported"]) == 2
+    assert all(soundfile.info(path).frames == 0.2 * RATE for path in found["exported"])
+    assert list(found["not_exported"]) == [str(tmp_path / "sounds/gone.wav")]
+    assert "Not written: " in run(
+        "search", tmp_path / "sounds/plain.wav", "-l", tmp_path / "L", "--export", tmp_path / "again"
+    )
+
+
 @pytest.mark.parametrize("fusion", [AttentionFusion, MonotoneFusion])
 def test_a_search_says_that_the_fusion_of_the_model_ranks(root, tmp_path, fusion):
     name = fusion.__name__
@@ -264,5 +282,5 @@ def test_wrong_comparisons_say_what_to_do(root, tmp_path, monkeypatch):
     assert "No ready-made model" in run("compare", *kicks, "--model", "clap-5stem", code=2)
     assert "models download" in run("compare", *kicks, "--model", "clap-4stem", code=2)
     assert "Unknown encoder" in run("compare", *kicks, "--encoder", "mfcc", code=2)
-    assert "Cannot write the picture" in run("compare", *kicks, "--plot", tmp_path / "none/x.png", code=2)
+    assert "cannot be written" in run("compare", *kicks, "--plot", tmp_path / "none/x.png", code=2)
     assert "No file at" in run("compare", kicks[0], tmp_path / "none.wav", code=2)
