@@ -1,6 +1,5 @@
 """The server of the page: routes of the HTTP API, answers and errors."""
 
-import csv
 import ctypes
 import logging
 import secrets
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 import anyio
+import pandas as pd
 import uvicorn
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.applications import Starlette
@@ -312,13 +312,13 @@ class _Api:
     async def query_peaks(self, request: Request) -> Response:
         """`GET /api/query/{query}/peaks`: the waveform of a stem, or of the whole upload."""
         reference, columns = self._reference(request), _columns(request)
+        span = (reference.start, reference.end)
         if request.query_params.get("whole") == "1" and reference.whole is not None:
-            peaks, start, end = fewer_columns(reference.whole, columns), 0.0, reference.duration
+            peaks, span = fewer_columns(reference.whole, columns), (0.0, reference.duration)
         else:
             path = self._stem(reference, request.query_params.get("stem", "mix"))
-            start, end = reference.start, reference.end
             peaks = await run_in_threadpool(peaks_of, path, 0.0, Segment.whole(path).duration, columns)
-        return JSONResponse({"columns": len(peaks), "start": start, "end": end, "peaks": peaks.round(4).tolist()})
+        return JSONResponse({"columns": len(peaks), "start": span[0], "end": span[1], "peaks": peaks.round(4).tolist()})
 
     async def rank(self, request: Request) -> Response:
         """`POST /api/query/{query}/rank`: the most similar items for some weights."""
@@ -441,33 +441,20 @@ class _Api:
         return target
 
     def _write_table(self, body: _Export, folder: Path) -> Path:
-        items, shares, names = self.queries.items(body.items), dict[str, dict[str, float]](), tuple[str, ...]()
+        items = self.queries.items(body.items)
+        names = ("path", "start", "duration", "bpm", "musical_key", "loudness")
+        table = pd.DataFrame({name: getattr(items, name) for name in names})
+        table["tags"] = [" ".join(tags) for tags in items.tags]
         if body.query is not None:
             reference = self.queries.get(body.query)
             routing = self.queries.routing(reference, body.weights, None)
-            shares, names = reference.ready.contributions(body.items, routing), routing.names
+            shares = reference.ready.contributions(body.items, routing)
+            table["similarity"] = [sum(shares[key].values()) if key in shares else None for key in body.items]
+            for name in routing.names:
+                table[name] = [shares.get(key, {}).get(name) for key in body.items]
+        table.index += 1
         target = folder / "export.csv"
-        with target.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            columns = ("rank", "path", "start", "duration", "tags", "bpm", "musical_key", "loudness", "similarity")
-            table.writerow([*columns, *names])
-            for row, key in enumerate(body.items):
-                share = shares.get(key, {})
-                bpm = items.bpm[row]
-                table.writerow(
-                    [
-                        row + 1,
-                        items.path[row],
-                        items.start[row],
-                        items.duration[row],
-                        " ".join(items.tags[row]),
-                        "" if bpm != bpm else bpm,  # noqa: PLR0124 - NaN
-                        items.musical_key[row],
-                        round(float(items.loudness[row]), 2),
-                        sum(share.values()) if share else "",
-                        *(share.get(name, "") for name in names),
-                    ]
-                )
+        table.to_csv(target, index_label="rank")
         return target
 
     def _reference(self, request: Request) -> Reference:
