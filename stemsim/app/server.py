@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import platform
 import secrets
 import shutil
 import signal
@@ -622,9 +623,8 @@ def guarded_app(
 
 def _return_memory() -> None:
     """Make glibc give large blocks back when they are freed: it keeps a gigabyte after a library of 100 000 is read."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(_MMAP_THRESHOLD, 1 << 20)
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 1 << 20)
 
 
 def serve(

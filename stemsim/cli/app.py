@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stemsim.cli.errors import readable_errors
-from stemsim.cli.libraries import DeviceOption, LibraryOption, open_library
+from stemsim.cli.libraries import DeviceOption, LibraryOption
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -43,13 +43,15 @@ def app_command(
             raise ConfigError("The page needs two packages more: pip install 'stemsim[app]'.")
         from stemsim.app.listen import library_test
         from stemsim.app.server import create_app, serve
+        from stemsim.retrieval import Library
 
         def announce(address: str) -> None:
             typer.echo(address)
             if browser:
                 webbrowser.open(address)
 
-        opened = open_library(library, device)
+        # Small batches, so that the progress of a query moves.
+        opened = Library(library, device=device, batch_size=4 if device == "cpu" else None)
         listening = None if votes is None else library_test(opened, votes)
 
         def make(folder: Path, token: str) -> "Starlette":

@@ -23,7 +23,7 @@ import numpy as np
 import soundfile
 import torch
 
-from stemsim.app.server import serve
+from stemsim.app.server import create_app, serve
 from stemsim.embedding import StemEmbedder
 from stemsim.encoders import Encoder
 from stemsim.retrieval import Library
@@ -182,7 +182,13 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.serve:
-        serve(make_library(arguments.serve), port=0, token=TOKEN, announce=lambda address: print(address, flush=True))
+        library = make_library(arguments.serve)
+        serve(
+            lambda folder, token: create_app(library, folder, token=token),
+            port=0,
+            token=TOKEN,
+            announce=lambda address: print(address, flush=True),
+        )
         return
     with tempfile.TemporaryDirectory() as name:
         fill(Path(name), arguments.items)
