@@ -96,8 +96,8 @@ class _NewQuery(RequestBody):
     item: str | None = None
     text: Annotated[str, Field(max_length=1000)] | None = None
     query: str | None = None
-    start: Annotated[float | None, Field(alias="from")] = None
-    end: Annotated[float | None, Field(alias="to")] = None
+    start: Annotated[float | None, Field(alias="from", allow_inf_nan=False)] = None
+    end: Annotated[float | None, Field(alias="to", allow_inf_nan=False)] = None
 
 
 class _Alike(RequestBody):
@@ -197,6 +197,7 @@ class _Api:
 
         def work(job: Job) -> dict[str, Any]:
             begun = time.monotonic()
+            job.advance("adding", 0.0)
 
             def watch(share: float, _report: object) -> None:
                 left = (time.monotonic() - begun) * (1.0 - share) / share if share else None
@@ -550,13 +551,14 @@ def _conditions(where: Mapping[str, Any]) -> ItemFilter | None:
 
 
 _FILTER: Final = TypeAdapter(ItemFilter)
+_SECONDS: Final[TypeAdapter[float]] = TypeAdapter(Annotated[float, Field(allow_inf_nan=False)])
 
 
 def _number(request: Request, name: str) -> float | None:
     text = request.query_params.get(name)
     try:
-        return None if text is None else float(text)
-    except ValueError as error:
+        return None if text is None else _SECONDS.validate_strings(text)
+    except ValidationError as error:
         raise ConfigError(f"`{name}` is a number of seconds; got {text!r}.") from error
 
 
