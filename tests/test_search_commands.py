@@ -120,6 +120,9 @@ def test_a_part_of_a_file_and_conditions(root):
         ("--category", "bass"),
     ):
         assert names(*condition) == ["Bass_100bpm_Am.wav"]
+    (root / "preset.txt").write_text("drums=1,bass=0.5\n")
+    assert names("--weights", f"@{root}/preset.txt") == names("--weights", "drums=1,bass=0.5")
+    assert names("--weights", f"@{root}/preset.txt") != names("--weights", "bass")
     query, library = root / "sounds/Kicks/1.wav", ("--library", root / "L", "--bpm", "200", "--octaves")
     assert "Tempo 200, or half or double of it." in run("search", query, *library)
     assert run("search", query, *library, "--json")["octaves"]
@@ -142,6 +145,7 @@ def test_a_part_of_a_file_and_conditions(root):
         (["--octaves"], "give `bpm` too"),
         (["--weights", "vocals=1"], "no stem 'vocals'"),
         (["--weights", "learned"], "no learned weights"),
+        (["--weights", "@none.txt"], "@none.txt cannot be read"),
         (["--from", "90"], "has no part from 90 s to the end"),
         (["--from", "0.1", "--to", "0"], "has no part from 0.1 s to 0 s"),
         (["--text", "warm analog bass"], "does not encode text"),

@@ -35,7 +35,7 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
         typer.Option(
             help=(
                 "Such as drums=1,bass=0.5; drums:mix for the query's drums against whole sounds; learned; equal; "
-                "learned,drums=2."
+                "learned,drums=2; or @FILE, a preset that the page has saved."
             ),
             show_default="the library's, else equal; mix for words alone",
         ),
@@ -89,7 +89,7 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
         )
         if model is not None:
             opened.take_weights(model)
-        routing = opened.routing(weights or (model and "learned"), words_only=query is None)
+        routing = opened.routing(_weights(weights) or (model and "learned"), words_only=query is None)
         hits = opened.search(
             None if query is None else Segment.between(query, start, end),
             text=text,
@@ -124,6 +124,20 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
 def _names(text: str | None) -> tuple[str, ...] | None:
     """Split comma-separated names, if any are given."""
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _weights(text: str | None) -> str | None:
+    """Return weights as they are given, or as the file holds them that `@FILE` names."""
+    from stemsim.errors import ConfigError
+
+    if text is None or not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"The weights {text} cannot be read ({error}). A preset is a text file with one line: drums=1,bass=0.5."
+        ) from error
 
 
 def _tags(text: str | None, tags: Sequence[str]) -> tuple[str, ...] | None:
