@@ -30,7 +30,7 @@ docs: .venv/.ready ## The documentation, into build/docs
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[models,train,milvus,ray,dev,docs]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[app,models,train,milvus,ray,dev,docs]'
 	touch $@
 
 clean: ## Remove the environments, all runs and all builds

@@ -122,9 +122,13 @@ class LanceTable:
 
     def select(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
         """Return all or some columns of all rows, or of those that meet a condition in SQL."""
-        query = self.raw.search()
-        query = query.where(where) if where else query
-        return self.do("read", (query.select(list(columns)) if columns else query).to_arrow)
+
+        def read() -> pa.Table:
+            query = self.raw.search()  # which fails, too, if the folder is gone
+            query = query.where(where) if where else query
+            return (query.select(list(columns)) if columns else query).to_arrow()
+
+        return self.do("read", read)
 
     def get(self, keys: Sequence[str], columns: Sequence[str] | None = None, *, by: str | None = None) -> pa.Table:
         """Return the rows with some keys (in the column `by`), as far as there are any, in no particular order."""

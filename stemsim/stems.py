@@ -5,11 +5,12 @@ can be combined only if their layouts are equal, including the order.
 """
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Final
 
 from stemsim.errors import ConfigError, StemMismatchError
 
-__all__ = ["LAYOUTS", "STEMS", "StemLayout", "check_same_layout", "stem_layout"]
+__all__ = ["LAYOUTS", "STEMS", "STEM_COLORS", "StemLayout", "check_same_layout", "stem_layout"]
 
 StemLayout = tuple[str, ...]
 
@@ -22,6 +23,21 @@ LAYOUTS: Final[dict[str, StemLayout]] = {
     "mix": ("mix",),
 }
 """The layouts of the paper (section 3.3) by name."""
+
+
+STEM_COLORS: Final = MappingProxyType(
+    {
+        "bass": "#2166c9",
+        "drums": "#d97a0b",
+        "guitar": "#b8304f",
+        "piano": "#c06ad0",
+        "vocals": "#0f9d78",
+        "residuals": "#80701c",
+        "mix": "#7c8894",
+    }
+)
+"""Colour of each stem in pictures and on the page: each has a contrast of at least 3 with white and with dark, and
+any two differ for readers who see no difference between red and green."""
 
 
 def stem_layout(layout: str | Sequence[str]) -> StemLayout:

@@ -14,6 +14,7 @@ from stemsim.embedding import EmbeddingSpec
 from stemsim.errors import ConfigError, StemMismatchError
 from stemsim.retrieval.held_query import HeldQuery
 from stemsim.retrieval.indexes.milvus import MilvusIndex
+from stemsim.retrieval.query import Query
 from stemsim.retrieval.recall import recall_check
 from stemsim.retrieval.routing import Routing
 
@@ -72,7 +73,7 @@ def test_items_tables_held_queries_and_the_check_of_recall(index, items):
     assert sorted(key for part in index.scan() for key in part.key) == sorted(items.key)
     assert index.table(["bpm"])["bpm"].null_count == np.isnan(items.bpm).sum()
     routing = Routing.parse("drums:mix=1,bass=-1", STEMS)
-    held = HeldQuery(index, items.vectors[8]).search(routing, 9)
+    held = HeldQuery(index, Query(STEMS, items.vectors[8])).ranked(routing, 9)
     assert list(held.items.key) == list(index.search(routing.fold(items.vectors[8]), 9).items.key)
     assert (recall_check(index, k=10, queries=3).frame["recall"] == 1.0).all()
     assert "Milvus v2.3" in index.describe()

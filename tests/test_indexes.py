@@ -14,6 +14,7 @@ from stemsim.retrieval.filter import ItemFilter
 from stemsim.retrieval.held_query import HeldQuery
 from stemsim.retrieval.indexes.lance import LanceIndex
 from stemsim.retrieval.indexes.milvus import MilvusIndex
+from stemsim.retrieval.query import Query
 from stemsim.retrieval.recall import recall_check
 from stemsim.retrieval.routing import Routing
 
@@ -103,13 +104,13 @@ def test_items_come_back_as_they_went_in(index, items):
 
 
 def test_a_held_query_moves_its_sliders_as_a_new_search_does(index, items):
-    held = HeldQuery(index, items.vectors[8])
+    held = HeldQuery(index, Query(STEMS, items.vectors[8]))
     assert len(held) == len(items)
     for weights in ROUTINGS:
         for where in (None, FILTERS["all together"], FILTERS["no category at all"]):
             routing = Routing.parse(weights, STEMS)
             moved, searched = (
-                held.search(routing, 9, where=where),
+                held.ranked(routing, 9, where=where),
                 index.search(routing.fold(items.vectors[8]), 9, where=where),
             )
             assert list(moved.items.key) == list(searched.items.key)

@@ -302,7 +302,7 @@ def test_a_search_is_the_double_loop_over_stems(library, folder):
 
 def test_stems_decide_what_is_found(library, folder):
     query = np.concatenate([tone(0, 7)]), RATE
-    assert library.search(query, routing="bass", k=1)[0].path == folder / "Kicks/low.wav"
+    assert {hit.path.name for hit in library.search(query, routing="bass", k=2)} == {"low.wav", "long.wav"}
     assert library.search(query, routing={"drums": 1.0}, k=1)[0].path == folder / "Hats/high.wav"
     # the query's low half against whole sounds
     assert {hit.path.name for hit in library.search(query, routing="bass:mix", k=2)} == {"low.wav", "long.wav"}

@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from stemsim.cli.app import app_command
 from stemsim.cli.compare import compare_command
 from stemsim.cli.embed import embed_command
 from stemsim.cli.index import index_app
+from stemsim.cli.listen import listen_command
 from stemsim.cli.models import models_app
 from stemsim.cli.personalize import personalize_command
 from stemsim.cli.report import report_command
@@ -33,6 +35,8 @@ app.add_typer(models_app, name="models")
 app.add_typer(index_app, name="index")
 app.command("search")(search_command)
 app.command("compare")(compare_command)
+app.command("app")(app_command)
+app.command("listen")(listen_command)
 
 
 def _show_version(value: bool) -> None:

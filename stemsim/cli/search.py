@@ -1,11 +1,10 @@
 """`stemsim search`: find sounds in a library by audio, words, or both."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,12 +12,9 @@ from stemsim.cli.errors import readable_errors
 from stemsim.cli.libraries import DeviceOption, JsonOption, LibraryOption, open_library, print_json, print_table
 
 if TYPE_CHECKING:
-    from stemsim.retrieval import Hit, Library
-    from stemsim.retrieval.routing import Routing
+    from stemsim.retrieval import Hit
 
 __all__ = ["search_command"]
-
-_NAME: Final = 255  # most bytes of a file's name
 
 
 def search_command(  # noqa: PLR0913, PLR0917 - each is an option
@@ -91,7 +87,9 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
             stems=_names(stems),
             path_prefix=None if folder is None else f"{absolute(folder)}/",
         )
-        routing = _routing(opened, weights, model, words_only=query is None)
+        if model is not None:
+            opened.take_weights(model)
+        routing = opened.routing(weights or (model and "learned"), words_only=query is None)
         hits = opened.search(
             None if query is None else Segment.between(query, start, end),
             text=text,
@@ -121,28 +119,6 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
         typer.echo(f"Wrote {len(written)} files to {export}.")
     for path, reason in left.items():
         typer.echo(f"Not written: {path}: {reason}", err=True)
-
-
-def _routing(library: "Library", weights: str | None, model: str | None, *, words_only: bool) -> "Routing":
-    """Return the weights of a search, by the library's model or by another one of the same parts."""
-    from stemsim.errors import ConfigError
-    from stemsim.fusion import LinearFusion
-    from stemsim.model import load_card
-    from stemsim.retrieval.routing import Routing
-    from stemsim.stems import check_same_layout
-
-    if model is None:
-        return library.routing(weights, words_only=words_only)
-    card, fusion = load_card(model)
-    remedy = f"Name a model with the stems of the library {library.root}."
-    check_same_layout(library.stems, card.stems, what=f"the model {card.name!r}", remedy=remedy)
-    if card.encoder.name != library.card.encoder.name or not isinstance(fusion, LinearFusion):
-        raise ConfigError(
-            f"--model must have the encoder of the library, {library.card.encoder}, and a weighted sum; {card.name!r} "
-            f"has the encoder {card.encoder} and the fusion {card.fusion}. Name another model, or index with it."
-        )
-    learned = dict(zip(card.stems, fusion.weight.tolist(), strict=True))
-    return Routing.parse(weights or "learned", library.stems, learned)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
@@ -187,8 +163,8 @@ def _export(hits: "Sequence[Hit]", folder: Path) -> tuple[list[Path], dict[str, 
     Returns:
         The files, and the sources that could not be read or written, each with the reason.
     """
-    from stemsim.audio import read_audio, write_audio
     from stemsim.errors import ConfigError, StemsimError
+    from stemsim.retrieval.export import export_item
 
     written: list[Path] = []
     left: dict[str, str] = {}
@@ -201,18 +177,10 @@ def _export(hits: "Sequence[Hit]", folder: Path) -> tuple[list[Path], dict[str, 
             f"The hits cannot be written to {folder}: {error}. Name another folder, or make room."
         ) from error
     for rank, hit in enumerate(hits, start=1):
-        whole = hit.duration >= hit.file_duration
-        end = ".wav" if whole else f" {hit.start:.1f}s.wav"
-        path = folder / (f"{rank:03d} {hit.path.stem}".encode()[: _NAME - len(end)].decode(errors="ignore") + end)
         try:
-            if whole and hit.path.suffix.lower() == ".wav":
-                shutil.copyfile(hit.path, path)
-            else:
-                write_audio(path, *read_audio(hit.path, hit.start, hit.duration))
-            written.append(path)
+            written.append(export_item(folder, rank, hit.path, hit.start, hit.duration, hit.file_duration))
         except (StemsimError, OSError) as error:
             left[str(hit.path)] = str(error)
-            path.unlink(missing_ok=True)
     return written, left
 
 

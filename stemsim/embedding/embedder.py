@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,9 @@ from stemsim.errors import ConfigError, EmbeddingError
 from stemsim.separators import Separator, StemSource
 from stemsim.similarity import StemEmbeddings
 from stemsim.stems import StemLayout
+
+Heard = Callable[[Sequence[Segment], Tensor], None]
+"""Hears the stems `(segment, stem, time)` of segments, at the encoder's rate, before they are embedded."""
 
 _log = logging.getLogger(__name__)
 
@@ -116,11 +119,12 @@ class StemEmbedder:
         rows = {key: row for row, key in enumerate(key for batch, _ in done for key in batch)}
         return self._joined([embeddings for _, embeddings in done], [rows[key] for key in keys])
 
-    def embed_waveforms(self, waveforms: Sequence[tuple[Tensor, int]]) -> StemEmbeddings:
+    def embed_waveforms(self, waveforms: Sequence[tuple[Tensor, int]], *, heard: Heard | None = None) -> StemEmbeddings:
         """Embed audio in memory, without the store; waveforms of equal shape and rate share a batch.
 
         Args:
             waveforms: Pairs of a float waveform, `(time,)` or `(channel, time)`, and its sample rate in Hz.
+            heard: Called with the stems of each batch before they are embedded.
 
         Returns:
             Stem embeddings `(waveform, stem, dim)` on the CPU.
@@ -147,12 +151,16 @@ class StemEmbedder:
                 stacked = torch.stack([waveforms[number][0].reshape(channels, time).float() for number in batch])
                 with torch.inference_mode():
                     stems = self.source.separate(stacked, rate, self.encoder.sample_rate)
+                if heard is not None:
+                    heard([segment] * len(batch), stems)
                 parts.append(self._encode([segment] * len(batch), stems))
                 order += batch
         return self._joined(parts, torch.tensor(order).argsort().tolist())
 
-    def embed_batch(self, segments: Sequence[Segment]) -> StemEmbeddings:
+    def embed_batch(self, segments: Sequence[Segment], *, heard: Heard | None = None) -> StemEmbeddings:
         """Embed segments of equal duration in one batch, without the store: `(segment, stem, dim)` on the CPU.
+
+        `heard` is called with their stems before they are embedded; again, in parts, if memory runs out after that.
 
         Raises:
             EmbeddingError: If memory runs out after the batch size has been halved once, or separator or encoder return
@@ -160,7 +168,10 @@ class StemEmbedder:
         """
         size = len(segments)
         try:
-            return self._encode(segments, self._read(segments))
+            stems = self._read(segments)
+            if heard is not None:
+                heard(segments, stems)
+            return self._encode(segments, stems)
         except torch.OutOfMemoryError as error:
             with self._lock:
                 again = self._ran_out and size <= self.batch_size
@@ -178,7 +189,7 @@ class StemEmbedder:
         _log.warning("Out of memory on %s with %d segments at once (%s): now %d.", self.device, size, message, half)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        parts = [self.embed_batch(segments[start : start + half]) for start in range(0, size, half)]
+        parts = [self.embed_batch(segments[start : start + half], heard=heard) for start in range(0, size, half)]
         return self._joined(parts, range(size))
 
     def fit_batch(self, longest: Segment) -> None:

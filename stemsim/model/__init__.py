@@ -2,7 +2,7 @@
 
 from stemsim.model.card import ModelCard, ReportedAgreement, read_model, write_model
 from stemsim.model.inputs import Input, Inputs
-from stemsim.model.loading import available_models, load, load_card, load_fusion
+from stemsim.model.loading import available_models, load, load_fitted, load_fusion
 from stemsim.model.parts import Part
 from stemsim.model.stem_similarity import Explanation, StemSimilarity
 
@@ -16,7 +16,7 @@ __all__ = [
     "StemSimilarity",
     "available_models",
     "load",
-    "load_card",
+    "load_fitted",
     "load_fusion",
     "read_model",
     "write_model",

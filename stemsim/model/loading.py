@@ -70,14 +70,14 @@ def load(
     return StemSimilarity(embedder, fitted, card=card)
 
 
+def load_fitted(name_or_path: str | Path, *, fusion: FusionLike | None = None) -> tuple[ModelCard, Fusion]:
+    """Load the card and the fitted fusion of a model without its encoder; arguments and errors are those of `load`."""
+    return read_model(_folder(name_or_path), fusion=fusion)
+
+
 def load_fusion(name_or_path: str | Path, *, fusion: FusionLike | None = None) -> Fusion:
     """Load the fitted fusion of a model alone, on the CPU; arguments and errors are those of `load`."""
-    return load_card(name_or_path, fusion=fusion)[1]
-
-
-def load_card(name_or_path: str | Path, *, fusion: FusionLike | None = None) -> tuple[ModelCard, Fusion]:
-    """Load the card and the fitted fusion of a model, without its encoder; arguments and errors are those of `load`."""
-    return read_model(_folder(name_or_path), fusion=fusion)
+    return load_fitted(name_or_path, fusion=fusion)[1]
 
 
 def available_models() -> list[str]:

@@ -20,7 +20,8 @@ from stemsim.report.results import (
     Score,
 )
 from stemsim.report.run_files import Run
-from stemsim.report.style import CEILING_COLOR, GREY, LEGEND, SERIES_COLORS, STEM_COLORS, new_figure
+from stemsim.report.style import CEILING_COLOR, GREY, LEGEND, SERIES_COLORS, new_figure
+from stemsim.stems import STEM_COLORS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from stemsim.stems import STEM_COLORS
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -15,24 +17,9 @@ __all__ = [
     "LEGEND",
     "PUBLISHED_COLOR",
     "SERIES_COLORS",
-    "STEM_COLORS",
     "new_figure",
     "save_figure",
 ]
-
-STEM_COLORS: Final = MappingProxyType(
-    {
-        "bass": "#2166c9",
-        "drums": "#d97a0b",
-        "guitar": "#b8304f",
-        "piano": "#c06ad0",
-        "vocals": "#0f9d78",
-        "residuals": "#80701c",
-        "mix": "#7c8894",
-    }
-)
-"""Colour of each stem in every picture. Each has a contrast of at least 3 with white and with dark pages, and any two
-differ for readers who see no difference between red and green."""
 
 SERIES_COLORS: Final = tuple(STEM_COLORS.values())
 """Colours of runs, models or questions beside each other."""

@@ -1,9 +1,10 @@
 """Hits: items that a search shows, with contributions, near-identical ones folded into the best."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ FOLD: Final = 0.95
 """Mean cosine of the stems from which two windows of the same audio count as one."""
 
 _OVERLAP: Final = 0.5  # of the shorter window, from which two count as one
+_SPARE: Final = 4  # times as many items as hits are searched first, since some are folded into others
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Hit:
     """An item that a search found.
 
     Attributes:
+        key: Name of the item in the library.
         path: The file.
         start: Where the item begins in it, in seconds.
         duration: Its length in seconds.
@@ -50,6 +53,7 @@ class Hit:
         fusion: Class of the nonlinear fusion that similarity and contributions are of; None: the weighted sum.
     """
 
+    key: str
     path: Path
     start: float
     duration: float
@@ -114,49 +118,104 @@ def _fused(items: Items, query: Query, fusion: "Fusion") -> Tensor:
     return contributions
 
 
-def fold_hits(
-    found: RankedItems,
+class Comparison(NamedTuple):
+    """A ranking, and what its items are compared by: vectors, or cosines that were computed before."""
+
+    ranked: RankedItems
+    names: tuple[str, ...]  # of the contributions
+    contributions: Callable[[list[int]], Tensor]  # of some of the items `(item, name)`
+    cosines: Callable[[int, int], Tensor]  # of the stems of two of the items `(stem,)`
+
+
+def compare_vectors(ranked: RankedItems, query: Query, routing: Routing, fusion: "Fusion | None") -> Comparison:
+    """Compare items that have vectors."""
+    items = ranked.items
+    vectors = items.vectors
+
+    def contributions(rows: list[int]) -> Tensor:
+        if fusion is None:
+            return routing.contributions(query.vectors, vectors[rows])
+        return _fused(items.take(rows), query, fusion)
+
+    def cosines(one: int, other: int) -> Tensor:
+        return (vectors[one].double() * vectors[other].double()).sum(dim=1)
+
+    return Comparison(ranked, routing.names if fusion is None else fusion.stems, contributions, cosines)
+
+
+def find_hits(
+    search: Callable[[int], Comparison],
     query: Query,
     routing: Routing,
+    k: int,
     *,
-    fusion: "Fusion | None" = None,
+    total: int,
+    wanted: int = 0,
+    fusion: str | None = None,
     include_self: bool = False,
     fold: float = FOLD,
 ) -> list[Hit]:
-    """Turn the result of a search into hits, best first; the options are those of `Library.search`.
+    """Search more and more items until `k` hits are left after folding, best first.
+
+    Args:
+        search: Returns a number of the most similar items.
+        query: The query, in whose own audio nothing that overlaps it is a hit.
+        routing: Weights of the search.
+        k: Most hits.
+        total: Number of items.
+        wanted: Items to search first, if more than four for each hit.
+        fusion: Class of the nonlinear fusion that ranks, if one does.
+        include_self: Let the query find itself.
+        fold: Mean cosine from which windows of the same audio count as one.
+    """
+    wanted = max(wanted, _SPARE * k)
+    compared = sorted({routing.stems.index(library) for _, library, _ in routing.pairs})
+    while True:
+        found = search(max(1, min(wanted, total)))
+        folds = _folded(found, query, compared, fold, include_self=include_self)
+        if len(folds) >= k or len(found.ranked) < wanted or wanted >= total:
+            return _hits(found, dict(list(folds.items())[:k]), fusion)
+        wanted *= _SPARE
+
+
+def _folded(
+    found: Comparison, query: Query, compared: Sequence[int], fold: float, *, include_self: bool
+) -> dict[int, list[int]]:
+    """Return the rows to show, best first, each with those that it stands for.
 
     Left out is what overlaps the query in the very audio that it was cut from. Of windows of the same audio that
     overlap by half, or nearly coincide in the compared stems, the best stands for all.
     """
-    items = found.items
-    compared = sorted({routing.stems.index(library) for _, library, _ in routing.pairs})
-    folds: dict[int, list[int]] = {}  # rows that are shown, and those that each stands for
+    items = found.ranked.items
+    folds: dict[int, list[int]] = {}
+    shown: dict[str, list[int]] = defaultdict(list)  # by content
     for row, content in enumerate(items.content):
         if not include_self and query.overlaps(content, float(items.start[row]), float(items.end[row])):
             continue
-        same = (other for other in folds if items.content[other] == content)
-        best = next((other for other in same if _coincide(items, other, row, compared, fold)), None)
+        best = next((other for other in shown[content] if _coincide(found, other, row, compared, fold)), None)
         if best is None:
+            shown[content].append(row)
             folds[row] = []
         else:
             folds[best].append(row)
-    shown = items.take(list(folds))
-    similarity = found.similarity[list(folds)].tolist()
-    if fusion is None:
-        names, contributions = routing.names, routing.contributions(query.vectors, shown.vectors)
-    else:
-        names, contributions = fusion.stems, _fused(shown, query, fusion)
+    return folds
+
+
+def _hits(found: Comparison, folds: Mapping[int, list[int]], fusion: str | None) -> list[Hit]:
+    items, rows = found.ranked.items, list(folds)
+    similarity, contributions = found.ranked.similarity[rows].tolist(), found.contributions(rows).tolist()
     hits = []
     for place, (row, others) in enumerate(folds.items()):
         paths = [items.path[other] for other in others]
         also = tuple(Path(path) for path in dict.fromkeys(paths) if path != items.path[row])
         hits.append(
             Hit(
+                key=str(items.key[row]),
                 path=Path(items.path[row]),
                 start=float(items.start[row]),
                 duration=float(items.duration[row]),
                 similarity=similarity[place],
-                contributions=dict(zip(names, contributions[place].tolist(), strict=True)),
+                contributions=dict(zip(found.names, contributions[place], strict=True)),
                 stems=tuple(stem for stem, sounds in zip(items.stems, items.present[row], strict=True) if sounds),
                 file_duration=float(items.file_duration[row]),
                 categories=tuple(tag for tag in items.tags[row] if tag not in TYPES),
@@ -166,19 +225,17 @@ def fold_hits(
                 loudness=float(items.loudness[row]),
                 folded=paths.count(items.path[row]),
                 also=also,
-                fusion=None if fusion is None else type(fusion).__name__,
+                fusion=fusion,
             )
         )
     return hits
 
 
-def _coincide(items: Items, one: int, other: int, compared: Sequence[int], fold: float) -> bool:
+def _coincide(found: Comparison, one: int, other: int, compared: Sequence[int], fold: float) -> bool:
     """Return whether two windows of the same audio count as one."""
+    items = found.ranked.items
     overlap = min(items.end[one], items.end[other]) - max(items.start[one], items.start[other])
     if overlap >= _OVERLAP * min(items.duration[one], items.duration[other]):
         return True
     both = [stem for stem in compared if items.present[one, stem] or items.present[other, stem]]
-    if not both:
-        return True
-    cosines = (items.vectors[one, both].double() * items.vectors[other, both].double()).sum(dim=1)
-    return bool(cosines.mean() >= fold)
+    return not both or bool(found.cosines(one, other)[both].mean() >= fold)

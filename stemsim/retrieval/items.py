@@ -107,7 +107,8 @@ class Items:
         """Return the items of a table that has the columns of `item_schema`."""
         rows = table.combine_chunks()
         values: dict[str, Any] = {name: rows[name].to_numpy(zero_copy_only=False) for name in _TEXTS}
-        values |= {name: np.asarray(rows[name].to_numpy(zero_copy_only=False), np.float64) for name in _NUMBERS}
+        # Copied: a view of one column would keep the vectors of all these rows in memory.
+        values |= {name: np.array(rows[name].to_numpy(zero_copy_only=False), np.float64) for name in _NUMBERS}
         values["tags"] = np.fromiter(map(tuple, rows["tags"].to_pylist()), object, len(rows))
         present = [rows[f"has_{stem}"].to_numpy(zero_copy_only=False).astype(bool) for stem in stems]
         chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in rows["vectors"].chunks]

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -17,9 +17,18 @@ from stemsim.model.parts import build
 from stemsim.retrieval.card import LibraryCard
 from stemsim.retrieval.catalogue import Catalogue, FileRecord, absolute
 from stemsim.retrieval.filter import ItemFilter
-from stemsim.retrieval.hits import FOLD, Hit, fold_hits, rerank
+from stemsim.retrieval.held_query import HeldQuery
+from stemsim.retrieval.hits import FOLD, Comparison, Hit, compare_vectors, find_hits, rerank
 from stemsim.retrieval.indexes import Index, milvus_address, new_collection, open_index
-from stemsim.retrieval.query import Query, audio_query, check_audible, require_negative_stems, text_query, with_text
+from stemsim.retrieval.query import (
+    Listener,
+    Query,
+    audio_query,
+    check_audible,
+    require_negative_stems,
+    text_query,
+    with_text,
+)
 from stemsim.retrieval.routing import Routing
 from stemsim.stems import StemLayout, check_same_layout
 
@@ -29,7 +38,6 @@ if TYPE_CHECKING:
     from stemsim.retrieval.stats import LibraryStats
 
 _WINDOW: Final = 5.0  # seconds, like the segments of the paper
-_SPARE: Final = 4  # times as many items as hits are searched first, since some are folded into others
 _RERANKED: Final = 10  # times as many items as hits are ranked again by a nonlinear fusion,
 _LEAST_RERANKED: Final = 200  # or as many as this
 
@@ -169,6 +177,7 @@ class Library:
         engine: "Engine | None" = None,
         follow_links: bool = False,
         progress: bool = False,
+        watch: "Callable[[float, AddReport], None] | None" = None,
     ) -> "AddReport":
         """Add files and folders; unchanged files are skipped, changed ones replaced.
 
@@ -182,6 +191,8 @@ class Library:
             engine: Where files are separated and embedded, such as `stemsim.retrieval.RayEngine()`; None: here.
             follow_links: Search folders that are linked too.
             progress: Show a progress bar on standard error.
+            watch: Called after each file with the share of all bytes that are done, and the counts so far. An error
+                that it raises ends the run; what was complete is kept.
 
         Returns:
             Counts, the files that are silent or cannot be read, and what was skipped.
@@ -207,7 +218,7 @@ class Library:
                 started = nullcontext(Extraction.local(self.embedder, windowing, listen=listen))
             else:
                 started = engine.started(self.card, listen=listen)
-            with started as extraction, progress_bar(files, show=progress) as advance:
+            with started as extraction, progress_bar(files, show=progress, watch=watch) as advance:
                 report = Adding(self._catalogue, self.index, extraction, windowing, advance).run(files, known)
         if report.added or report.changed:
             self._tidy()
@@ -315,15 +326,33 @@ class Library:
         check_audible(asked, chosen)
         fusion = None if asked.levels is None else chosen.fusion
         vector, conditions = chosen.fold(asked.vectors), require_negative_stems(where, chosen)
-        wanted = _SPARE * k if fusion is None else max(_RERANKED * k, _LEAST_RERANKED)
-        total = self.index.count()
-        while True:
-            found = self.index.search(vector, max(1, min(wanted, total)), where=conditions)
-            ranked = found if fusion is None else rerank(found, asked, fusion)
-            hits = fold_hits(ranked, asked, chosen, fusion=fusion, include_self=include_self, fold=fold)[:k]
-            if len(hits) == k or len(found) < wanted or wanted >= total:
-                return self._with_sources(hits)
-            wanted *= _SPARE
+
+        def search(count: int) -> Comparison:
+            found = self.index.search(vector, count, where=conditions)
+            return compare_vectors(found if fusion is None else rerank(found, asked, fusion), asked, chosen, fusion)
+
+        hits = find_hits(
+            search,
+            asked,
+            chosen,
+            k,
+            total=self.index.count(),
+            wanted=0 if fusion is None else max(_RERANKED * k, _LEAST_RERANKED),
+            fusion=None if fusion is None else type(fusion).__name__,
+            include_self=include_self,
+            fold=fold,
+        )
+        return self._with_sources(hits)
+
+    def hold(self, query: Query, *, like: HeldQuery | None = None) -> HeldQuery:
+        """Hold a query of `query`, so that it can be searched again with other weights at once.
+
+        Args:
+            query: The query.
+            like: Another held query, whose description of the items is shared if the library still has the same ones.
+        """
+        measured = {record.path: record.measured for record in self._catalogue.records() if record.done}
+        return HeldQuery(self.index, query, measured=measured, like=like)
 
     def query(
         self,
@@ -332,14 +361,39 @@ class Library:
         text: str | None = None,
         text_weight: float = 0.5,
         text_stems: Sequence[str] | None = None,
+        listener: Listener | None = None,
     ) -> Query:
-        """Return the query of a search; the arguments are those of `search`."""
+        """Return the query of a search; the arguments are those of `search`, and what follows how audio is embedded."""
         if query is None:
             if text is None:
                 raise ConfigError("There is nothing to search with: give a piece of audio, a text, or both.")
             return text_query(text, self.encoder, self.stems)
-        asked = audio_query(query, self.embedder, self.card.windowing)
+        asked = audio_query(query, self.embedder, self.card.windowing, listener=listener)
         return asked if text is None else with_text(asked, text, self.encoder, weight=text_weight, stems=text_stems)
+
+    def take_weights(self, model: str) -> None:
+        """Search with the weights of another model from now on, such as personal ones; what is stored stays as it is.
+
+        Args:
+            model: Name or folder of a model with the library's encoder and stems, and a weighted sum.
+
+        Raises:
+            StemMismatchError: If it has other stems.
+            ConfigError: If it has another encoder, or a nonlinear fusion.
+        """
+        from stemsim.fusion import LinearFusion
+        from stemsim.model import load_fitted
+
+        card, fusion = load_fitted(model)
+        remedy = f"Name a model with the stems of the library {self.root}."
+        check_same_layout(self.stems, card.stems, what=f"the model {card.name!r}", remedy=remedy)
+        if card.encoder.name != self.card.encoder.name or not isinstance(fusion, LinearFusion):
+            raise ConfigError(
+                f"--model must have the encoder of the library, {self.card.encoder}, and a weighted sum; {card.name!r} "
+                f"has the encoder {card.encoder} and the fusion {card.fusion}. Name another model, or index with it."
+            )
+        weights = dict(zip(card.stems, fusion.weight.tolist(), strict=True))
+        self.card = replace(self.card, weights=weights, model=str(model), fusion=None)
 
     def routing(
         self, routing: Routing | Mapping[str, float] | str | None = None, *, words_only: bool = False

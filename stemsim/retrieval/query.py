@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
@@ -56,11 +56,23 @@ class Query:
         return content == self.content and start < self.end and self.start < end
 
 
-def audio_query(audio: Input, embedder: StemEmbedder, windowing: Windowing) -> Query:
+class Listener(Protocol):
+    """Follows how a file becomes a query, batch by batch."""
+
+    def separated(self, segments: Sequence[Segment], stems: Tensor) -> None:
+        """Hear the stems `(segment, stem, time)` of windows, mono at the encoder's rate."""
+
+    def embedded(self, segments: Sequence[Segment]) -> None:
+        """Take note that windows have been embedded."""
+
+
+def audio_query(
+    audio: Input, embedder: StemEmbedder, windowing: Windowing, *, listener: Listener | None = None
+) -> Query:
     """Return the query for a piece of audio, given the library's embedder and windows.
 
     Audio longer than a window is cut like the files of the library; the vector of each stem is then the mean direction
-    over the windows in which it sounds, its level the mean power in these.
+    over the windows in which it sounds, its level the mean power in these. The listener follows audio from a file.
     """
     parsed = parse_inputs(audio, embedder.stems, embedder.spec.dim)
     if parsed.embeddings is not None:
@@ -69,7 +81,7 @@ def audio_query(audio: Input, embedder: StemEmbedder, windowing: Windowing) -> Q
         waveform, rate = parsed.waveforms[0]
         return _mean(_embed_waveform(waveform, rate, embedder, windowing), embedder.stems)
     segment = parsed.segments[0]
-    query = _mean(_embed_segment(segment, embedder, windowing), embedder.stems)
+    query = _mean(_embed_segment(segment, embedder, windowing, listener), embedder.stems)
     content = embedder.source.content_hash(segment)
     return replace(query, content=content, start=segment.start, end=segment.start + segment.duration)
 
@@ -83,11 +95,16 @@ def _mean(embeddings: StemEmbeddings, stems: StemLayout) -> Query:
     return Query(stems, vectors.float(), levels=10.0 * torch.log10(power))
 
 
-def _embed_segment(segment: Segment, embedder: StemEmbedder, windowing: Windowing) -> StemEmbeddings:
+def _embed_segment(
+    segment: Segment, embedder: StemEmbedder, windowing: Windowing, listener: Listener | None
+) -> StemEmbeddings:
     spans, size = windowing.spans(segment.duration), embedder.batch_size
     windows = [Segment(segment.path, segment.start + start, duration) for start, duration in spans]
-    batches = (windows[start : start + size] for start in range(0, len(windows), size))
-    parts = [embed_windows(batch, embedder, windowing) for batch in batches]
+    parts = []
+    for batch in (windows[start : start + size] for start in range(0, len(windows), size)):
+        parts.append(embed_windows(batch, embedder, windowing, heard=listener and listener.separated))
+        if listener is not None:
+            listener.embedded(batch)
     return StemEmbeddings(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from stemsim.audio import LEVEL_FLOOR, Segment, read_audio
 from stemsim.embedding import StemEmbedder
+from stemsim.embedding.embedder import Heard
 from stemsim.errors import ConfigError
 from stemsim.separators import Separator
 from stemsim.similarity import StemEmbeddings
@@ -81,16 +82,19 @@ def padding_group(segment: Segment, embedder: StemEmbedder, windowing: Windowing
     return round(windowing.padded(segment.duration, shortest), 6), True
 
 
-def embed_windows(segments: Sequence[Segment], embedder: StemEmbedder, windowing: Windowing) -> StemEmbeddings:
-    """Embed windows of one `padding_group` in one batch.
+def embed_windows(
+    segments: Sequence[Segment], embedder: StemEmbedder, windowing: Windowing, *, heard: Heard | None = None
+) -> StemEmbeddings:
+    """Embed windows of one `padding_group` in one batch; `heard` is called with their stems, padding included.
 
     Returns:
         Stem embeddings `(window, stem, dim)`; the levels are those of the windows without padding.
     """
     padded, is_padded = padding_group(segments[0], embedder, windowing)
     if not is_padded:
-        return embedder.embed_batch(segments)
-    embedded = embedder.embed_waveforms([_read_padded(segment, padded) for segment in segments])
+        return embedder.embed_batch(segments, heard=heard)
+    clips = [_read_padded(segment, padded) for segment in segments]
+    embedded = embedder.embed_waveforms(clips, heard=heard and (lambda _, stems: heard(segments, stems)))
     durations = torch.tensor([segment.duration for segment in segments])
     levels = embedded.levels + 10.0 * torch.log10(padded / durations).unsqueeze(1)
     return embedded._replace(levels=torch.where(embedded.levels > LEVEL_FLOOR, levels, embedded.levels))

@@ -28,6 +28,7 @@ from stemsim.retrieval.filter import ItemFilter
 from stemsim.retrieval.held_query import HeldQuery
 from stemsim.retrieval.indexes.lance import LanceIndex
 from stemsim.retrieval.items import Items
+from stemsim.retrieval.query import Query
 from stemsim.retrieval.routing import Routing
 from stemsim.stems import STEMS
 
@@ -299,7 +300,7 @@ def run(folder, arguments):
     report["filtered"] = {"admitted": int(mask.sum()), **filtered}
     report["open"] = measure_opening(folder, arguments.dim, folded["random"][0])
     start = time.perf_counter()
-    held = HeldQuery(index, queries[0])
+    held = HeldQuery(index, Query(STEMS, queries[0]))
     report["hold s"] = time.perf_counter() - start
     report["slider move"] = measure_sliders(held, by_kind)
     del held

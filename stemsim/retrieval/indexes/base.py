@@ -19,6 +19,8 @@ from stemsim.stems import check_same_layout
 SPARE: Final = 8
 """Extra items that are scored again exactly, because the first scores of an engine are rounded."""
 
+_DIGITS: Final = 12  # after the point, to which similarities are compared: sums in another order differ beyond
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RankedItems:
@@ -32,8 +34,8 @@ class RankedItems:
 
     @classmethod
     def best(cls, items: Items, similarity: Tensor, k: int) -> Self:
-        """Return the `k` most similar items; of equal similarities the smaller key comes first."""
-        order = np.lexsort((items.key.astype(str), -similarity.numpy()))[:k]
+        """Return the `k` most similar items; of similarities that are equal up to rounding the smaller key is first."""
+        order = np.lexsort((items.key.astype(str), -similarity.numpy().round(_DIGITS)))[:k]
         return cls(items.take(order), similarity[torch.from_numpy(order)])
 
 

@@ -17,7 +17,7 @@ from stemsim.retrieval.items import Items, item_schema, stored_width
 
 _TABLE: Final = "items"
 _VECTORS: Final = "vectors"
-_AT_ONCE: Final = 4096
+_AT_ONCE: Final = 512  # items; LanceDB reads a dozen such batches ahead
 _INDEX_FROM: Final = 20_000  # items: below, comparing all takes less than 0.3 s
 _RESCORED: Final = 3  # times as many as asked for are scored again from full vectors,
 _LEAST_RESCORED: Final = 64  # or as many as this

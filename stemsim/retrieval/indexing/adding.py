@@ -92,8 +92,13 @@ class AddReport:
 
 
 @contextmanager
-def progress_bar(files: Sequence[FoundFile], *, show: bool) -> Iterator[Callable[[int, AddReport], None]]:
-    """Show progress in bytes, as durations are not known yet; yield the function that advances it by one file."""
+def progress_bar(
+    files: Sequence[FoundFile], *, show: bool, watch: Callable[[float, AddReport], None] | None = None
+) -> Iterator[Callable[[int, AddReport], None]]:
+    """Show progress in bytes, as durations are not known yet; yield the function that advances it by one file.
+
+    `watch` is called then, with the share that is done.
+    """
     columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
     begun, numbers = time.monotonic(), count(1)
     with Progress("Adding files", *columns, console=Console(stderr=True), disable=not show) as bar:
@@ -103,6 +108,8 @@ def progress_bar(files: Sequence[FoundFile], *, show: bool) -> Iterator[Callable
             seconds = max(time.monotonic() - begun, 1e-9)
             rate = f"{report.items / seconds:.1f} items/s, {report.seconds_of_audio / seconds:.0f} x real time"
             bar.update(task, advance=size, description=f"{next(numbers)}/{len(files)} files {rate}")
+            if watch is not None:
+                watch(bar.tasks[0].percentage / 100.0, report)
 
         yield advance
 

@@ -1,0 +1,60 @@
+// Small helpers to find and make elements. Texts are always set as text, never as HTML.
+
+export const find = (selector, root = document) => root.querySelector(selector);
+export const findAll = (selector, root = document) => [...root.querySelectorAll(selector)];
+export const slot = (name, root = document) => find(`[data-slot=${name}]`, root);
+
+/** Make an element. Properties that the element has are set as such, others as attributes; children may be null. */
+export function el(tag, props = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (name in node) node[name] = value;
+    else node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
+
+/** A button that hears: `label` says what. */
+export const hearButton = (label, onclick) =>
+  el("button", { type: "button", className: "hear", ariaLabel: `Hear ${label}`, title: `Hear ${label}`, onclick }, el("span", { className: "icon" }));
+
+/** A square in the colour of a stem, and its name. */
+export const stemName = (stem) => el("span", { className: "stem" }, tint(el("i"), stem.color), stem.name);
+
+/** Give an element the colour of a stem. */
+export function tint(node, color) {
+  node.style.setProperty("--stem", color);
+  return node;
+}
+
+/** A table of names and values. */
+export const facts = (entries) =>
+  el("dl", {}, ...entries.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, String(value))]));
+
+export const fixed = (value, digits) => (value === null || value === undefined ? "" : value.toFixed(digits));
+
+/** Tell the user about an error, or about what was done; without a message, what was told disappears. */
+export function tell(message = "", { error = true } = {}) {
+  const output = find("#message");
+  output.textContent = message;
+  output.hidden = !message;
+  output.classList.toggle("error", error);
+}
+
+/** Run an action; if it fails, tell why. */
+export async function attempt(action) {
+  try {
+    return await action();
+  } catch (error) {
+    tell(error.message);
+    return undefined;
+  }
+}
+
+/** Save a blob as a file of the user's. */
+export function download(blob, name) {
+  const link = el("a", { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
