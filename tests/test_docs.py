@@ -246,7 +246,7 @@ def test_options_and_files_named_in_the_text_exist(name):
 def test_the_readme_is_short_and_names_every_command_and_model():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.encode()) <= 8192
-    assert text.count("![") == 2, "a search in the terminal, and the page"
+    assert text.count("![") == 2  # the idea and the page
     for name in typer.main.get_command(app).commands:
         assert f"stemsim {name}" in text
     for job in StemsimCLI.subcommands():
