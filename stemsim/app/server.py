@@ -312,6 +312,8 @@ class _Api:
     async def query_peaks(self, request: Request) -> Response:
         """`GET /api/query/{query}/peaks`: the waveform of a stem, or of the whole upload."""
         reference, columns = self._reference(request), _columns(request)
+        start: float | None
+        end: float | None
         if request.query_params.get("whole") == "1" and reference.whole is not None:
             peaks, start, end = fewer_columns(reference.whole, columns), 0.0, reference.duration
         else:

@@ -13,8 +13,9 @@ from rich.console import Console
 from stemsim.evaluation.agreement import Share
 from stemsim.evaluation.listeners import ListenerSummary, QuestionSummary
 from stemsim.fitting.listeners import ListenerWeights
-from stemsim.report.style import GREY, SERIES_COLORS, STEM_COLORS, new_figure, save_figure
+from stemsim.report.style import GREY, SERIES_COLORS, new_figure, save_figure
 from stemsim.report.text import TextTable, fixed, percent, with_spread
+from stemsim.stems import STEM_COLORS
 
 _MOST_ROWS = 20
 

@@ -57,6 +57,7 @@ class HeldQuery:
             described.append(replace(items, vectors=torch.zeros(len(items), len(spec.stems), 1)))  # saves memory
         self._cosines: FloatArray = np.concatenate(cosines, axis=2)  # (query stem, library stem, item)
         items = Items.concatenate(described)
+        self.held: HeldItems
         if like is not None and np.array_equal(like.held.items.key, items.key):
             self.held = like.held
         else:

@@ -113,8 +113,9 @@ class _World:
         departures = _TASTES[kind] * draws
         if kind == _OTHER:
             size = np.sqrt(np.square(PAPER_WEIGHTS).mean())
-            return np.maximum(PAPER_WEIGHTS + size * departures, 0.0)
-        weights: FloatArray = PAPER_WEIGHTS * np.exp(departures)
+            weights: FloatArray = np.maximum(PAPER_WEIGHTS + size * departures, 0.0)
+        else:
+            weights = PAPER_WEIGHTS * np.exp(departures)
         return weights
 
     def ask(self, count: int, truths: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
@@ -287,7 +288,7 @@ def _plot(findings: ListenerFindings, path: Path) -> None:
     colors = dict(zip(_WIDTHS, SERIES_COLORS, strict=False))
     styles = dict(zip(_TASTES, ("-", "--", ":"), strict=True))
     for (kind, width), rows in findings.personal.groupby(["listeners", "width"], sort=False):
-        look = {"color": colors[width], "ls": styles[kind], "marker": "o", "ms": 3}
+        look = {"color": colors[width], "ls": styles[str(kind)], "marker": "o", "ms": 3}
         axes[2].errorbar(rows["votes"], rows["gain"], 1.96 * rows["error"], **look)
     for width, color in colors.items():
         axes[2].plot([], [], color=color, label=f"prior: {width} width")
