@@ -288,7 +288,7 @@ def _plot(findings: ListenerFindings, path: Path) -> None:
     colors = dict(zip(_WIDTHS, SERIES_COLORS, strict=False))
     styles = dict(zip(_TASTES, ("-", "--", ":"), strict=True))
     for (kind, width), rows in findings.personal.groupby(["listeners", "width"], sort=False):
-        look = {"color": colors[width], "ls": styles[str(kind)], "marker": "o", "ms": 3}
+        look = {"color": colors[str(width)], "ls": styles[str(kind)], "marker": "o", "ms": 3}
         axes[2].errorbar(rows["votes"], rows["gain"], 1.96 * rows["error"], **look)
     for width, color in colors.items():
         axes[2].plot([], [], color=color, label=f"prior: {width} width")
