@@ -32,7 +32,7 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 FENCE = re.compile(
     r"(?:<!-- (?P<mark>[^>]+) -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
-EXPORTS = re.compile(r"""^(?:\w+=(?:"[^"]*"|\S+)\s+)+""")
+EXPORTS = re.compile(r"""^(?:\w+=(?:"[^"]*"|[^\s"]\S*)\s+)+""")
 
 
 class Block(NamedTuple):
