@@ -11,6 +11,7 @@ from playwright.sync_api import sync_playwright
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
+    "--disable-gpu",  # there is none, and looking for it takes time
     "--no-sandbox",  # as root there is none
     "--use-fake-device-for-media-stream",  # a microphone that beeps
     "--use-fake-ui-for-media-stream",
