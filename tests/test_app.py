@@ -1,6 +1,7 @@
 """The HTTP API of the page, on sounds of known geometry."""
 
 import csv
+import gc
 import io
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from fakes import CountingEncoder
 from stemsim.app.jobs import Job
 from stemsim.embedding import StemEmbedder
 from stemsim.retrieval import Library
+from stemsim.retrieval.held_query import HeldQuery
 from stemsim.separators import MixOnly
 
 SOUND = wav(tone(0, 7, seconds=2.0))
@@ -246,6 +248,8 @@ def test_eight_queries_are_held_and_the_files_of_others_deleted(app, tmp_path):
     queries = [app.put(SOUND)[0] for _ in range(8)]
     app.rank(queries[0])  # used last
     queries.append(app.put(SOUND)[0])
+    gc.collect()
+    assert sum(isinstance(one, HeldQuery) and one.query.content is not None for one in gc.get_objects()) == 8
     gone = app.get(f"/api/query/{queries[1]}")
     assert (gone.status_code, gone.json()["error"]["kind"]) == (404, "DataNotFoundError")
     assert "only the last 8" in gone.json()["error"]["message"]

@@ -72,6 +72,7 @@ class Job:
         else:
             self.state, self.stage, self.progress = "done", "done", 1.0
         self._end = None
+        del self.work  # a finished job is remembered, but must not keep its query in memory
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the page shows."""
