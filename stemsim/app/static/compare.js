@@ -11,7 +11,7 @@ let colors;
 
 export function setupCompare(library) {
   colors = new Map(library.stems.map((stem) => [stem.name, stem]));
-  const slots = { x: ["#left", "Drop the first file here"], a: ["#right", "Drop the second file here"] };
+  const slots = { x: ["#left", "First sound"], a: ["#right", "Second sound"] };
   for (const [role, [place, prompt]] of Object.entries(slots)) {
     const zone = find(place);
     new Intake(zone, zone, prompt, (query) => {

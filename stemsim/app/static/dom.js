@@ -32,6 +32,14 @@ export function tint(node, color) {
 export const facts = (entries) =>
   el("dl", {}, ...entries.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, String(value))]));
 
+/** Set a slider, and draw its rail from zero to its value. */
+export function setSlider(range, value) {
+  range.value = value;
+  const place = (at) => `${(100 * (at - range.min)) / (range.max - range.min)}%`;
+  range.style.setProperty("--from", place(Math.min(0, range.value)));
+  range.style.setProperty("--to", place(Math.max(0, range.value)));
+}
+
 export const fixed = (value, digits) => (value === null || value === undefined ? "" : value.toFixed(digits));
 
 /** Tell the user about an error, or about what was done; without a message, what was told disappears. */

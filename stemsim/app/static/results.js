@@ -149,6 +149,7 @@ function draw() {
   }));
   body.replaceChildren(...[...rows.values()].map(({ row }) => row));
   mark();
+  if (rows.has(state.selected) && !find("#search").hidden) showSelected(); // with its new contributions
   find("#favourites + span b").textContent = state.favourites.length;
   find("#found").textContent = heading(only);
   find("table", find("#search")).hidden = !rows.size;

@@ -13,7 +13,7 @@ import { focusStem, setupWeights, showStems, soloStem } from "./weights.js";
 let query = null;
 
 export function setupSearch(library) {
-  const intake = new Intake(find("#reference"), find("#search"), "Drop a song here", ready);
+  const intake = new Intake(find("#reference"), find("#search"), "Drop a song", ready);
   const similar = ({ item }) => intake.take(() => post("/api/query", { item }));
   setupWeights(library, rank, hearStem);
   setupFilters(library, rank);

@@ -1,6 +1,6 @@
 // One slider for each stem, and what they mean together: the routing of a search.
 
-import { download, el, fixed, find, findAll, hearButton, slot, stemName, tell, tint } from "./dom.js";
+import { download, el, fixed, find, findAll, hearButton, setSlider, slot, stemName, tell, tint } from "./dom.js";
 import { save, state } from "./state.js";
 
 const FULL = 2; // the largest fitted weights are just below
@@ -98,8 +98,7 @@ function show() {
   for (const [name, { row, range, number, solo, mute, silent }] of rows) {
     const weight = state.weights[name];
     range.min = weight < 0 ? -FULL : 0; // below 0: the less alike, the better
-    range.value = weight;
-    range.style.setProperty("--at", `${(100 * (range.value - range.min)) / (range.max - range.min)}%`);
+    setSlider(range, weight);
     if (document.activeElement !== number) number.value = fixed(weight, 2);
     mute.ariaPressed = String(weight === 0);
     for (const control of [range, number, solo, mute]) control.disabled = silent;
