@@ -29,7 +29,10 @@ class Player {
     return sound;
   }
 
-  /** Choose what `role` ("x" or "result") is, and hear it if `heard`; `sound` is {path, seconds, label, gain (dB), details, peaks}. */
+  /**
+   * Choose what `role` ("x" or "result") is, and hear it if `heard`. `sound` is {path, seconds, label, gain in dB}, for
+   * a result {details, peaks} too, or null.
+   */
   choose(role, sound, { heard = true } = {}) {
     const before = this.wanted[role]?.path;
     this.wanted[role] = sound;
@@ -115,7 +118,7 @@ class Player {
       this.#end(role);
       throw error;
     });
-    if (this.wanted[role]?.path !== path || this.voices[role]?.path === path) return; // another one was chosen meanwhile
+    if (this.wanted[role]?.path !== path || this.voices[role]?.path === path) return; // overtaken
     this.#end(role);
     const gain = new GainNode(this.context, { gain: 0 });
     const node = long
