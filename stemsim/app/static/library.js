@@ -50,8 +50,8 @@ async function grown({ added, replaced, unchanged, failures }) {
 }
 
 function recallTable({ sentence, rows }) {
-  const cell = (value) => (typeof value === "number" ? [String(Math.round(1000 * value) / 1000)] : value);
-  const names = Object.keys(rows[0]).map((name) => name.replaceAll("_", " "));
+  const cell = (value) => (typeof value === "number" ? [fixed(value, Number.isInteger(value) ? 0 : 3)] : value);
+  const names = Object.keys(rows[0]).map((name, column) => (column ? [name] : name));
   const cells = rows.map((row) => Object.values(row).map(cell));
   return el("div", {}, el("p", {}, sentence), table(names, cells));
 }
