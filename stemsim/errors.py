@@ -3,6 +3,9 @@
 A message says what was expected, what was seen and what to do next. Catch `StemsimError` to catch them all.
 """
 
+import errno
+from typing import Final
+
 __all__ = [
     "AudioError",
     "CheckpointError",
@@ -15,7 +18,20 @@ __all__ = [
     "StemsimError",
     "StoreError",
     "TripletError",
+    "system_message",
 ]
+
+_DENIED: Final = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG}
+
+
+def system_message(error: OSError) -> str | None:
+    """Return what to do where the system does not let a file be read or written; None for any other error."""
+    if error.errno not in _DENIED:
+        return None
+    return (
+        f"{error.strerror}: {error.filename or 'a file'}. Make room or allow this user to write there, or name another "
+        "folder."
+    )
 
 
 class StemsimError(Exception):

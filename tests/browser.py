@@ -54,7 +54,7 @@ def opened(browser, address, *, refused=(), **settings):
     page.on("console", note)
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.goto(f"{address}/?token={TOKEN}")
-    page.locator("#search, #compare, #model, #library").filter(visible=True).wait_for()
+    page.locator("#search, #compare, #model, #library, #start").filter(visible=True).wait_for()
     try:
         yield page
     finally:

@@ -101,7 +101,7 @@ def workspace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     shutil.copytree(ROOT / "configs", "configs")
-    for config in ("configs/demo.yaml", "configs/everything_is_free.yaml"):
+    for config in ("configs/demo.yaml", "configs/everything_is_free.yaml", "configs/votes_file.yaml"):
         write_small_config(config)
     sounds = {"a": 3, "b": 3, "x": 3, "song": 6, "loops/kick one": 1, "loops/loop two": 2, "songs/third": 6}
     sounds |= {f"my-songs/song {number}": 10 for number in range(7)}
@@ -230,7 +230,8 @@ def test_options_and_files_named_in_the_text_exist(name):
         first, *words = line.split()[1:]
         assert first in command.commands, line
         group = getattr(command.commands[first], "commands", {})
-        one = command.commands[first] if not group else group.get(words[0] if words else "list", group.get("add"))
+        default = next((group[name] for name in ("add", "count", "list") if name in group), None)
+        one = group.get(words[0] if words else "list", default) if group else command.commands[first]
         known = {option for parameter in one.params for option in parameter.opts}
         assert {word for word in words if word.startswith("-")} <= {*known, "--help"}, line
     for job in re.findall(r"`python train\.py (\w+)[^`]*`", text):
@@ -245,7 +246,7 @@ def test_options_and_files_named_in_the_text_exist(name):
 def test_the_readme_is_short_and_names_every_command_and_model():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.encode()) <= 8192
-    assert text.count("![") == 2  # the idea and the page
+    assert text.count("![") == 2, "a search in the terminal, and the page"
     for name in typer.main.get_command(app).commands:
         assert f"stemsim {name}" in text
     for job in StemsimCLI.subcommands():

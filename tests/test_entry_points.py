@@ -1,11 +1,14 @@
 """The first steps of a newcomer: imports, help texts, and errors without tracebacks."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from stemsim.training.cli import main
 
@@ -13,8 +16,13 @@ ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("lightning", "wandb", "gradio", "demucs", "laion_clap", "muq", "torchmetrics", "jsonargparse")
 
 
-def python(*arguments):
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+def python(*arguments, without=()):
+    """Run Python without some capabilities of the system, if this user has them all."""
+    command = [sys.executable, *arguments]
+    if without and os.geteuid() == 0:
+        dropped = ",".join(f"-{name}" for name in without)
+        command = ["setpriv", f"--bounding-set={dropped}", f"--inh-caps={dropped}", *command]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 LIGHT = ("stemsim", "stemsim.cli", "stemsim.embedding", "stemsim.triplets", "stemsim.evaluation", "stemsim.fusion")
@@ -65,6 +73,28 @@ def test_train_help_names_the_five_jobs_and_their_settings_teach(capsys):
     crossval = capsys.readouterr().out
     assert "Number of splits." in crossval
     assert "Level in dBFS below which a stem counts as silent" in crossval
+
+
+def test_folders_that_cannot_be_written_to_are_named(tmp_path):
+    library, closed = tmp_path / "L", tmp_path / "closed"
+    soundfile.write(tmp_path / "first.wav", np.sin(np.arange(9000.0)), 8000)
+    soundfile.write(tmp_path / "second.wav", np.sin(0.5 * np.arange(9000.0)), 8000)
+    index = ("-m", "stemsim.cli", "index", "--library", str(library), "--no-progress")
+    assert python(*index, str(tmp_path / "first.wav")).returncode == 0
+    closed.mkdir()
+    for path in (closed, library, *library.rglob("*")):
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    jobs = {
+        closed: ("train.py", "fit", "-c", "configs/demo.yaml", "--trainer.default_root_dir", str(closed / "run")),
+        library: (*index, str(tmp_path / "second.wav")),
+    }
+    for folder, job in jobs.items():
+        result = python(*job, without=("dac_override", "dac_read_search"))
+        assert result.returncode == 2
+        assert f"error: Permission denied: {folder}/" in result.stderr
+        assert "Traceback" not in result.stderr
+    search = ("-m", "stemsim.cli", "search", str(tmp_path / "second.wav"), "--library", str(library))
+    assert "first.wav" in python(*search, without=("dac_override", "dac_read_search")).stdout, "reading is enough"
 
 
 def test_errors_of_ours_end_with_status_2_and_no_traceback():

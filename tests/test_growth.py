@@ -52,5 +52,5 @@ def test_what_cannot_be_measured_is_said(tmp_path):
     with pytest.raises(DataNotFoundError, match="add some first"):
         measure_cost(library)
     library.add(songs[0], listen=False)
-    with pytest.raises(ConfigError, match="4000 synthetic ones or more; got 32 and 5"):
+    with pytest.raises(ConfigError, match="1 item and 4000 synthetic ones; got 32 and 5"):
         measure_cost(library, made=5)

@@ -56,7 +56,7 @@ def test_a_layer_may_be_chosen_and_is_part_of_the_identity(tmp_path):
     assert len({encoder.identity for encoder in encoders}) == 4
     vectors = [encoder(batch()) for encoder in encoders]
     assert (vectors[1] - vectors[2]).abs().max() > 1e-3
-    with pytest.raises(ConfigError, match="hidden layers 0 to 2; got 3"):
+    with pytest.raises(ConfigError, match="hidden layers 0 to 2; got layer 3"):
         HuggingFaceAudio(str(folder), layer=3)
 
 

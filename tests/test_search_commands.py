@@ -120,6 +120,9 @@ def test_a_part_of_a_file_and_conditions(root):
         ("--category", "bass"),
     ):
         assert names(*condition) == ["Bass_100bpm_Am.wav"]
+    (root / "preset.txt").write_text("drums=1,bass=0.5\n")
+    assert names("--weights", f"@{root}/preset.txt") == names("--weights", "drums=1,bass=0.5")
+    assert names("--weights", f"@{root}/preset.txt") != names("--weights", "bass")
     query, library = root / "sounds/Kicks/1.wav", ("--library", root / "L", "--bpm", "200", "--octaves")
     assert "Tempo 200, or half or double of it." in run("search", query, *library)
     assert run("search", query, *library, "--json")["octaves"]
@@ -142,6 +145,7 @@ def test_a_part_of_a_file_and_conditions(root):
         (["--octaves"], "give `bpm` too"),
         (["--weights", "vocals=1"], "no stem 'vocals'"),
         (["--weights", "learned"], "no learned weights"),
+        (["--weights", "@none.txt"], "@none.txt cannot be read"),
         (["--from", "90"], "has no part from 90 s to the end"),
         (["--from", "0.1", "--to", "0"], "has no part from 0.1 s to 0 s"),
         (["--text", "warm analog bass"], "does not encode text"),
@@ -170,6 +174,24 @@ def test_hits_are_exported(root, tmp_path):
         assert len(samples) / rate == pytest.approx(hit["duration"], abs=1e-4)
         original, _ = soundfile.read(hit["path"], start=round(hit["start"] * rate), frames=len(samples))
         assert np.abs(samples - original).max() < 1e-4
+
+
+def test_what_cannot_be_exported_is_listed_and_the_rest_written(tmp_path):
+    names = ("plain", "é" * 125 + "k", "gone")  # the second has 251 bytes, and its copy a number before it
+    for number, name in enumerate(names):
+        write(tmp_path / f"sounds/{name}.wav", sound("kick", seed=number))
+    run("index", tmp_path / "sounds", "--library", tmp_path / "L", "--no-progress")
+    (tmp_path / "sounds/gone.wav").unlink()
+    found = run(
+        "search", tmp_path / "sounds/plain.wav", "-l", tmp_path / "L", "--include-self", "--json", "--export", tmp_path
+    )
+    assert len(found["hits"]) == 3
+    assert len(found["exported"]) == 2
+    assert all(soundfile.info(path).frames == 0.2 * RATE for path in found["exported"])
+    assert list(found["not_exported"]) == [str(tmp_path / "sounds/gone.wav")]
+    assert "Not written: " in run(
+        "search", tmp_path / "sounds/plain.wav", "-l", tmp_path / "L", "--export", tmp_path / "again"
+    )
 
 
 @pytest.mark.parametrize("fusion", [AttentionFusion, MonotoneFusion])
@@ -260,5 +282,5 @@ def test_wrong_comparisons_say_what_to_do(root, tmp_path, monkeypatch):
     assert "No ready-made model" in run("compare", *kicks, "--model", "clap-5stem", code=2)
     assert "models download" in run("compare", *kicks, "--model", "clap-4stem", code=2)
     assert "Unknown encoder" in run("compare", *kicks, "--encoder", "mfcc", code=2)
-    assert "Cannot write the picture" in run("compare", *kicks, "--plot", tmp_path / "none/x.png", code=2)
+    assert "cannot be written" in run("compare", *kicks, "--plot", tmp_path / "none/x.png", code=2)
     assert "No file at" in run("compare", kicks[0], tmp_path / "none.wav", code=2)

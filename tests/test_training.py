@@ -162,11 +162,32 @@ class TestTestAndPredict:
         assert results["checkpoint"] == checkpoint
         assert len(pd.read_csv(tmp_path / "test_worst_triplets.csv")) == 20
 
-    def test_untrained_weights_are_neutral_and_warned_of(self, small_demo, tmp_path):
-        with pytest.warns(UserWarning, match="never trained"):
-            run("test", "demo.yaml", tmp_path, *small_demo)
-        results = read(tmp_path / "test.json")
-        assert (results["metrics"]["test/agreement"], results["checkpoint"]) == (0.5, "")
+    @pytest.mark.parametrize("job", ["validate", "test", "predict"])
+    def test_weights_that_were_never_trained_are_refused(self, job, checkpoint, small_demo, tmp_path):
+        with pytest.raises(CheckpointError, match=rf"`train.py {job}` needs weights .* --ckpt_path last"):
+            run(job, "demo.yaml", tmp_path, *small_demo)
+        content = torch.load(checkpoint, weights_only=True)
+        content["state_dict"]["batches_trained"] *= 0
+        torch.save(content, tmp_path / "new.ckpt")
+        with pytest.raises(CheckpointError, match=r"weights in .*new.ckpt were never trained"):
+            run(job, "demo.yaml", tmp_path, *small_demo, "--ckpt_path", str(tmp_path / "new.ckpt"))
+        assert not list(tmp_path.glob("*.json"))
+
+    def test_a_fit_of_no_batch_leaves_the_earlier_one(self, small_demo, tmp_path):
+        run("fit", "demo.yaml", tmp_path, *small_demo)
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.suffix in {".json", ".safetensors"}}
+        with pytest.raises(ConfigError, match=r"Nothing was fitted.*max_epochs \(now 0\)"):
+            run("fit", "demo.yaml", tmp_path, *small_demo, "--trainer.max_epochs", "0")
+        assert {path: path.read_bytes() for path in before} == before
+
+    def test_other_results_of_the_same_job_are_kept_aside(self, small_demo, tmp_path):
+        for l2 in ("0", "0.5", "0.5"):
+            run("fit", "demo.yaml", tmp_path, *small_demo, "--model.l2", l2)
+        (older,) = (tmp_path / "older").iterdir()
+        assert (read(older / "fit.json")["l2"], read(tmp_path / "fit.json")["l2"]) == (0.0, 0.5)
+        norms = [sum(w**2 for w in stemsim.load(folder / "model").weights.values()) for folder in (older, tmp_path)]
+        assert norms[0] > norms[1], "the model of each"
+        assert (older / "fit.png").is_file()
 
     def test_the_logged_metrics_do_not_depend_on_the_data(self, fitted, checkpoint, small_demo, tmp_path):
         folder, _ = fitted
@@ -421,8 +442,24 @@ class TestLoggers:
         assert {"crossval/ridge/all", "crossval/ridge/xab", "crossval/ridge/weight_drums"} <= crossval
         assert not any("," in key for _, keys, _ in found for key in keys)
 
+    def test_wandb_without_a_key_says_how_to_go_on(self, small_demo, tmp_path, monkeypatch):
+        import wandb
+
+        wandb.teardown()
+        monkeypatch.setenv("WANDB_MODE", "online")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.delenv("WANDB_API_KEY", raising=False)
+        with pytest.raises(ConfigError, match=r"W&B: .*`wandb login`, or keep the run on this machine"):
+            run("fit", "demo.yaml", tmp_path, *small_demo, "--trainer.logger.init_args.offline", "false", logger=())
+        wandb.teardown()
+
 
 class TestCommandLine:
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+    def test_settings_that_lightning_refuses_are_errors_of_ours(self, small_demo, tmp_path):
+        with pytest.raises(ConfigError, match=r"Lightning cannot work with .*gpu.*--trainer.accelerator cpu"):
+            run("fit", "demo.yaml", tmp_path, *small_demo, "--trainer.accelerator", "gpu")
+
     def test_options_of_callbacks_are_in_the_help_and_in_the_saved_settings(self, fitted, capsys):
         with pytest.raises(SystemExit):
             main(["fit", "--help"])
@@ -492,24 +529,26 @@ class TestBadInput:
     def test_bad_audio_is_an_error_and_keeps_what_is_stored(self, tmp_path, content, message):
         songs = write_tones(tmp_path / "songs")
         config = same_song_config(tmp_path / "songs.yaml", songs)
-        stored = len(main(["validate", "-c", config]).datamodule.embedder.store)
+        stored = len(main(["fit", "-c", config]).datamodule.embedder.store)
         (songs / "song9.wav").write_bytes(content((songs / "song0.wav").read_bytes()))
         with pytest.raises(AudioError, match=message) as error:
-            main(["validate", "-c", config])
+            main(["fit", "-c", config])
         assert "song9.wav" in str(error.value)
         (songs / "song9.wav").unlink()
-        assert len(main(["validate", "-c", config]).datamodule.embedder.store) == stored > 0
+        assert len(main(["fit", "-c", config]).datamodule.embedder.store) == stored > 0
 
     def test_missing_folder_empty_split_and_bad_settings_say_what_to_do(self, tmp_path):
         songs = write_tones(tmp_path / "songs")
         config = same_song_config(tmp_path / "songs.yaml", songs, store=str(tmp_path / "store"))
         root = f"{READER}.songs.init_args.root"
+        main(["fit", "-c", config, "--trainer.default_root_dir", str(tmp_path / "fitted")])
+        fitted = ("--ckpt_path", str(tmp_path / "fitted/checkpoints/last.ckpt"))
         with pytest.raises(DataNotFoundError, match=r"No folder of songs at .*nowhere"):
             main(["fit", "-c", config, root, str(tmp_path / "nowhere")])
         with pytest.raises(SplitError, match=r"test part is empty.*test_fraction"):
-            main(["test", "-c", config, "--data.test_fraction", "0"])
+            main(["test", "-c", config, *fitted, "--data.test_fraction", "0"])
         with pytest.raises(SplitError, match="val part is empty"):
-            main(["validate", "-c", config, "--data.val_fraction", "0"])
+            main(["validate", "-c", config, *fitted, "--data.val_fraction", "0"])
         with pytest.raises(ConfigError, match="add up to 1"):
             main(["fit", "-c", config, "--data.test_fraction", "1.5"])
         for song in (1, 2, 3):

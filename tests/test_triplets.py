@@ -53,19 +53,60 @@ class TestTable:
             ({"votes": TABLE.votes[:, :1]}, "shape"),
             ({"tracks": TABLE.tracks[:-1]}, "as many tracks"),
             ({"members": TABLE.members + 1000}, "indices"),
-            ({"votes": TABLE.votes - 9}, "negative"),
+            ({"votes": TABLE.votes - 9}, "`votes` must not be negative"),
+            (
+                {"votes": np.full((60, 2), np.nan)},
+                "`votes` counts listeners in integers.* 120 are NaN",
+            ),
             ({"test_type": np.full(60, "ABX")}, "test types"),
             ({"instrument": np.full(60, "kazoo")}, "instruments"),
-            ({"test_type": np.full(60, "XAB")}, "XAB: three tracks"),
-            ({"members": TABLE.members[:, [0, 2, 1]]}, "XYC: A on X's track"),
+            ({"test_type": np.full(60, "XAB")}, "XAB: neither or both are on X's"),
+            ({"members": TABLE.members[:, [0, 2, 1]]}, "XYC: A is on X's track"),
             ({"sure_votes": TABLE.votes + 1}, "must lie between 0 and `votes`"),
-            ({"sure_votes": -np.ones_like(TABLE.votes)}, "must lie between 0 and `votes`"),
+            ({"sure_votes": -np.ones_like(TABLE.votes)}, "`sure_votes` must not be negative"),
             ({"sure_votes": TABLE.votes[:, :1]}, "`sure_votes` must have shape"),
         ],
     )
     def test_a_table_that_breaks_its_rules_is_refused(self, changes, message):
         with pytest.raises(TripletError, match=message):
             replace(TABLE, **changes)
+
+    def test_candidates_may_share_a_track(self):
+        one = replace(TABLE.select([0]), members=np.array([[0, 1, 2]]), test_type=np.array(["XAB"]))
+        for tracks in (("t", "u", "u"), ("t", "t", "t"), ("t", "u", "v")):
+            table = replace(one, tracks=tracks)
+            assert len(np.unique(table.track_ids)) == len(set(tracks))
+
+    def test_what_cannot_be_fitted_is_named(self):
+        votes = np.tile([[4, 1], [1, 1], [0, 0], [0, 3]], (15, 1))
+        with pytest.raises(
+            TripletError, match=r"30 of 60 triplets of made up have no majority: 15 are tied and 15 have"
+        ):
+            replace(TABLE, votes=votes).check()
+        with pytest.raises(TripletError, match="There are no triplets: made up has none"):
+            TABLE.select([]).check()
+        replace(TABLE, votes=votes).filter().check()
+
+    @given(st.lists(st.tuples(st.integers(0, 59), st.booleans(), VOTES), min_size=1, max_size=30))
+    @settings(max_examples=50, deadline=None)
+    def test_pooling_adds_up_the_votes_on_the_same_question(self, asked):
+        distinct = np.unique(TABLE.members, axis=0, return_index=True)[1]
+        rows, swapped, votes = (list(column) for column in zip(*asked, strict=True))
+        rows = [int(distinct[row % len(distinct)]) for row in rows]
+        table, turn = TABLE.select(np.array(rows)), np.array(swapped) & (TABLE.test_type[rows] == "XAB")
+        votes, sure = (np.array(column) for column in zip(*votes, strict=True))
+        turned = {"votes": votes, "sure_votes": sure}
+        turned = {name: np.where(turn[:, None], one[:, ::-1], one) for name, one in turned.items()}
+        members = np.where(turn[:, None], table.members[:, [0, 2, 1]], table.members)
+        pooled = replace(table, members=members, **turned).pooled()
+        assert len(pooled) == len(set(rows))
+        first = list(dict.fromkeys(rows))
+        for number, row in enumerate(first):
+            same = [place for place, one in enumerate(rows) if one == row]
+            side = slice(None, None, -1 if turn[same[0]] else 1)
+            assert pooled.votes[number].tolist() == votes[same].sum(axis=0)[side].tolist()
+            assert pooled.sure_votes[number].tolist() == sure[same].sum(axis=0)[side].tolist()
+        assert len(pooled.pooled()) == len(pooled)
 
     def test_selecting_rows_keeps_them_and_only_their_segments(self):
         graded = replace(TABLE, sure_votes=TABLE.votes // 2)

@@ -14,6 +14,8 @@ def records(path):
             place += left
             continue
         _, length, kind = struct.unpack("<IHB", content[place : place + 7])
+        if place + 7 + length > len(content):
+            return  # W&B is still writing it
         whole += content[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in {1, 4}:  # a whole record, or the last part of one

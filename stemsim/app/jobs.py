@@ -60,7 +60,6 @@ class Job:
         """Do the work; an error becomes part of the job."""
         self.state = "running"
         try:
-            self.advance("starting", 0.0)
             self.result = self.work(self)
         except CancelledError:
             self.state = "cancelled"
@@ -76,9 +75,10 @@ class Job:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the page shows."""
-        names = ("id", "kind", "query", "state", "stage", "progress", "message", "result", "error")
+        names = ("id", "kind", "query", "stage", "progress", "message", "result", "error")
         left = None if self._end is None else max(0.0, self._end - time.monotonic())
-        return {**{name: getattr(self, name) for name in names}, "seconds_left": left}
+        state = "cancelled" if self.state == "queued" and self.cancelled.is_set() else self.state
+        return {**{name: getattr(self, name) for name in names}, "state": state, "seconds_left": left}
 
 
 class Jobs:

@@ -162,10 +162,10 @@ class Queries:
             self._references.move_to_end(query)
             return self._references[query]
 
-    def all(self) -> list[Reference]:
-        """Return the queries, the last used one at the end."""
+    def held(self) -> list[Reference]:
+        """Return the queries that are taken in, the last used one at the end."""
         with self._lock:
-            return list(self._references.values())
+            return [reference for reference in self._references.values() if reference.held is not None]
 
     def place(self, key: str) -> tuple[Path, float, float, float]:
         """Return path, start, duration and length of the file of an item; times in seconds."""
@@ -202,7 +202,7 @@ class Queries:
     def hold_again(self, watch: Callable[[float], None]) -> None:
         """Compare all queries with the items that the library has now; `watch` gets the share that is done."""
         self.folders.add(self.library.item_counts())
-        references = [reference for reference in self.all() if reference.held is not None]
+        references = self.held()
         for number, reference in enumerate(references):
             watch(number / len(references))
             reference.held = self._hold(reference.query)
@@ -294,8 +294,8 @@ class Queries:
         return query
 
     def _hold(self, query: Query) -> HeldQuery:
-        like = next((one.held for one in reversed(self.all()) if one.held is not None), None)
-        return self.library.hold(query, like=like)
+        others = self.held()
+        return self.library.hold(query, like=others[-1].held if others else None)
 
 
 class _Progress:

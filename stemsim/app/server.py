@@ -1,8 +1,8 @@
 """The server of the page: routes of the HTTP API, answers and errors."""
 
-import csv
 import ctypes
 import logging
+import platform
 import secrets
 import shutil
 import signal
@@ -10,14 +10,15 @@ import socket
 import tempfile
 import time
 import zipfile
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import asdict, fields, replace
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 import anyio
+import pandas as pd
 import uvicorn
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.applications import Starlette
@@ -33,6 +34,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stemsim.app.audio import fewer_columns, peaks_of, write_part
 from stemsim.app.jobs import Job, Jobs
+from stemsim.app.listening import AlikeVotes, VotesLog
 from stemsim.app.queries import NotReadyError, Queries, Reference
 from stemsim.app.security import Guard, check_binding, error_response
 from stemsim.audio import Segment
@@ -48,6 +50,9 @@ from stemsim.retrieval.tags.names import keys_named
 from stemsim.retrieval.tags.vocabulary import CATEGORIES
 from stemsim.stems import STEM_COLORS
 
+if TYPE_CHECKING:
+    from stemsim.app.listen import Listen
+
 __all__ = ["UPLOAD_BYTES", "create_app", "serve"]
 
 _log = logging.getLogger(__name__)
@@ -55,10 +60,12 @@ _log = logging.getLogger(__name__)
 UPLOAD_BYTES: Final = 500_000_000
 """Largest upload."""
 
+STATIC: Final = Path(__file__).parent / "static"
+"""Files of the pages."""
+
 LONGEST_QUERY: Final = 900.0
 """Longest file that a query is made of, in seconds."""
 
-_STATIC: Final = Path(__file__).parent / "static"
 _JSON_BYTES: Final = 1_000_000
 _UPLOADS: Final = 4  # at a time
 _UPLOAD_SECONDS: Final = 600.0
@@ -70,11 +77,13 @@ _Weights = dict[str, float]
 Body = TypeVar("Body", bound=BaseModel)
 
 
-class _Body(BaseModel):
+class RequestBody(BaseModel):
+    """A JSON object, without entries that nobody knows."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class _Rank(_Body):
+class _Rank(RequestBody):
     weights: _Weights | None = None
     preset: Literal["learned", "equal"] | None = None
     where: dict[str, Any] = {}
@@ -83,28 +92,33 @@ class _Rank(_Body):
     sequence: int = 0
 
 
-class _NewQuery(_Body):
+class _NewQuery(RequestBody):
     item: str | None = None
     text: Annotated[str, Field(max_length=1000)] | None = None
     query: str | None = None
-    start: Annotated[float | None, Field(alias="from")] = None
-    end: Annotated[float | None, Field(alias="to")] = None
+    start: Annotated[float | None, Field(alias="from", allow_inf_nan=False)] = None
+    end: Annotated[float | None, Field(alias="to", allow_inf_nan=False)] = None
 
 
-class _Compare(_Body):
+class _Alike(RequestBody):
+    item: str
+    alike: bool
+
+
+class _Compare(RequestBody):
     x: str
     a: str
     weights: _Weights | None = None
 
 
-class _Export(_Body):
+class _Export(RequestBody):
     items: Annotated[list[str], Field(min_length=1, max_length=500)]
     format: Literal["csv", "zip"]
     query: str | None = None
     weights: _Weights | None = None
 
 
-class _Add(_Body):
+class _Add(RequestBody):
     folder: str
     follow_links: bool = False
 
@@ -112,8 +126,11 @@ class _Add(_Body):
 class _Api:
     """The answers of the HTTP API for one library."""
 
-    def __init__(self, library: Library, folder: Path, *, upload_bytes: int, longest: float) -> None:
+    def __init__(
+        self, library: Library, folder: Path, *, upload_bytes: int, longest: float, votes: VotesLog | None
+    ) -> None:
         self.library = library
+        self._alike = None if votes is None else AlikeVotes(votes)
         self.jobs = Jobs()
         self.queries = Queries(library, self.jobs, folder, longest=longest)
         self._folder = folder
@@ -136,6 +153,7 @@ class _Api:
             Route("/api/query/{query}/peaks", self.query_peaks),
             Route("/api/query/{query}/rank", self.rank, methods=["POST"]),
             Route("/api/item/{item}/peaks", self.item_peaks),
+            Route("/api/query/{query}/alike", self.alike, methods=["POST"]),
             Route("/api/compare", self.compare, methods=["POST"]),
             Route("/api/export", self.export, methods=["POST"]),
             Route("/audio/item/{item}", self.item_audio),
@@ -166,7 +184,8 @@ class _Api:
                 "keys": sorted(keys),
                 "failures": self._failures,
                 "limits": self._limits,
-                "queries": [{"id": one.id, "name": one.name} for one in self.queries.all()],
+                "listens": self._alike is not None,
+                "queries": [{"id": one.id, "name": one.name} for one in self.queries.held()],
                 "jobs": [job.to_dict() for job in self.jobs.unfinished()],
             }
 
@@ -174,10 +193,11 @@ class _Api:
 
     async def add(self, request: Request) -> Response:
         """`POST /api/library/add`: add a folder of this machine."""
-        body = await _read(request, _Add)
+        body = await read_body(request, _Add)
 
         def work(job: Job) -> dict[str, Any]:
             begun = time.monotonic()
+            job.advance("adding", 0.0)
 
             def watch(share: float, _report: object) -> None:
                 left = (time.monotonic() - begun) * (1.0 - share) / share if share else None
@@ -192,7 +212,7 @@ class _Api:
 
     async def recall(self, request: Request) -> Response:
         """`POST /api/library/recall`: compare the answers of the index with exact ones."""
-        await _read(request, _Body)
+        await read_body(request, RequestBody)
 
         def work(job: Job) -> dict[str, Any]:
             job.advance("checking", 0.0)
@@ -273,7 +293,7 @@ class _Api:
 
     async def new_query(self, request: Request) -> Response:
         """`POST /api/query`: search with an item, with words, or with another span of a query."""
-        body = await _read(request, _NewQuery)
+        body = await read_body(request, _NewQuery)
         if sum(one is not None for one in (body.item, body.text, body.query)) != 1:
             raise ConfigError("A query is one of: item, text, or query with `from` and `to`.")
         if body.item is not None:
@@ -294,17 +314,17 @@ class _Api:
     async def query_peaks(self, request: Request) -> Response:
         """`GET /api/query/{query}/peaks`: the waveform of a stem, or of the whole upload."""
         reference, columns = self._reference(request), _columns(request)
+        span = (reference.start, reference.end)
         if request.query_params.get("whole") == "1" and reference.whole is not None:
-            peaks, start, end = fewer_columns(reference.whole, columns), 0.0, reference.duration
+            peaks, span = fewer_columns(reference.whole, columns), (0.0, reference.duration)
         else:
             path = self._stem(reference, request.query_params.get("stem", "mix"))
-            start, end = reference.start, reference.end
             peaks = await run_in_threadpool(peaks_of, path, 0.0, Segment.whole(path).duration, columns)
-        return JSONResponse({"columns": len(peaks), "start": start, "end": end, "peaks": peaks.round(4).tolist()})
+        return JSONResponse({"columns": len(peaks), "start": span[0], "end": span[1], "peaks": peaks.round(4).tolist()})
 
     async def rank(self, request: Request) -> Response:
         """`POST /api/query/{query}/rank`: the most similar items for some weights."""
-        reference, body = self._reference(request), await _read(request, _Rank)
+        reference, body = self._reference(request), await read_body(request, _Rank)
 
         def ranked() -> dict[str, Any]:
             routing = self.queries.routing(reference, body.weights, body.preset)
@@ -315,9 +335,25 @@ class _Api:
 
         return JSONResponse(await run_in_threadpool(ranked))
 
+    async def alike(self, request: Request) -> Response:
+        """`POST /api/query/{query}/alike`: mark a result as alike or not, as a vote."""
+        reference, body = self._reference(request), await read_body(request, _Alike)
+        alike, source = self._alike, reference.source
+        if alike is None:
+            raise ConfigError("Marks are kept as votes: start the page with --votes FILE.")
+        if reference.kind != "item" or source is None or reference.start is None or reference.end is None:
+            raise ConfigError("A vote needs a sound that stays: search with a sound of the library (more like this).")
+        asked = Segment(source, reference.start, reference.end - reference.start)
+
+        def marked() -> int:
+            path, start, duration, _ = self.queries.place(body.item)
+            return alike.mark(asked, Segment(self.queries.folders.locate(path), start, duration), alike=body.alike)
+
+        return JSONResponse({"votes": await run_in_threadpool(marked)})
+
     async def compare(self, request: Request) -> Response:
         """`POST /api/compare`: the similarity of two queries, stem by stem."""
-        body = await _read(request, _Compare)
+        body = await read_body(request, _Compare)
         references = [self.queries.get(one) for one in (body.x, body.a)]
 
         def compared() -> dict[str, Any]:
@@ -385,7 +421,7 @@ class _Api:
 
     async def export(self, request: Request) -> Response:
         """`POST /api/export`: a table of items, or copies of them."""
-        body = await _read(request, _Export)
+        body = await read_body(request, _Export)
         folder = Path(await run_in_threadpool(tempfile.mkdtemp, dir=self._folder))
         write = self._write_zip if body.format == "zip" else self._write_table
         path = await run_in_threadpool(write, body, folder)
@@ -407,33 +443,20 @@ class _Api:
         return target
 
     def _write_table(self, body: _Export, folder: Path) -> Path:
-        items, shares, names = self.queries.items(body.items), dict[str, dict[str, float]](), tuple[str, ...]()
+        items = self.queries.items(body.items)
+        names = ("path", "start", "duration", "bpm", "musical_key", "loudness")
+        table = pd.DataFrame({name: getattr(items, name) for name in names})
+        table["tags"] = [" ".join(tags) for tags in items.tags]
         if body.query is not None:
             reference = self.queries.get(body.query)
             routing = self.queries.routing(reference, body.weights, None)
-            shares, names = reference.ready.contributions(body.items, routing), routing.names
+            shares = reference.ready.contributions(body.items, routing)
+            table["similarity"] = [sum(shares[key].values()) if key in shares else None for key in body.items]
+            for name in routing.names:
+                table[name] = [shares.get(key, {}).get(name) for key in body.items]
+        table.index += 1
         target = folder / "export.csv"
-        with target.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            columns = ("rank", "path", "start", "duration", "tags", "bpm", "musical_key", "loudness", "similarity")
-            table.writerow([*columns, *names])
-            for row, key in enumerate(body.items):
-                share = shares.get(key, {})
-                bpm = items.bpm[row]
-                table.writerow(
-                    [
-                        row + 1,
-                        items.path[row],
-                        items.start[row],
-                        items.duration[row],
-                        " ".join(items.tags[row]),
-                        "" if bpm != bpm else bpm,  # noqa: PLR0124 - NaN
-                        items.musical_key[row],
-                        round(float(items.loudness[row]), 2),
-                        sum(share.values()) if share else "",
-                        *(share.get(name, "") for name in names),
-                    ]
-                )
+        table.to_csv(target, index_label="rank")
         return target
 
     def _reference(self, request: Request) -> Reference:
@@ -493,8 +516,8 @@ async def _wrong_request(_request: Request, error: Exception) -> Response:
 _STATUS: Final = {DataNotFoundError: 404, NotReadyError: 409, StoreError: 503}
 
 
-async def _read(request: Request, kind: type[Body]) -> Body:
-    """Read a JSON body, of which there is never much."""
+async def read_body(request: Request, kind: type[Body]) -> Body:
+    """Read the JSON body of a request, of which there is never much."""
     content = bytearray()
     async for chunk in request.stream():
         content += chunk
@@ -528,13 +551,14 @@ def _conditions(where: Mapping[str, Any]) -> ItemFilter | None:
 
 
 _FILTER: Final = TypeAdapter(ItemFilter)
+_SECONDS: Final[TypeAdapter[float]] = TypeAdapter(Annotated[float, Field(allow_inf_nan=False)])
 
 
 def _number(request: Request, name: str) -> float | None:
     text = request.query_params.get(name)
     try:
-        return None if text is None else float(text)
-    except ValueError as error:
+        return None if text is None else _SECONDS.validate_strings(text)
+    except ValidationError as error:
         raise ConfigError(f"`{name}` is a number of seconds; got {text!r}.") from error
 
 
@@ -553,6 +577,7 @@ def create_app(
     host: str = "127.0.0.1",
     upload_bytes: int = UPLOAD_BYTES,
     longest: float = LONGEST_QUERY,
+    listening: "Listen | None" = None,
 ) -> Starlette:
     """Return the page and its API as an ASGI application.
 
@@ -563,20 +588,35 @@ def create_app(
         host: Name or address that the server is bound to.
         upload_bytes: Largest upload.
         longest: Longest file that a query is made of, in seconds.
+        listening: A listening test on the library, for a tab of its own; marks on results are votes then too.
 
     Raises:
         StemsimError: If the library or its models cannot be opened.
     """
     _ = library.index, library.embedder
-    api = _Api(library, folder, upload_bytes=upload_bytes, longest=longest)
+    api = _Api(
+        library, folder, upload_bytes=upload_bytes, longest=longest, votes=None if listening is None else listening.log
+    )
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
         await run_in_threadpool(api.jobs.close)
 
+    more = [] if listening is None else listening.routes()
+    return guarded_app([*api.routes(), *more], token=token, host=host, lifespan=lifespan)
+
+
+def guarded_app(
+    routes: Sequence[Route],
+    *,
+    token: str,
+    host: str,
+    lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None,
+) -> Starlette:
+    """Return an application of some routes and the static files, with errors in words, that only its page may ask."""
     return Starlette(
-        routes=[*api.routes(), Mount("/", StaticFiles(directory=_STATIC, html=True))],
+        routes=[*routes, Mount("/", StaticFiles(directory=STATIC, html=True))],
         middleware=[Middleware(Guard, token=token, host=host), Middleware(_Unexpected)],
         exception_handlers={StemsimError: _refused, HTTPException: _wrong_request},
         lifespan=lifespan,
@@ -585,23 +625,22 @@ def create_app(
 
 def _return_memory() -> None:
     """Make glibc give large blocks back when they are freed: it keeps a gigabyte after a library of 100 000 is read."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(_MMAP_THRESHOLD, 1 << 20)
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 1 << 20)
 
 
 def serve(
-    library: Library,
+    make: Callable[[Path, str], Starlette],
     *,
     host: str = "127.0.0.1",
     port: int = 8423,
     token: str | None = None,
     announce: Callable[[str], object],
 ) -> None:
-    """Serve the page of a library until the process is interrupted.
+    """Serve an application until the process is interrupted.
 
     Args:
-        library: The library to search.
+        make: Makes the application, given a private folder, which is deleted in the end, and the token.
         host: Name or address to bind to.
         port: Port to bind to; 0: a free one.
         token: The secret that requests have to know; None: a random one, on loopback only.
@@ -609,7 +648,7 @@ def serve(
 
     Raises:
         ConfigError: If the address cannot be bound, or others could reach it without a token of the user's.
-        StemsimError: If the library or its models cannot be opened.
+        StemsimError: If the application cannot be made.
     """
     secret = check_binding(host, token)
     _return_memory()
@@ -623,7 +662,7 @@ def serve(
     with bound, tempfile.TemporaryDirectory(prefix="stemsim-app-") as folder, suppress(KeyboardInterrupt):
         # What uvicorn does with it in the end would leave the folder behind.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        app = create_app(library, Path(folder), token=secret, host=host)
+        app = make(Path(folder), secret)
         shown = f"[{host}]" if ":" in host else host
         announce(f"http://{shown}:{bound.getsockname()[1]}/?token={secret}")
         config = uvicorn.Config(

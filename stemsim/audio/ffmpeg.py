@@ -154,9 +154,10 @@ def _opened(path: Path) -> "Iterator[tuple[InputContainer, AudioStream]]":
                 raise AudioError(f"{path} has no audio. Replace it or remove it from the folder.")
             yield cast("InputContainer", container), container.streams.audio[0]
     except (av.FFmpegError, OSError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or error
         formats = "Expected wav, flac, ogg, opus, mp3, aiff, m4a or another common format."
         raise AudioError(
-            f"Cannot read {path} as audio ({error}). {formats} Replace it or remove it from the folder."
+            f"Cannot read {path} as audio ({reason}). {formats} Replace it or remove it from the folder."
         ) from error
 
 

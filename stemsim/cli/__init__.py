@@ -9,12 +9,14 @@ from stemsim.cli.app import app_command
 from stemsim.cli.compare import compare_command
 from stemsim.cli.embed import embed_command
 from stemsim.cli.index import index_app
+from stemsim.cli.listen import listen_command
 from stemsim.cli.models import models_app
+from stemsim.cli.personalize import personalize_command
 from stemsim.cli.report import report_command
 from stemsim.cli.search import search_command
 from stemsim.cli.study import study_command
 from stemsim.cli.tables import tables_command
-from stemsim.cli.votes import votes_command
+from stemsim.cli.votes import votes_app
 
 __all__ = ["app"]
 
@@ -24,7 +26,8 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("embed", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(embed_command)
-app.command("votes")(votes_command)
+app.add_typer(votes_app, name="votes")
+app.command("personalize")(personalize_command)
 app.command("tables")(tables_command)
 app.command("study")(study_command)
 app.command("report")(report_command)
@@ -33,6 +36,7 @@ app.add_typer(index_app, name="index")
 app.command("search")(search_command)
 app.command("compare")(compare_command)
 app.command("app")(app_command)
+app.command("listen")(listen_command)
 
 
 def _show_version(value: bool) -> None:

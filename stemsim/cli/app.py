@@ -1,12 +1,16 @@
 """`stemsim app`: the page in a browser."""
 
 import webbrowser
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stemsim.cli.errors import readable_errors
-from stemsim.cli.libraries import DeviceOption, LibraryOption, open_library
+from stemsim.cli.libraries import DeviceOption, LibraryOption
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 __all__ = ["app_command"]
 
@@ -18,6 +22,10 @@ def app_command(
     auth: Annotated[
         str | None,
         typer.Option(metavar="TOKEN", help="Secret of the address, 16 characters or more.", show_default="random"),
+    ] = None,
+    votes: Annotated[
+        Path | None,
+        typer.Option(help="Votes file of a listening test on these sounds, in a tab of its own.", show_default="none"),
     ] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
     device: DeviceOption = "cpu",
@@ -33,11 +41,20 @@ def app_command(
 
         if find_spec("starlette") is None or find_spec("uvicorn") is None:
             raise ConfigError("The page needs two packages more: pip install 'stemsim[app]'.")
-        from stemsim.app.server import serve
+        from stemsim.app.listen import library_test
+        from stemsim.app.server import create_app, serve
+        from stemsim.retrieval import Library
 
         def announce(address: str) -> None:
             typer.echo(address)
             if browser:
                 webbrowser.open(address)
 
-        serve(open_library(library, device), host=host, port=port, token=auth, announce=announce)
+        # Small batches, so that the progress of a query moves.
+        opened = Library(library, device=device, batch_size=4 if device == "cpu" else None)
+        listening = None if votes is None else library_test(opened, votes)
+
+        def make(folder: Path, token: str) -> "Starlette":
+            return create_app(opened, folder, token=token, host=host, listening=listening)
+
+        serve(make, host=host, port=port, token=auth, announce=announce)

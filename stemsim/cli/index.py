@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from typer.core import TyperGroup
 
 from stemsim.cli.errors import readable_errors
+from stemsim.cli.groups import group_with_default
 from stemsim.cli.libraries import DeviceOption, JsonOption, LibraryOption, open_library, print_json, print_table
 from stemsim.cli.parts import ENCODER_HELP, SEPARATOR_HELP
 
@@ -29,18 +29,8 @@ _NO_MODEL: Final = (
 )
 
 
-class _WithDefault(TyperGroup):
-    """Takes `stemsim index DIR` for `stemsim index add DIR`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # the context is click's or typer's own
-        """Put the default command before arguments that begin with none."""
-        if args and args[0] not in self.commands and args[0] != "--help":
-            args = ["add", *args]
-        return super().parse_args(ctx, args)
-
-
 index_app = typer.Typer(
-    cls=_WithDefault,
+    cls=group_with_default("add"),
     help=(
         "Add folders of loops, samples and songs to a library: `stemsim index DIR... --library L` is short for "
         "`stemsim index add DIR... --library L`. The other commands maintain it; name a folder `check` as ./check."
@@ -226,7 +216,8 @@ def _show_report(report: "AddReport", library: "Library") -> None:
     if report.failures:
         typer.echo("cannot be read:")
     for failure in report.failures:
-        typer.echo(f"  {failure.path}: {failure.reason}")
+        named = "" if str(failure.path) in failure.reason else f"{failure.path}: "
+        typer.echo(f"  {named}{failure.reason}")
     typer.echo(f"{library.root}: {library.index.describe()}.")
 
 

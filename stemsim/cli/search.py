@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +12,8 @@ from stemsim.cli.errors import readable_errors
 from stemsim.cli.libraries import DeviceOption, JsonOption, LibraryOption, open_library, print_json, print_table
 
 if TYPE_CHECKING:
-    from stemsim.retrieval import Hit
+    from stemsim.retrieval import Hit, Library
+    from stemsim.retrieval.routing import Routing
 
 __all__ = ["search_command"]
 
@@ -34,10 +36,14 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
         typer.Option(
             help=(
                 "Such as drums=1,bass=0.5; drums:mix for the query's drums against whole sounds; learned; equal; "
-                "learned,drums=2."
+                "learned,drums=2; or @FILE, a preset that the page has saved."
             ),
             show_default="the library's, else equal; mix for words alone",
         ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model whose weights are the learned ones: your own, say.", show_default="the library's"),
     ] = None,
     start: Annotated[float | None, typer.Option("--from", help="Start of the query in its file, in seconds.")] = None,
     end: Annotated[float | None, typer.Option("--to", help="End of the query, in seconds.")] = None,
@@ -82,7 +88,7 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
             stems=_names(stems),
             path_prefix=None if folder is None else f"{absolute(folder)}/",
         )
-        routing = opened.routing(weights, words_only=query is None)
+        routing = _routing(opened, _weights(weights), model, words_only=query is None)
         hits = opened.search(
             None if query is None else Segment.between(query, start, end),
             text=text,
@@ -93,12 +99,14 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
             where=where,
             include_self=include_self,
         )
-        written = [] if export is None else _export(hits, export)
+        written, left = ([], {}) if export is None else _export(hits, export)
     fusion = hits[0].fusion if hits else None
     if as_json:
         asked = {"query": None if query is None else str(query), "text": text, "weights": routing.text}
         found = [hit.to_dict() for hit in hits]
-        files = {} if export is None else {"exported": [str(path) for path in written]}
+        files: dict[str, Any] = {}
+        if export is not None:
+            files = {"exported": [str(path) for path in written], "not_exported": left}
         print_json({**asked, "octaves": octaves, "fusion": fusion, "library": opened.root, "hits": found, **files})
         return
     _print(hits, routing.text)
@@ -108,11 +116,49 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
         typer.echo(f"The best items by these weights were ranked again by the {fusion} of {opened.card.model}.")
     if export is not None:
         typer.echo(f"Wrote {len(written)} files to {export}.")
+    for path, reason in left.items():
+        typer.echo(f"Not written: {path}: {reason}", err=True)
+
+
+def _routing(library: "Library", weights: str | None, model: str | None, *, words_only: bool) -> "Routing":
+    """Return the weights of a search, by the library's model or by another one of the same parts."""
+    from stemsim.errors import ConfigError
+    from stemsim.fusion import LinearFusion
+    from stemsim.model import load_fitted
+    from stemsim.retrieval.routing import Routing
+    from stemsim.stems import check_same_layout
+
+    if model is None:
+        return library.routing(weights, words_only=words_only)
+    card, fusion = load_fitted(model)
+    remedy = f"Name a model with the stems of the library {library.root}."
+    check_same_layout(library.stems, card.stems, what=f"the model {card.name!r}", remedy=remedy)
+    if card.encoder.name != library.card.encoder.name or not isinstance(fusion, LinearFusion):
+        raise ConfigError(
+            f"--model must have the encoder of the library, {library.card.encoder}, and a weighted sum; {card.name!r} "
+            f"has the encoder {card.encoder} and the fusion {card.fusion}. Name another model, or index with it."
+        )
+    learned = dict(zip(card.stems, fusion.weight.tolist(), strict=True))
+    return Routing.parse(weights or "learned", library.stems, learned)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
     """Split comma-separated names, if any are given."""
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _weights(text: str | None) -> str | None:
+    """Return weights as they are given, or as the file holds them that `@FILE` names."""
+    from stemsim.errors import ConfigError
+
+    if text is None or not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"The weights {text} cannot be read ({error}). A preset is a text file with one line: drums=1,bass=0.5."
+        ) from error
 
 
 def _tags(text: str | None, tags: Sequence[str]) -> tuple[str, ...] | None:
@@ -146,22 +192,31 @@ def _span(flag: str, text: str | None, *, around: float | None = None) -> tuple[
     raise ConfigError(f"{flag} is two numbers with a colon between them, such as 118:124, 90: or :100; got {text!r}.")
 
 
-def _export(hits: "Sequence[Hit]", folder: Path) -> list[Path]:
-    """Write each hit as a wav file: a copy of a whole wav file, else the part of it."""
-    from stemsim.errors import ConfigError
+def _export(hits: "Sequence[Hit]", folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """Write each hit as a wav file: a copy of a whole wav file, else the part of it.
+
+    Returns:
+        The files, and the sources that could not be read or written, each with the reason.
+    """
+    from stemsim.errors import ConfigError, StemsimError
     from stemsim.retrieval.export import export_item
 
+    written: list[Path] = []
+    left: dict[str, str] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        written = [
-            export_item(folder, rank, hit.path, hit.start, hit.duration, hit.file_duration)
-            for rank, hit in enumerate(hits, start=1)
-        ]
+        with TemporaryFile(dir=folder):
+            pass  # a folder that cannot be written to is one error, not one for each hit
     except OSError as error:
         raise ConfigError(
             f"The hits cannot be written to {folder}: {error}. Name another folder, or make room."
         ) from error
-    return written
+    for rank, hit in enumerate(hits, start=1):
+        try:
+            written.append(export_item(folder, rank, hit.path, hit.start, hit.duration, hit.file_duration))
+        except (StemsimError, OSError) as error:
+            left[str(hit.path)] = str(error)
+    return written, left
 
 
 def _print(hits: "Sequence[Hit]", routing: str) -> None:

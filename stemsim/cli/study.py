@@ -105,14 +105,15 @@ def study_command(
         }
         chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         settings = replace(base, unheard=unheard, collinearity=collinearity, **chosen)
+        output.mkdir(parents=True, exist_ok=True)
         findings = run_study(settings, heads=heads, progress=progress)
-    from rich.console import Console
-    from rich.markdown import Markdown
+        from rich.console import Console
+        from rich.markdown import Markdown
 
-    from stemsim.study.report import sentences, tables, write_study
+        from stemsim.study.report import sentences, tables, write_study
 
-    Console().print(Markdown("\n- ".join([tables(findings), *sentences(findings)])))
-    typer.echo("Wrote " + ", ".join(map(str, write_study(findings, output))))
+        Console().print(Markdown("\n- ".join([tables(findings), *sentences(findings)])))
+        typer.echo("Wrote " + ", ".join(map(str, write_study(findings, output))))
 
 
 def _numbers(option: str, text: str | None, kind: type[int] | type[float]) -> tuple[float, ...] | None:

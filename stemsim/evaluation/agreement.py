@@ -8,7 +8,7 @@ from scipy.special import betaincinv, expit, logit
 
 from stemsim.errors import TripletError
 from stemsim.evaluation.clusters import cluster_robust_variance, interval_reach
-from stemsim.triplets.table import ChoiceArray, FloatArray, IntArray, StrArray
+from stemsim.triplets.table import BoolArray, ChoiceArray, FloatArray, IntArray, StrArray
 
 if TYPE_CHECKING:
     from stemsim.evaluation.crossval import CrossValidation, ModelScores  # imports torch, not needed for counting
@@ -17,7 +17,7 @@ TIE = 0.5
 """Credit of a tie, wherever agreement is computed."""
 
 
-def agreement_credit(preference: FloatArray, majority: IntArray) -> FloatArray:
+def agreement_credit(preference: FloatArray, majority: ChoiceArray) -> FloatArray:
     """Score each triplet by agreement of a model with the listeners' majority choice.
 
     Args:
@@ -27,7 +27,8 @@ def agreement_credit(preference: FloatArray, majority: IntArray) -> FloatArray:
     Returns:
         `(..., triplet)` 1 where the choices are equal, 0 where they differ, `TIE` where the model is neutral.
     """
-    return TIE * (1.0 + np.sign(preference) * majority)
+    credit: FloatArray = TIE * (1.0 + np.sign(preference) * majority)
+    return credit
 
 
 def agreement(preference: FloatArray, majority: IntArray) -> float:
@@ -74,8 +75,8 @@ def human_ceiling(votes: IntArray) -> float:
     return float(credit.sum() / answers.sum()) if answers.sum() else float("nan")
 
 
-class Ceiling(NamedTuple):
-    """Mean agreement of an answer with the majority of the others, in [0, 1], and the ends of its interval."""
+class Share(NamedTuple):
+    """A share of some answers, in [0, 1], and the ends of its interval."""
 
     value: float
     lower: float
@@ -118,11 +119,10 @@ def answer_credit(choice: ChoiceArray, triplet: IntArray) -> FloatArray:
 
 def ceiling(
     choice: ChoiceArray, triplet: IntArray, listener: StrArray | IntArray, *, level: float = 0.95
-) -> Ceiling | None:
+) -> Share | None:
     """Return the human ceiling of some answers, with its interval; None where no triplet has two answers.
 
-    The interval is cluster-robust: answers of one listener and answers to one triplet may be correlated in any way
-    (`stemsim.evaluation.clusters`). It is symmetric on the scale of the log odds, which keeps it within [0, 1].
+    This is the mean agreement of an answer with the majority of the others; see `answer_credit`.
 
     Args:
         choice: `(answer,)` +1 = A, -1 = B.
@@ -134,18 +134,34 @@ def ceiling(
     compared = ~np.isnan(credit)
     if not compared.any():
         return None
-    credit = credit[compared]
-    units = [np.unique(kind[compared], return_inverse=True)[1].reshape(-1, 1) for kind in (listener, triplet)]
+    return answer_share(credit[compared], triplet[compared], listener[compared], level=level)
+
+
+def answer_share(
+    credit: FloatArray | BoolArray, triplet: IntArray, listener: StrArray | IntArray, *, level: float = 0.95
+) -> Share:
+    """Return the mean of the credits of some answers, one or more, in [0, 1], with its interval.
+
+    The interval is cluster-robust: answers of one listener and answers to one triplet may be correlated in any way
+    (`stemsim.evaluation.clusters`). It is symmetric on the scale of the log odds, which keeps it within [0, 1].
+
+    Args:
+        credit: `(answer,)` credit of each answer.
+        triplet: `(answer,)` number of the triplet.
+        listener: `(answer,)` the listener.
+        level: Nominal coverage of the interval.
+    """
+    units = [np.unique(kind, return_inverse=True)[1].reshape(-1, 1) for kind in (listener, triplet)]
     listeners, triplets = (int(kind.max()) + 1 for kind in units)
     value = float(credit.mean())
     if value in (0.0, 1.0):  # nothing varies: the exact interval of that many triplets (Clopper and Pearson, 1934)
         edge = float(betaincinv(triplets, 1.0, 0.5 - 0.5 * level))
-        return Ceiling(value, *((edge, 1.0) if value == 1.0 else (0.0, 1.0 - edge)))
+        return Share(value, *((edge, 1.0) if value == 1.0 else (0.0, 1.0 - edge)))
     error = float(np.sqrt(cluster_robust_variance((credit - value)[:, None] / len(credit), *units)[0]))
     if not np.isfinite(error):
-        return Ceiling(value, 0.0, 1.0)
+        return Share(value, 0.0, 1.0)
     reach = interval_reach(level, min(listeners, triplets)) * error / (value * (1.0 - value))
-    return Ceiling(value, *expit(logit(value) + np.array([-reach, reach])).tolist())
+    return Share(value, *expit(logit(value) + np.array([-reach, reach])).tolist())
 
 
 def share_of_ceiling(result: "CrossValidation", model: "ModelScores", *, level: float = 0.95) -> CeilingShare | None:

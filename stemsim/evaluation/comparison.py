@@ -58,23 +58,17 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """The result in one sentence."""
+        """The result in one sentence, which the corrected t-test alone decides."""
         gap = self.difference
-        names, sides = (self.first, self.second), (self.signs.for_first, self.signs.for_second)
-        points = (gap.mean, gap.lower, gap.upper)
+        names, points = (self.first, self.second), (gap.mean, gap.lower, gap.upper)
         if gap.mean < 0.0:  # the better one is named first
-            names, sides, points = names[::-1], sides[::-1], (-gap.mean, -gap.upper, -gap.lower)
+            names, points = names[::-1], (-gap.mean, -gap.upper, -gap.lower)
         mean, lower, upper = (100.0 * value + 0.0 for value in points)
-        figures = (
-            f"{mean:+.1f} points, {100 * gap.level:g} % interval [{lower:.1f}, {upper:.1f}], p {format_p(gap.p_value)}"
-        )
-        counts = f"{sides[0]} triplets for {names[0]}, {sides[1]} for {names[1]}"
-        by_sign = f"sign test p {format_p(self.signs.p_value)}"
+        figures = f"{mean:+.1f} points, {100 * gap.level:g} % interval [{lower:.1f}, {upper:.1f}]"
+        found = f"{names[0]} agrees more often than {names[1]}"
         if not self.significant:
-            return f"No significant difference between {names[0]} and {names[1]}: {figures} ({counts}; {by_sign})."
-        confirmed = self.signs.p_value < 1.0 - gap.level and sides[0] > sides[1]
-        doubt = "" if confirmed else ", which does not confirm it"
-        return f"{names[0]} agrees more often than {names[1]}: {figures} ({counts}; {by_sign}{doubt})."
+            found = f"No significant difference between {names[0]} and {names[1]}"
+        return f"{found}: {figures}, p {format_p(gap.p_value)} (corrected resampled t-test)."
 
 
 def corrected_resampled_t_test(

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stemsim.errors import TripletError
 from stemsim.evaluation.agreement import agreement_credit, ceiling_credit
 from stemsim.evaluation.splits import Splits
 from stemsim.regression import RidgeFit, fit_ridge, normal_equations
@@ -167,13 +166,10 @@ def cross_validate(
 
     Raises:
         ConfigError: If a penalty is out of range.
-        TripletError: If some triplets have no majority.
+        TripletError: If there are no triplets, or some have no majority.
     """
     triplets, stems = embedded.triplets, embedded.stems
-    if tied := int((triplets.preference == 0).sum()):
-        raise TripletError(
-            f"{tied} of {len(triplets)} triplets have no majority. Filter the table first (Triplets.filter)."
-        )
+    triplets.check()
     on_train, ridge, chosen = ridge_on_train(embedded, splits, tuple(alphas))
     rows = on_train.deltas.numpy()
 

@@ -58,8 +58,13 @@ class Results(_Entry):
     def write(self, folder: Path) -> Path:
         """Write the file into the folder of a run, with null for numbers that are not finite, and return its path."""
         path = folder / f"{self.file_stem}.json"
-        path.write_text(self.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
+        path.write_text(self.text, encoding="utf-8")
         return path
+
+    @property
+    def text(self) -> str:
+        """Content of the file."""
+        return self.model_dump_json(indent=2, exclude_none=True) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -307,7 +312,7 @@ class PartResults(Results):
 
     Attributes:
         triplets: Number of triplets in this part; likewise `tracks`.
-        checkpoint: Checkpoint that was tested; empty if the weights were never trained.
+        checkpoint: Checkpoint that was tested; `weights in memory` if they were fitted in the same process.
         metrics: Logged metrics, e.g. `test/agreement`.
     """
 

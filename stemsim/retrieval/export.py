@@ -2,8 +2,11 @@
 
 import shutil
 from pathlib import Path
+from typing import Final
 
 from stemsim.audio import read_audio, write_audio
+
+_NAME: Final = 255  # most bytes of the name of a file
 
 
 def export_item(
@@ -28,13 +31,18 @@ def export_item(
         source: Where to read instead of `path`.
 
     Returns:
-        The file that was written.
+        The file that was written; nothing is left of one that could not be.
     """
     source = source or path
     whole = duration >= file_duration
-    target = folder / f"{rank:03d} {path.stem}{'' if whole else f' {start:.1f}s'}.wav"
-    if whole and path.suffix.lower() == ".wav":
-        shutil.copyfile(source, target)
-    else:
-        write_audio(target, *read_audio(source, start, duration))
+    end = ".wav" if whole else f" {start:.1f}s.wav"
+    target = folder / (f"{rank:03d} {path.stem}".encode()[: _NAME - len(end)].decode(errors="ignore") + end)
+    try:
+        if whole and path.suffix.lower() == ".wav":
+            shutil.copyfile(source, target)
+        else:
+            write_audio(target, *read_audio(source, start, duration))
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
     return target

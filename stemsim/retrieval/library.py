@@ -211,6 +211,8 @@ class Library:
         files, unchanged, unseen = stat_files(found.paths, done, always=self.card.is_multitrack)
         report = AddReport()
         if files:
+            with self._catalogue.writing():
+                pass  # a library that cannot be written to is found now, not after the first batch
             started: AbstractContextManager[Extraction]
             if engine is None:
                 started = nullcontext(Extraction.local(self.embedder, windowing, listen=listen))

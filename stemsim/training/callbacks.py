@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from torch import Tensor
 
+from stemsim.errors import CheckpointError, ConfigError
 from stemsim.evaluation import PARTS, agreement_credit
 from stemsim.fusion import Fusion, LinearFusion, StemPairs, WeightedFusion
 from stemsim.losses import SquaredError
@@ -36,6 +37,7 @@ CHECKPOINTS: Final = "checkpoints"
 """Folder of the checkpoints, in the run's folder."""
 
 _PROVENANCE: Final = "stemsim"
+_MODEL: Final = "model"  # folder of the model, in the run's folder
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -172,6 +174,12 @@ class ResultsReport(Callback):
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Report the fit, and write the model that `stemsim.load` reads."""
         module, data = _ours(trainer, pl_module)
+        if not module.trained:
+            raise ConfigError(
+                "Nothing was fitted, as not one batch was trained on. Earlier results stay as they are. Set "
+                f"trainer.max_epochs (now {trainer.max_epochs}) and trainer.limit_train_batches (now "
+                f"{trainer.limit_train_batches}) above 0."
+            )
         triplets, fusion = data.embedded.triplets, module.fusion
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         check = next((one for one in callbacks if isinstance(one, ClosedFormCheck)), ClosedFormCheck())
@@ -193,9 +201,19 @@ class ResultsReport(Callback):
             cosine_to_true_weights=cosine,
             metrics=_metrics(trainer),
         )
-        publish(trainer, results)
+        publish(trainer, results, folders=(_MODEL,))
         if trainer.is_global_zero:
-            _write_model(Path(trainer.default_root_dir) / "model", module, data, results)
+            _write_model(Path(trainer.default_root_dir) / _MODEL, module, data, results)
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Refuse weights that were never trained, except during a fit: their agreement means nothing."""
+        if trainer.state.fn != "fit" and not _ours(trainer, pl_module)[0].trained:
+            raise CheckpointError(
+                f"The weights {f'in {trainer.ckpt_path} ' if trainer.ckpt_path else ''}were never trained, so they "
+                "know nothing of the votes. Fit them first, or name the checkpoint of a fit."
+            )
+
+    on_test_start = on_predict_start = on_validation_start
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Report the agreement on the validation part, except during a fit."""
@@ -225,7 +243,7 @@ class ResultsReport(Callback):
             split=data.split,
             triplets=len(rows),
             tracks=len(set(triplets.select(rows.numpy()).tracks)),
-            checkpoint=os.fspath(trainer.ckpt_path or ""),
+            checkpoint=os.fspath(trainer.ckpt_path or "weights in memory"),
             metrics=_metrics(trainer),
         )
         predictions = _predictions(module, data, rows)

@@ -11,10 +11,12 @@ from typing import Any, Final
 
 import torch
 from jsonargparse import set_parsing_settings
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from rich.console import Console
+from rich.text import Text
 
-from stemsim.errors import CheckpointError, StemsimError
+from stemsim.errors import CheckpointError, ConfigError, StemsimError, system_message
 from stemsim.training.callbacks import CHECKPOINTS, ClosedFormCheck, LastCheckpoint, ResultsReport, StartAtRidge
 from stemsim.training.data import TripletDataModule
 from stemsim.training.module import StemSimilarityModule
@@ -114,6 +116,11 @@ class StemsimCLI(LightningCLI):
             path = settings["ckpt_path"] = str(_checkpoint_of_run(path, settings["trainer.default_root_dir"] or "."))
         if path:
             self._checkpoint = _read_checkpoint(path)
+        elif (job := self.config.get("subcommand")) in {"validate", "test", "predict"}:
+            raise CheckpointError(
+                f"`train.py {job}` needs weights that were fitted to votes. Give --ckpt_path last for "
+                "those of `train.py fit` in the same folder, or the path of a checkpoint."
+            )
 
     def before_instantiate_classes(self) -> None:
         """Tell W&B the type of the job, unless the user has set it."""
@@ -179,11 +186,33 @@ def main(args: ArgsType = None) -> StemsimCLI:
     _skip_launch_inputs()
     try:
         return StemsimCLI(args)
-    except StemsimError as error:
-        if args is not None:
+    except Exception as error:
+        if (message := _message(error)) is None:
             raise
-        Console(stderr=True).print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
+        if args is not None:
+            raise error if isinstance(error, StemsimError) else ConfigError(message) from error
+        Console(stderr=True).print("[red]error:[/red]", Text(message), soft_wrap=True, highlight=False)
         sys.exit(2)
+
+
+def _message(error: Exception) -> str | None:
+    """Return what the user can do about an error; None if it is a bug."""
+    match error:
+        case StemsimError():
+            return str(error)
+        case OSError():
+            return system_message(error)
+        case MisconfigurationException():
+            return (
+                f"Lightning cannot work with these settings of `trainer`: {error} Correct them, such as "
+                "`--trainer.accelerator cpu` on a machine without a GPU."
+            )
+    if type(error).__module__.startswith("wandb."):  # which takes a second to import
+        return (
+            f"W&B: {error} Log in by `wandb login`, or keep the run on this machine: "
+            "--trainer.logger.init_args.offline true, or WANDB_MODE=offline."
+        )
+    return None
 
 
 def _skip_launch_inputs() -> None:

@@ -125,9 +125,9 @@ class TripletDataModule(lightning.LightningDataModule):
         """The triplets with their embeddings: read and embedded when first asked for.
 
         Raises:
-            SplitError: If there are no triplets.
             ConfigError: If the listeners heard other stems than the model weights.
-            TripletError: If the target needs graded answers and there are none.
+            TripletError: If there are no triplets, some have no majority, or the target needs graded answers and there
+                are none.
         """
         return self.reader.embed(self.embedder, self._check)
 
@@ -205,9 +205,21 @@ class TripletDataModule(lightning.LightningDataModule):
 
     def _check(self, triplets: Triplets) -> None:
         """Verify the table, if possible before hours of embedding."""
-        if len(triplets) == 0:
-            raise SplitError(f"No triplets are left of {triplets.source}. Relax min_agreement, min_votes or test_type.")
+        triplets.check()
         triplets.target(self.target)
+        if repeated := len(triplets) - len(triplets.pooled()):
+            _log.warning(
+                "%d of %d triplets repeat a question about the same three segments, so that one may be trained on and "
+                "the other tested: Triplets.pooled() adds up their votes.",
+                repeated,
+                len(triplets),
+            )
+        if (train := self.fractions[0] * len(triplets)) < len(self.stems):
+            _log.warning(
+                "About %d triplets to train on do not determine %d weights: ask listeners more, or use fewer stems.",
+                round(train),
+                len(self.stems),
+            )
         heard = sorted(set(triplets.instrument.tolist()))
         if heard != ["mix"] and tuple(heard) != self.stems:
             raise ConfigError(

@@ -6,7 +6,6 @@ from typing import Any, Final, cast
 
 import lightning
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 from torchmetrics import MeanMetric
@@ -109,14 +108,6 @@ class StemSimilarityModule(lightning.LightningModule):
     def validation_step(self, batch: TripletBatch, batch_idx: int) -> None:
         """Log loss, agreement and baselines of a validation batch."""
         self._log("val", batch)
-
-    def on_test_start(self) -> None:
-        """Warn if the weights are those of a new module: their agreement means nothing."""
-        if not self.trained:
-            rank_zero_warn(
-                "These weights were never trained, so they know nothing of the votes. Give --ckpt_path last, or the "
-                "path of a checkpoint. Compare with the baseline of uniform weights."
-            )
 
     def test_step(self, batch: TripletBatch, batch_idx: int) -> None:
         """Log loss, agreement and baselines of a test batch."""

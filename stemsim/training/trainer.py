@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,10 +112,18 @@ def publish(
     *,
     metrics: dict[str, float] | None = None,
     frames: Mapping[str, pd.DataFrame] | None = None,
+    folders: Sequence[str] = (),
 ) -> None:
     """Print results, write them into the run's folder with their pictures and tables, and log them.
 
-    `metrics` are numbers for every logger, by stable key; `frames` are further tables, by file stem.
+    Other results of the same job are moved into the folder `older` first.
+
+    Args:
+        trainer: Knows the run's folder and its loggers.
+        results: The results.
+        metrics: Numbers for every logger, by stable key.
+        frames: Further tables, by file stem.
+        folders: Names of folders that the caller writes next, which belong to the results too.
     """
     if not trainer.is_global_zero:
         return
@@ -126,8 +135,11 @@ def publish(
     console, folder = Console(), Path(trainer.default_root_dir)
     folder.mkdir(parents=True, exist_ok=True)
     show(results, console)
-    written = [results.write(folder)]
     drawn, tables = figures(results), {**tables_of(results), **(frames or {})}
+    files = [*(f"{stem}.png" for stem in drawn), *(f"{stem}.csv" for stem in tables), *folders]
+    if (kept := _keep_older(results, folder, files)) is not None:
+        console.print(f"Earlier results of {results.job} are now in {kept}", soft_wrap=True)
+    written = [results.write(folder)]
     for stem, figure in drawn.items():
         written.append(folder / f"{stem}.png")
         save_figure(figure, written[-1])
@@ -145,6 +157,20 @@ def publish(
                 logger.log_image(stem, [str(folder / f"{stem}.png")])
             logger.experiment.summary.update({results.file_stem: results.model_dump(mode="json")})
         logger.save()
+
+
+def _keep_older(results: Results, folder: Path, files: Sequence[str]) -> Path | None:
+    """Move other results of the same job, with their files, into a folder of their own; return it if there are some."""
+    path = folder / f"{results.file_stem}.json"
+    if not path.is_file() or path.read_text(encoding="utf-8") == results.text:
+        return None
+    written = datetime.fromtimestamp(path.stat().st_mtime, tz=UTC)
+    older = folder / "older" / f"{results.file_stem} {written:%Y-%m-%d %H.%M.%S.%f}"
+    older.mkdir(parents=True)
+    for name in (path.name, *files):
+        if (folder / name).exists():
+            (folder / name).rename(older / name)
+    return older
 
 
 def _configured_models(

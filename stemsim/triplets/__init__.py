@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from stemsim.triplets.embedded import EmbeddedTriplets, TripletReader
     from stemsim.triplets.inst_sim_abx import InstSimABX
     from stemsim.triplets.songs import SameSong, SimulatedListeners
+    from stemsim.triplets.votes_file import VotesFile
 
 __all__ = [
     "PERSPECTIVES",
@@ -23,8 +24,10 @@ __all__ = [
     "TestType",
     "TripletReader",
     "Triplets",
+    "VotesFile",
 ]
 
 _EMBEDDED = dict.fromkeys(("EmbeddedTriplets", "TripletReader"), "embedded")
 _SONGS = dict.fromkeys(("SameSong", "SimulatedListeners"), "songs")
-__getattr__ = lazy_names(__name__, {**_EMBEDDED, **_SONGS, "InstSimABX": "inst_sim_abx"})  # `stemsim votes`: no torch
+_READERS = {"InstSimABX": "inst_sim_abx", "VotesFile": "votes_file"}
+__getattr__ = lazy_names(__name__, {**_EMBEDDED, **_SONGS, **_READERS})  # `stemsim votes`: no torch

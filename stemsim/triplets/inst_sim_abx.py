@@ -8,8 +8,9 @@ from typing import Final
 
 from stemsim.audio import is_audio_path
 from stemsim.errors import ConfigError, DataNotFoundError, TripletError
+from stemsim.triplets.answers import Answers
 from stemsim.triplets.embedded import TripletReader
-from stemsim.triplets.inst_sim_abx_answers import INSTRUMENTS, Answers, read_answers
+from stemsim.triplets.inst_sim_abx_answers import INSTRUMENTS, read_answers
 from stemsim.triplets.table import QUESTIONS, TEST_TYPES, TestType, Triplets, question_index
 
 _LISTED: Final = 10

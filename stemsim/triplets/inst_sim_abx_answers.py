@@ -3,27 +3,16 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
 from stemsim.errors import DataNotFoundError, TripletError
-from stemsim.triplets.table import (
-    PERSPECTIVES,
-    QUESTIONS,
-    BoolArray,
-    ChoiceArray,
-    IntArray,
-    StrArray,
-    TestType,
-    Triplets,
-    question_index,
-)
+from stemsim.triplets.answers import Answers, DummyCheck, Excerpt
+from stemsim.triplets.table import PERSPECTIVES, BoolArray, TestType
 
 ANSWERS_FILE: Final = "csvs/inst_sim_abx_answers.csv"
 INSTRUMENTS: Final = ("bass", "drums", "guitar", "piano", "residuals", "mix")
@@ -42,119 +31,12 @@ _CHOICES: Final = {"A+": 1, "A-": 1, "B+": -1, "B-": -1, "NA": 0}  # + is sure, 
 _SAMPLE: Final = re.compile(rf"(?P<folder>set\d+/\d+/(?:{'|'.join(INSTRUMENTS)}))/(?P<role>[XABYC])_\d+-\d+\.wav")
 
 
-@dataclass(frozen=True, slots=True)
-class DummyCheck:
-    """Answer to a dummy check, in which one candidate is the reference itself."""
-
-    line: int  # of the answers file, counted from 1
-    subject: str
-    answer: str  # on overall similarity: A+, A-, B+ or B-
-    expected: str  # the candidate that is the reference: A or B
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """Answers of the listening test in canonical order: candidate A or Y first, B or C second.
-
-    The test ran twice. The second run (`ex202407`) repeated all questions of the first one and added more; repeated
-    questions count as two triplets here, and no listener answered both. `pooled` makes them one.
-
-    Attributes:
-        asked: The triplets, one row each: `test_type`, `instrument`, and the segments `x`, `a` and `b`, each a tuple of
-            the number of the Slakh2100 track, start and duration in seconds.
-        triplet: `(answer,)` row of `asked`.
-        subject: `(answer,)` the listener.
-        choices: `(answer, 4)` overall and by `PERSPECTIVES`: +1 = A or Y, -1 = B or C, 0 = not asked.
-        sure: `(answer, 4)` True where the listener was sure; False is "a little", or not asked.
-        chose_first: `(answer,)` True where the candidate that was presented first was chosen.
-        dummies: The answers to dummy checks; they are not among the others.
-    """
-
-    asked: pd.DataFrame
-    triplet: IntArray
-    subject: StrArray
-    choices: ChoiceArray
-    sure: BoolArray
-    chose_first: BoolArray
-    dummies: tuple[DummyCheck, ...]
-
-    def __len__(self) -> int:
-        return len(self.triplet)
-
-    @cached_property
-    def table(self) -> Triplets:
-        """The triplets without votes; paths of segments are relative to a Slakh2100 folder."""
-        from stemsim.audio import Segment
-
-        n, places = len(self.asked), self.asked[["x", "a", "b"]].to_numpy()
-        used = sorted(set(places.flat))
-        number = {excerpt: index for index, excerpt in enumerate(used)}
-        members = np.array([number[excerpt] for excerpt in places.flat], dtype=np.int64)
-        tracks = tuple(f"Track{track:05d}" for track, _, _ in used)
-        return Triplets(
-            segments=tuple(
-                Segment(Path(track) / "mix.flac", *times) for track, (_, *times) in zip(tracks, used, strict=True)
-            ),
-            tracks=tracks,
-            members=members.reshape(n, 3),
-            test_type=self.asked["test_type"].to_numpy(str),
-            instrument=self.asked["instrument"].to_numpy(str),
-            votes=np.zeros((n, 2), np.int64),
-            perspective_votes=np.zeros((n, len(PERSPECTIVES), 2), np.int64),
-            source="Inst-Sim-ABX",
-        )
-
-    @property
-    def wrong_dummies(self) -> tuple[DummyCheck, ...]:
-        """The dummy checks that were answered wrongly."""
-        return tuple(check for check in self.dummies if not check.answer.startswith(check.expected))
-
-    def screened(self) -> Self:
-        """Return the answers without all those of listeners who failed a dummy check."""
-        failed = {check.subject for check in self.wrong_dummies}
-        kept = self._select(~np.isin(self.subject, sorted(failed)))
-        asked, triplet = np.unique(kept.triplet, return_inverse=True)
-        dummies = tuple(check for check in self.dummies if check.subject not in failed)
-        return replace(kept, asked=self.asked.iloc[asked], triplet=triplet.astype(np.int64), dummies=dummies)
-
-    def pooled(self) -> Self:
-        """Return the answers with questions that both runs asked as one triplet; no answer is lost."""
-        groups = self.asked.groupby(["x", "a", "b", "instrument", "test_type"], sort=False)
-        question = groups.ngroup().to_numpy()  # numbered by first occurrence
-        return replace(self, asked=groups.head(1), triplet=question[self.triplet].astype(np.int64))
-
-    def about(self, question: str) -> Self:
-        """Return the answers to one of `QUESTIONS` as the overall answers, without the listeners who gave none.
-
-        Votes, grades, majorities and position bias of the result are about this question.
-        """
-        column = question_index(question)
-        kept = self._select(self.choices[:, column] != 0)
-        same = kept.choices[:, column] == kept.choices[:, 0]
-        columns = [column, *range(1, len(QUESTIONS))]
-        choices, sure = kept.choices[:, columns], kept.sure[:, columns]
-        return replace(kept, choices=choices, sure=sure, chose_first=kept.chose_first == same)
-
-    def count(self) -> Triplets:
-        """Return the table with the votes counted, overall and for each perspective, and the grades overall."""
-        perspectives = np.stack([self.votes(column) for column in range(1, len(QUESTIONS))], axis=1)
-        sure = self._select(self.sure[:, 0]).votes()
-        return replace(self.table, votes=self.votes(), perspective_votes=perspectives, sure_votes=sure)
-
-    def votes(self, column: int = 0) -> IntArray:
-        """Count the votes for A and for B of each triplet, `(triplet, 2)`; `column` is that of `choices`."""
-        chosen = self.choices[:, column]
-        sides = [np.bincount(self.triplet[chosen == side], minlength=len(self.asked)) for side in (1, -1)]
-        return np.stack(sides, axis=-1).astype(np.int64)
-
-    def _select(self, rows: BoolArray) -> Self:
-        """Return some answers to all triplets."""
-        names = ("triplet", "subject", "choices", "sure", "chose_first")
-        return replace(self, **{name: getattr(self, name)[rows] for name in names})
-
-
 def read_answers(root: str | Path) -> Answers:
     """Read the answers of Inst-Sim-ABX and verify them against the sample configurations.
+
+    The test ran twice. The second run (`ex202407`) repeated all questions of the first one and added more; repeated
+    questions count as two triplets here, and no listener answered both. `Answers.pooled` makes them one. Paths of
+    excerpts are relative to a Slakh2100 folder.
 
     Source: Hashizume and Toda, arXiv:2502.02138; repository zume06/Inst-Sim-ABX-Dataset.
 
@@ -192,8 +74,15 @@ def read_answers(root: str | Path) -> Answers:
         subject=frame["subject_id"].to_numpy(str),
         choices=np.where(swapped[:, None], -presented, presented),
         sure=np.stack([frame[column].str.endswith("+").to_numpy(bool) for column in _ANSWERS], axis=1),
-        chose_first=presented[:, 0] > 0,
+        swapped=swapped,
+        seconds=pd.to_numeric(frame["choice_time"], errors="coerce").to_numpy(float) / 1000.0,
+        at_random=np.ones(len(frame), bool),
         dummies=dummies,
+        repeats=(),
+        graded=True,
+        named=True,
+        instruments=INSTRUMENTS,
+        source="Inst-Sim-ABX",
     )
 
 
@@ -215,7 +104,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
             f"{path} must have the columns {', '.join(_COLUMNS)}; it lacks {', '.join(missing)}. Restore it from the "
             f"repository {_REPOSITORY}."
         )
-    frame = frame[list(_COLUMNS)].fillna("")
+    frame = frame.reindex(columns=[*_COLUMNS, "choice_time"]).fillna("")
     for column in _ANSWERS:
         allowed = [code for code, choice in _CHOICES.items() if choice or column != _ANSWERS[0]]
         must = f"`{column}` must be one of {', '.join(allowed)}; got {{{column}!r}}"
@@ -299,12 +188,13 @@ def _read_run(root: Path, run: str) -> Iterator[tuple[Any, ...]]:
         ) from error
 
 
-def _excerpt(described: dict[str, Any], role: str, folder: str, path: Path) -> tuple[int, float, float]:
-    """Return track, start and duration of a sample, having verified its name and its ends."""
+def _excerpt(described: dict[str, Any], role: str, folder: str, path: Path) -> Excerpt:
+    """Return the excerpt of a sample, having verified its name and its ends."""
     track, segment, filename, rate, start, end = (described[field] for field in _SAMPLE_FIELDS)
     if filename != f"{role}_{track}-{segment}.wav" or not 0 <= int(start) < int(end) or int(rate) <= 0:
         raise TripletError(
             f"{path}: the sample {role} of {folder} is named {filename} and spans samples {start} to {end} at {rate} "
             f"Hz; expected {role}_{track}-{segment}.wav and a stretch of positive length. Restore the file."
         )
-    return int(track), int(start) / float(rate), (int(end) - int(start)) / float(rate)
+    name = f"Track{int(track):05d}"
+    return Excerpt(name, Path(name) / "mix.flac", int(start) / float(rate), (int(end) - int(start)) / float(rate))

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 TestType = Literal["XAB", "XYC"]
 TEST_TYPES: Final[tuple[TestType, ...]] = ("XAB", "XYC")
-"""`XAB`: three different tracks. `XYC`: A is another segment of X's track (Y), B is of another track (C)."""
+"""`XYC`: A is another segment of X's track (Y), B is of another track (C). `XAB`: all others; X's track is that of
+neither candidate (A and B may share one), or that of both."""
 
 PERSPECTIVES: Final = ("timbre", "rhythm", "melody")
 """Aspects that listeners were asked about, in addition to overall similarity."""
@@ -79,12 +80,12 @@ class Triplets:
         for name, array, shape in columns:
             if array.shape != (n, *shape):
                 self._fail(f"`{name}` must have shape {(n, *shape)}, got {array.shape}")
+            if name.endswith("votes"):
+                self._check_counts(name, array)
         if len(self.tracks) != segments:
             self._fail(f"{segments} segments need as many tracks, got {len(self.tracks)}")
         if n and (self.members.min() < 0 or self.members.max() >= segments):
             self._fail(f"indices must lie in [0, {segments}), got {self.members.min()} to {self.members.max()}")
-        if (self.votes < 0).any() or (self.perspective_votes < 0).any():
-            self._fail("votes must not be negative")
         if ((sure < 0) | (sure > self.votes)).any():
             self._fail("`sure_votes` must lie between 0 and `votes`, for A and for B")
         if not set(self.test_type.tolist()) <= set(TEST_TYPES):
@@ -92,14 +93,23 @@ class Triplets:
         if not set(self.instrument.tolist()) <= set(STEMS):
             self._fail(f"instruments are {', '.join(STEMS)}, got {sorted(set(self.instrument.tolist()))}")
         x, a, b = self.track_ids.T
-        wrong = np.where(self.test_type == "XYC", (x != a) | (x == b), (x == a) | (x == b) | (a == b))
+        wrong = np.where(self.test_type == "XYC", (x != a) | (x == b), (x == a) != (x == b))
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             seen = [self.tracks[int(index)] for index in self.members[row]]
             self._fail(
-                f"{int(wrong.sum())} rows have tracks that do not fit their test type; row {row} is "
-                f"{self.test_type[row]} with tracks {seen} (XAB: three tracks; XYC: A on X's track, B on another)"
+                f"{int(wrong.sum())} rows have tracks that do not fit their test type (XYC: A is on X's track, B on "
+                f"another; XAB: neither or both are on X's); row {row} is {self.test_type[row]} with tracks {seen}"
             )
+
+    def _check_counts(self, name: str, counts: npt.NDArray[Any]) -> None:
+        """Verify that votes are numbers of listeners."""
+        if counts.dtype.kind not in "iu":
+            nan = int(np.isnan(counts).sum()) if counts.dtype.kind == "f" else 0
+            seen = f"{counts.dtype}, of which {nan} are NaN" if nan else str(counts.dtype)
+            self._fail(f"`{name}` counts listeners in integers, 0 where nobody answered; got {seen}")
+        if (counts < 0).any():
+            self._fail(f"`{name}` must not be negative; got {counts.min()}")
 
     def _fail(self, what: str) -> None:
         raise TripletError(
@@ -119,6 +129,48 @@ class Triplets:
     def preference(self) -> IntArray:
         """`(triplet,)` the majority choice: +1 = A, -1 = B, 0 = as many votes for A as for B."""
         return np.sign(self.votes[:, 0] - self.votes[:, 1])
+
+    def check(self) -> None:
+        """Verify that there is something to fit: at least one triplet, each with a majority.
+
+        Raises:
+            TripletError: If there are no triplets, or some are tied or without votes.
+        """
+        if not len(self):
+            raise TripletError(
+                f"There are no triplets: {self.source} has none, or none that meets the conditions of its reader, such "
+                "as `min_agreement`, `min_votes`, `instrument` and `test_type`."
+            )
+        if undecided := int((self.preference == 0).sum()):
+            silent = int((self.votes.sum(axis=1) == 0).sum())
+            raise TripletError(
+                f"{undecided} of {len(self)} triplets of {self.source} have no majority: {undecided - silent} are tied "
+                f"and {silent} have no votes. Leave them out, by `Triplets.filter()` at the end of the reader's `read`."
+            )
+
+    def pooled(self) -> Self:
+        """Return the table with the votes on the same question added up, whichever candidate was presented as A."""
+        x, one, other = self.members.T
+        swap: BoolArray = (one > other) & (self.test_type == "XAB")
+        instrument = np.unique(self.instrument, return_inverse=True)[1]
+        question = np.stack([x, np.where(swap, other, one), np.where(swap, one, other), instrument], axis=1)
+        _, rows, group = np.unique(question, axis=0, return_index=True, return_inverse=True)
+        first = rows[group.reshape(-1)]  # row in which each question occurs first, which decides what its A is
+        order = np.sort(rows)
+        flip, place = swap != swap[first], np.searchsorted(order, first)
+
+        def add_up(counts: IntArray) -> IntArray:
+            turned = np.where(flip.reshape(-1, *[1] * (counts.ndim - 1)), counts[..., ::-1], counts)
+            total = np.zeros((len(order), *counts.shape[1:]), counts.dtype)
+            np.add.at(total, place, turned)
+            return total
+
+        return replace(
+            self.select(order),
+            votes=add_up(self.votes),
+            perspective_votes=add_up(self.perspective_votes),
+            sure_votes=None if self.sure_votes is None else add_up(self.sure_votes),
+        )
 
     def target(self, kind: TargetKind = "majority") -> FloatArray:
         """Return the targets of a fit `(triplet,)`, in [-1, 1]; swapping A and B flips every sign exactly.

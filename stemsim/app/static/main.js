@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { setupCompare } from "./compare.js";
-import { attempt, find, findAll, tell } from "./dom.js";
+import { attempt, find, findAll, slot, tell } from "./dom.js";
 import { bind, showKeys } from "./keys.js";
 import { setupLibrary } from "./library.js";
 import { showModel } from "./model.js";
@@ -15,6 +15,7 @@ function showTab() {
   for (const section of findAll("main > section")) section.hidden = section.id !== wanted;
   for (const link of findAll("nav a")) link.ariaCurrent = link.hash === `#${wanted}` ? "page" : null;
   find("#similar").hidden = wanted !== "search";
+  find("#marks").hidden = wanted !== "search" || slot("listen").hidden;
   player.forget();
   if (wanted === "search") showReference();
 }
@@ -41,6 +42,7 @@ await attempt(async () => {
   const library = await get("/api/library");
   restore(library.root);
   document.title = `${library.root.split("/").pop()} · stemsim`;
+  slot("listen").hidden = !library.listens;
   restorePlayer();
   setupSearch(library);
   setupCompare(library);

@@ -1,7 +1,7 @@
 // The ranking: rows that are reused from one slider position to the next, a selection that follows its item.
 
 import { exported, post } from "./api.js";
-import { attempt, download, el, find, fixed, tell, tint } from "./dom.js";
+import { attempt, download, el, find, findAll, fixed, tell, tint } from "./dom.js";
 import { where } from "./filters.js";
 import { player } from "./player.js";
 import { save, state } from "./state.js";
@@ -32,6 +32,8 @@ export function setupResults(opened, onsimilar) {
   find("#export").addEventListener("click", openExport);
   find("#exporting").addEventListener("close", () => attempt(exportChosen));
   find("#similar").addEventListener("click", () => searchSimilar(onsimilar));
+  for (const button of findAll("[data-mark]"))
+    button.addEventListener("click", () => attempt(() => judge(button.dataset.mark === "alike")));
   draw();
 }
 
@@ -86,6 +88,17 @@ export function toggleFavourite(item = state.selected) {
 
 export async function searchSimilar(onsimilar) {
   if (rows.has(state.selected)) onsimilar(rows.get(state.selected).hit);
+}
+
+/** Mark the selected result as alike or not: votes follow from the marks on one reference. */
+export async function judge(alike) {
+  if (!query || !rows.has(state.selected)) return;
+  const { name } = rows.get(state.selected).hit;
+  const { votes } = await post(`/api/query/${query.id}/alike`, { item: state.selected, alike });
+  tell(
+    `${name} is marked as ${alike ? "alike" : "not alike"}: ${votes} ${votes === 1 ? "vote" : "votes"} on this reference.`,
+    { error: false },
+  );
 }
 
 export function openExport() {

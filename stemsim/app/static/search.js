@@ -7,6 +7,7 @@ import { Intake } from "./intake.js";
 import { bind } from "./keys.js";
 import { player } from "./player.js";
 import {
+  judge,
   move,
   openExport,
   rank,
@@ -71,6 +72,10 @@ function bindKeys(library, similar) {
   bind("m", "more like this: search with the result", () => searchSimilar(similar), { shown: "M" });
   bind("e", "export", openExport, { shown: "E" });
   bind("/", "filters", focusFilters);
+  if (library.listens) {
+    bind("+", "a vote: the result is alike", () => attempt(() => judge(true)));
+    bind("-", "a vote: the result is not alike", () => attempt(() => judge(false)));
+  }
   library.stems.forEach((stem, index) => {
     const first = index === 0;
     bind(String(index + 1), first && "give the keyboard to a slider", () => focusStem(index), {
