@@ -375,7 +375,7 @@ def test_two_files_are_compared(empty):
     take_in(empty, {**SONG, "name": "other.wav", "buffer": wav(tone(1, seconds=2.0))}, "#right")
     rows = empty.locator("#compare tbody tr")
     expect(rows).to_have_count(3)
-    assert float(rows.nth(0).locator("td").nth(2).inner_text()) == pytest.approx(1, abs=0.01)
+    assert float(rows.nth(0).locator("td").nth(3).inner_text()) == pytest.approx(1, abs=0.01)
     expect(rows.nth(1)).to_contain_text("silent in the second")
     contributions = [float(row.locator("td").last.inner_text()) for row in rows.all()]
     assert float(empty.locator("#compare tfoot td").last.inner_text()) == pytest.approx(sum(contributions), abs=0.002)

@@ -199,6 +199,22 @@ def test_other_encodings_missing_files_and_empty_tables_are_named(tmp_path):
         read_votes(write(tmp_path, PLAIN, "votes.parquet"))
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    st.integers(0, len(PLAIN)),
+    st.integers(0, 4),
+    st.text(st.sampled_from(',;\t\n\r"\0\ufeff\u2028AB+-= x.'), max_size=6),
+    st.booleans(),
+)
+def test_a_damaged_file_is_read_or_refused_with_a_reason(tmp_path_factory, place, cut, added, torn):
+    text = PLAIN[:place] + added + ("" if torn else PLAIN[place + cut :])
+    path = write(tmp_path_factory.mktemp("votes"), text)
+    try:
+        assert read_votes(path).votes().sum() == len(read_votes(path))
+    except TripletError as error:
+        assert str(path) in str(error)  # noqa: PT017 - either will do
+
+
 class TestReader:
     def test_missing_audio_is_listed(self, tmp_path):
         path = write(tmp_path, PLAIN)
@@ -376,6 +392,7 @@ class TestCommands:
         assert "First candidate chosen: 75.0 %" in result.stdout
         assert "Repeated questions: 1, answered alike in 100.0 %" in result.stdout
         document = json.loads(CliRunner().invoke(app, ["votes", str(path), "--json", "--min-agreement", "0"]).stdout)
+        assert document["total"]["sure"] is None  # plain answers have no grade
         assert document["total"]["ceiling"] == 0.5 * 0 + (0.5 + 0.5 + 0.0) / 3
         lower, upper = document["total"]["chose_first_interval"]
         assert lower < 0.75 < upper

@@ -28,7 +28,7 @@ class VoteCount:
     median_votes: float | None  # median number of answers to a triplet; this and the rest are None where there are none
     chose_first: float | None  # share of all answers that chose the candidate presented first
     chose_first_interval: tuple[float, float] | None  # 95 % interval of it over other listeners and other triplets
-    sure: float | None  # share of all answers that were sure rather than "a little"
+    sure: float | None  # share of all answers that were sure rather than "a little"; None too where they are not graded
     ceiling: float | None  # agreement of an answer with the majority of the others, over the retained triplets
     ceiling_interval: tuple[float, float] | None  # likewise
 
@@ -113,7 +113,7 @@ def describe_listening_test(
             median_votes=float(np.median(votes[rows].sum(axis=1))) if rows.any() else None,
             chose_first=_value(first),
             chose_first_interval=_interval(first),
-            sure=float(answers.sure[counted, 0].mean()) if counted.any() else None,
+            sure=float(answers.sure[counted, 0].mean()) if counted.any() and answers.graded else None,
             ceiling=_value(found),
             ceiling_interval=_interval(found),
         )

@@ -19,7 +19,10 @@ async function request(method, path, body) {
       body: raw || body === undefined ? body : JSON.stringify(body),
     });
   } catch {
-    throw new ApiError("The server does not answer. Is stemsim app still running? Start it again and reload this page.", 0);
+    throw new ApiError(
+      "The server does not answer. Is stemsim app still running? Start it again and reload this page.",
+      0,
+    );
   }
   if (response.status === 401)
     throw new ApiError("This page is not signed in. Open the address that stemsim app printed, with its token.", 401);
@@ -40,6 +43,10 @@ export async function exported(wanted) {
   const response = await request("POST", "/api/export", wanted);
   return { blob: await response.blob(), name: `stemsim.${wanted.format}` };
 }
+
+/** What a job is at, and how long it will still take. */
+export const stageText = ({ stage, seconds_left: left }) =>
+  left ? `${stage}, about ${Math.ceil(left)} s left` : stage;
 
 /** Follow a job to its end, telling `show` where it stands; return its last state. */
 export async function follow(job, show) {

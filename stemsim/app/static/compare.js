@@ -1,56 +1,62 @@
 // The compare page: two files, stem by stem.
 
 import { post } from "./api.js";
-import { attempt, el, find, fixed, hearButton, stemName, tint } from "./dom.js";
+import { attempt, bar, el, find, fixed, hearButton, stemName, table } from "./dom.js";
 import { Intake } from "./intake.js";
 import { player } from "./player.js";
 
-const root = find("#compare");
-const pair = { x: null, a: null };
-let colors;
+const HEAD = ["Stem", "Hear", "Contribution, of its weight", ["Cosine"], ["Weight"], ["Product"]];
+const SILENT = { x: "silent in the first", a: "silent in the second", both: "silent in both" };
+
+const pair = {}; // x and a: queries
 
 export function setupCompare(library) {
-  colors = new Map(library.stems.map((stem) => [stem.name, stem]));
-  const slots = { x: ["#left", "Drop the first file here"], a: ["#right", "Drop the second file here"] };
+  const colors = new Map(library.stems.map((stem) => [stem.name, stem]));
+  const slots = { x: ["#left", "First sound"], a: ["#right", "Second sound"] };
   for (const [role, [place, prompt]] of Object.entries(slots)) {
     const zone = find(place);
     new Intake(zone, zone, prompt, (query) => {
       pair[role] = query;
-      if (pair.x && pair.a) attempt(compare);
+      if (pair.x && pair.a) attempt(() => compare(colors));
     });
   }
 }
 
-async function compare() {
+async function compare(colors) {
   const { similarity, stems } = await post("/api/compare", { x: pair.x.id, a: pair.a.id });
-  const sounds = { ...pair };
-  find("#verdict").textContent = `Similarity ${fixed(similarity, 3)} of at most ${fixed(stems.reduce((sum, stem) => sum + Math.abs(stem.weight), 0), 2)}`;
-  const most = Math.max(...stems.map((stem) => Math.abs(stem.weight)));
-  find("tbody", root).replaceChildren(...stems.map((stem) => row(stem, most, sounds)));
-  find("tfoot", root).replaceChildren(el("tr", {}, el("th", {}, "Sum"), ...[1, 2, 3, 4].map(() => el("td")), el("td", { className: "n" }, fixed(similarity, 3))));
-  find("table", root).hidden = false;
-  find(".empty", root).hidden = true;
+  const weights = stems.map(({ weight }) => Math.abs(weight));
+  const full = weights.reduce((sum, weight) => sum + weight, 0);
+  find("#verdict").textContent = `Similarity ${fixed(similarity, 3)} of at most ${fixed(full, 2)}`;
+  const rows = stems.map((stem) => row(stem, colors.get(stem.stem), Math.max(...weights)));
+  const sum = ["Sum", "", "", "", "", [fixed(similarity, 3)]];
+  find("#comparison").replaceChildren(table(HEAD, rows, [sum]));
 }
 
-function row({ stem, cosine, weight, contribution, silent }, most, sounds) {
-  const hear = Object.entries(sounds).map(([role, query]) => {
-    const button = hearButton(`the ${stem} of ${query.name}`, () => choose(stem, role, sounds));
+function row({ stem, cosine, weight, contribution, silent }, color, most) {
+  const sounds = { x: soundOf(pair.x, stem), a: soundOf(pair.a, stem) };
+  const hear = Object.entries(sounds).map(([role, sound]) => {
+    const button = hearButton(`the ${sound.label}`, () => {
+      player.choose("x", { ...sounds.x, label: stem }, { heard: role === "x" });
+      player.choose("result", sounds.a, { heard: role === "a" });
+    });
     button.disabled = silent === role || silent === "both";
     return button;
   });
-  const part = (value, name) => {
-    const bar = tint(el("i", { className: name }), colors.get(stem).color);
-    bar.style.width = `${(100 * Math.abs(value)) / most}%`;
-    return bar;
-  };
-  const where = { x: "silent in the first", a: "silent in the second", both: "silent in both" }[silent];
-  const picture = where ? el("span", { className: "soft" }, where) : el("div", { className: "contributions" }, part(contribution, contribution < 0 ? "negative" : ""), part(Math.abs(weight) - Math.abs(contribution), "rest"));
-  return el("tr", {}, el("th", {}, stemName(colors.get(stem))), el("td", { className: "hears" }, ...hear), el("td", { className: "wide" }, picture),
-    el("td", { className: "n" }, cosine === null ? "–" : fixed(cosine, 3)), el("td", { className: "n" }, fixed(weight, 2)), el("td", { className: "n" }, fixed(contribution, 3)));
+  const [counted, whole] = [Math.abs(contribution), Math.abs(weight)];
+  const picture = silent
+    ? el("span", { className: "soft" }, SILENT[silent])
+    : bar(
+        [counted / most, color.color, contribution < 0 ? "negative" : ""],
+        [(whole - counted) / most, color.color, "rest"],
+      );
+  const numbers = [fixed(cosine, 3) || "–", fixed(weight, 2), fixed(contribution, 3)].map((text) => [text]);
+  return [stemName(color), el("span", { className: "hears" }, ...hear), picture, ...numbers];
 }
 
-function choose(stem, role, sounds) {
-  const sound = (query) => ({ path: `/audio/query/${query.id}/${stem}`, seconds: query.span[1] - query.span[0], label: `${stem} of ${query.name}`, gain: 0, peaks: `/api/query/${query.id}/peaks?stem=${stem}&` });
-  player.choose("x", { ...sound(sounds.x), label: stem }, { heard: role === "x" });
-  player.choose("result", sound(sounds.a), { heard: role === "a" });
-}
+const soundOf = (query, stem) => ({
+  path: `/audio/query/${query.id}/${stem}`,
+  seconds: query.span[1] - query.span[0],
+  label: `${stem} of ${query.name}`,
+  gain: 0,
+  peaks: `/api/query/${query.id}/peaks?stem=${stem}&`,
+});

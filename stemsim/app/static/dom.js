@@ -17,7 +17,11 @@ export function el(tag, props = {}, ...children) {
 
 /** A button that hears: `label` says what. */
 export const hearButton = (label, onclick) =>
-  el("button", { type: "button", className: "hear", ariaLabel: `Hear ${label}`, title: `Hear ${label}`, onclick }, el("span", { className: "icon" }));
+  el(
+    "button",
+    { type: "button", className: "hear", ariaLabel: `Hear ${label}`, title: `Hear ${label}`, onclick },
+    el("span", { className: "icon" }),
+  );
 
 /** A square in the colour of a stem, and its name. */
 export const stemName = (stem) => el("span", { className: "stem" }, tint(el("i"), stem.color), stem.name);
@@ -28,9 +32,36 @@ export function tint(node, color) {
   return node;
 }
 
-/** A table of names and values. */
+/** A table in a frame that scrolls. A cell is a text, an element, or `[text]`, which stands at the right. */
+export function table(head, rows, foot = []) {
+  const cell = (value, tag) => (Array.isArray(value) ? el(tag, { className: "n" }, ...value) : el(tag, {}, value));
+  const line = (tag) => (values) => el("tr", {}, ...values.map((value) => cell(value, tag)));
+  const part = (tag, lines, of) => el(tag, {}, ...lines.map(line(of)));
+  const parts = [part("thead", head.length ? [head] : [], "th"), part("tbody", rows, "td"), part("tfoot", foot, "td")];
+  return el("div", { className: "scroll" }, el("table", { className: "plain" }, ...parts));
+}
+
+/** A bar of parts `[share of the width, colour, class]`. */
+export function bar(...parts) {
+  const pieces = parts.map(([share, color, className = ""]) => {
+    const piece = tint(el("i", { className }), color);
+    piece.style.width = `${100 * share}%`;
+    return piece;
+  });
+  return el("div", { className: "contributions" }, ...pieces);
+}
+
+/** Names and their values. */
 export const facts = (entries) =>
   el("dl", {}, ...entries.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, String(value))]));
+
+/** Set a slider, and draw its rail from zero to its value. */
+export function setSlider(range, value) {
+  range.value = value;
+  const place = (at) => `${(100 * (at - range.min)) / (range.max - range.min)}%`;
+  range.style.setProperty("--from", place(Math.min(0, range.value)));
+  range.style.setProperty("--to", place(Math.max(0, range.value)));
+}
 
 export const fixed = (value, digits) => (value === null || value === undefined ? "" : value.toFixed(digits));
 

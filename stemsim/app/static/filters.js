@@ -48,7 +48,8 @@ export function where() {
     const ends = ["low", "high"].map((end) => filters[`${name}_${end}`]?.[0]);
     delete filters[`${name}_low`];
     delete filters[`${name}_high`];
-    if (ends.some((end) => end !== undefined)) filters[name] = ends.map((end) => (end === undefined ? null : Number(end)));
+    if (ends.some((end) => end !== undefined))
+      filters[name] = ends.map((end) => (end === undefined ? null : Number(end)));
   }
   if (filters.bpm && state.filters.octaves) filters.octaves = true;
   return filters;

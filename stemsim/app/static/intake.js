@@ -1,6 +1,6 @@
 // Taking in a piece of audio: drop, choose or record a file, pick its span, follow its separation and embedding.
 
-import { cancel, follow, get, post, put } from "./api.js";
+import { cancel, follow, get, post, put, stageText } from "./api.js";
 import { attempt, find, slot, tell } from "./dom.js";
 import { Wave } from "./wave.js";
 
@@ -30,7 +30,7 @@ export class Intake {
 
   upload(file, name = file.name) {
     return this.take(() => {
-      this.#progress({ stage: "uploading", progress: null });
+      this.#progress({ stage: "uploading", progress: 0 });
       return put(`/api/query?name=${encodeURIComponent(name)}`, file);
     });
   }
@@ -62,12 +62,11 @@ export class Intake {
     await this.take(() => ({ query: id, job: query.job }));
   }
 
-  #progress({ stage, progress, seconds_left: left }) {
+  #progress(job) {
     const bar = find("progress", this.root);
     bar.parentElement.hidden = false;
-    if (progress === null) bar.removeAttribute("value");
-    else bar.value = progress;
-    slot("stage", this.root).textContent = left ? `${stage}, about ${Math.ceil(left)} s left` : stage;
+    bar.value = job.progress;
+    slot("stage", this.root).textContent = stageText(job);
   }
 
   #show(query, message) {
@@ -85,7 +84,9 @@ export class Intake {
     if (kind === "text") return;
     canvas.ariaLabel = `Waveform of ${name}`;
     const whole = kind === "upload";
-    attempt(() => this.wave.load(`/api/query/${id}/peaks?stem=mix&whole=${Number(whole)}&`, seconds, whole ? span : null));
+    attempt(() =>
+      this.wave.load(`/api/query/${id}/peaks?stem=mix&whole=${Number(whole)}&`, seconds, whole ? span : null),
+    );
     if (whole) this.#setSpan(...span);
   }
 

@@ -38,7 +38,9 @@ document.addEventListener("keydown", (event) => {
 
 /** Show the overlay of all keys. */
 export function showKeys() {
-  const rows = bindings.filter((one) => one.label).map((one) => [el("dt", {}, el("kbd", {}, one.shown)), el("dd", {}, one.label)]);
+  const rows = bindings
+    .filter((one) => one.label)
+    .map((one) => [el("dt", {}, el("kbd", {}, one.shown)), el("dd", {}, one.label)]);
   slot("keys").replaceChildren(el("dl", {}, ...rows.flat()));
   find("#keys").showModal();
 }

@@ -1,7 +1,7 @@
 // The library page: what is in it, what could not be added, adding a folder, recall of its index.
 
-import { cancel, follow, get, post } from "./api.js";
-import { attempt, el, facts, find, fixed, slot, tell } from "./dom.js";
+import { cancel, follow, get, post, stageText } from "./api.js";
+import { attempt, el, facts, find, fixed, slot, table, tell } from "./dom.js";
 import { fillFilters } from "./filters.js";
 import { rank } from "./results.js";
 
@@ -12,27 +12,26 @@ export function setupLibrary(library) {
   find("#add").addEventListener("submit", (event) => {
     event.preventDefault();
     const { folder, follow_links: links } = event.target.elements;
-    attempt(() => work("adding", post("/api/library/add", { folder: folder.value, follow_links: links.checked }), grown));
+    const body = { folder: folder.value, follow_links: links.checked };
+    attempt(() => work("adding", post("/api/library/add", body), grown));
   });
-  find("#recall").addEventListener("click", () => attempt(() => work("recall", post("/api/library/recall", {}), recallTable)));
+  find("#recall").addEventListener("click", () =>
+    attempt(() => work("recall", post("/api/library/recall", {}), recallTable)),
+  );
 }
 
-/** Say how large the library is, at the head of the page. */
-export function showWhere({ root: folder, items, files }) {
-  find("#where").textContent = `${items} sounds in ${files} files`;
-  find("#where").title = folder;
-}
-
+/** Follow a job that was started, then show in its place what `report` makes of its result. */
 async function work(place, started, report) {
   tell();
   const { job } = await started;
-  const bar = el("progress", { max: 1 });
+  const progress = el("progress", { max: 1 });
   const stage = el("span", { role: "status" });
-  slot(place, root).replaceChildren(el("div", { className: "progress" }, bar, stage, el("button", { type: "button", onclick: () => attempt(() => cancel(job)) }, "Cancel")));
+  const stop = el("button", { type: "button", onclick: () => attempt(() => cancel(job)) }, "Cancel");
+  slot(place, root).replaceChildren(el("div", { className: "progress" }, progress, stage, stop));
   try {
     const { result } = await follow(job, (state) => {
-      bar.value = state.progress;
-      stage.textContent = state.seconds_left ? `${state.stage}, about ${Math.ceil(state.seconds_left)} s left` : state.stage;
+      progress.value = state.progress;
+      stage.textContent = stageText(state);
     });
     slot(place, root).replaceChildren(await report(result));
   } catch (error) {
@@ -41,34 +40,47 @@ async function work(place, started, report) {
   }
 }
 
-async function grown(result) {
+async function grown({ added, replaced, unchanged, failures }) {
   const library = await get("/api/library");
   show(library);
   fillFilters(library);
   rank();
-  const { added, replaced, unchanged, failures } = result;
-  return el("p", {}, `${added} files added, ${replaced} replaced, ${unchanged} unchanged; ${failures.length} could not be added.`);
+  const done = `${added} files added, ${replaced} replaced, ${unchanged} unchanged`;
+  return el("p", {}, `${done}; ${failures.length} could not be added.`);
 }
 
 function recallTable({ sentence, rows }) {
-  const names = Object.keys(rows[0]);
-  const cell = (value) => el("td", {}, typeof value === "number" && !Number.isInteger(value) ? fixed(value, 3) : String(value));
-  const body = rows.map((row) => el("tr", {}, ...names.map((name) => cell(row[name]))));
-  return el("div", { className: "scroll" }, el("p", {}, sentence), el("table", { className: "plain" }, el("thead", {}, el("tr", {}, ...names.map((name) => el("th", {}, name.replaceAll("_", " "))))), el("tbody", {}, ...body)));
+  const cell = (value) => (typeof value === "number" ? [fixed(value, Number.isInteger(value) ? 0 : 3)] : value);
+  const names = Object.keys(rows[0]).map((name, column) => (column ? [name] : name));
+  const cells = rows.map((row) => Object.values(row).map(cell));
+  return el("div", {}, el("p", {}, sentence), table(names, cells));
 }
 
 function show(library) {
-  showWhere(library);
-  const { stats } = library;
-  const counted = (counts) => Object.entries(counts).map(([name, count]) => `${name || "unknown"} ${count}`).join(", ") || "none";
-  slot("stats", root).replaceChildren(facts([
-    ["Folder", library.root], ["Sounds", `${library.items}, windows of ${library.window_s} s at most`], ["Files", `${library.files}, ${fixed(stats.hours, 1)} hours`],
-    ["Model", library.model ?? "none: every stem counts once"], ["Separator", library.separator], ["Encoder", library.encoder],
-    ["Types", counted(stats.types)], ["Categories", counted(stats.categories)], ["With tempo", stats.with_bpm], ["With key", stats.with_key],
-    ["Sounding stems", counted(stats.stems)], ["Silent files", stats.silent], ["Missing files", stats.missing],
-  ]));
-  const rows = library.failures.map(({ path, reason }) => el("tr", {}, el("td", { className: "path" }, path), el("td", {}, reason)));
-  slot("failures", root).replaceChildren(rows.length
-    ? el("table", { className: "plain" }, el("thead", {}, el("tr", {}, el("th", {}, "File"), el("th", {}, "Reason"))), el("tbody", {}, ...rows))
-    : el("p", { className: "soft" }, "Nothing: every file could be read."));
+  const { root: folder, items, files, stats, failures } = library;
+  find("#where").textContent = `${items} sounds in ${files} files`;
+  find("#where").title = folder;
+  const counted = (counts) =>
+    Object.entries(counts)
+      .map(([name, count]) => `${name || "unknown"} ${count}`)
+      .join(", ") || "none";
+  const entries = {
+    Folder: folder,
+    Sounds: `${items}, windows of ${library.window_s} s at most`,
+    Files: `${files}, ${fixed(stats.hours, 1)} hours`,
+    Model: library.model ?? "none: every stem counts once",
+    Separator: library.separator,
+    Encoder: library.encoder,
+    Types: counted(stats.types),
+    Categories: counted(stats.categories),
+    "With tempo": stats.with_bpm,
+    "With key": stats.with_key,
+    "Sounding stems": counted(stats.stems),
+    "Silent files": stats.silent,
+    "Missing files": stats.missing,
+  };
+  slot("stats", root).replaceChildren(facts(Object.entries(entries)));
+  const failed = failures.map(({ path, reason }) => [el("span", { className: "path" }, path), reason]);
+  const none = el("p", { className: "soft" }, "Nothing: every file could be read.");
+  slot("failures", root).replaceChildren(failed.length ? table(["File", "Reason"], failed) : none);
 }

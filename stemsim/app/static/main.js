@@ -26,13 +26,17 @@ function escape() {
   tell();
 }
 
-bind(" ", "play or stop", () => (player.playing ? player.stop() : player.hear(player.heard)), { tab: "", shown: "space" });
+bind(" ", "play or stop", () => (player.playing ? player.stop() : player.hear(player.heard)), {
+  tab: "",
+  shown: "space",
+});
 bind("x", "switch between the reference and the result", () => player.toggle(), { tab: "", shown: "X" });
 bind("Escape", "stop; leave a field", escape, { tab: "", shown: "Esc" });
 bind("?", "these keys", showKeys, { tab: "" });
 find("#help").addEventListener("click", showKeys);
 
-for (const type of ["dragover", "drop"]) addEventListener(type, (event) => event.preventDefault()); // else the file replaces the page
+// Else a file that is dropped beside the places for it replaces the page.
+for (const type of ["dragover", "drop"]) addEventListener(type, (event) => event.preventDefault());
 
 await attempt(async () => {
   const library = await get("/api/library");

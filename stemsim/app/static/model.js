@@ -1,47 +1,58 @@
 // The model page: the weights in use and what is known about them.
 
 import { get } from "./api.js";
-import { el, facts, fixed, find, stemName, tint } from "./dom.js";
+import { bar, el, facts, fixed, find, stemName, table } from "./dom.js";
 
-const root = find("#model");
+const soft = (text) => el("p", { className: "soft" }, text);
 
 export async function showModel(library) {
-  if (!library.model) {
-    root.replaceChildren(el("h2", {}, "No fitted model"), el("p", {}, "This library was made without weights that were fitted to listeners: every stem counts once until you move a slider."),
-      facts([["Separator", library.separator], ["Encoder", library.encoder]]));
-    return;
-  }
-  const card = await get("/api/model");
-  const colors = new Map(library.stems.map((stem) => [stem.name, stem]));
-  const origin = [["Fitted", card.fitted], ["Measured on", card.measured_on], ["Encoder", card.encoder], ["Separator", card.separator], ["Fusion", card.fusion], ["License", card.license], ["Please cite", card.citation]];
-  root.replaceChildren(
-    el("h2", {}, card.name), el("p", {}, card.summary),
-    el("h3", {}, "Weights"), card.weights.length ? weightTable(card.weights, colors) : el("p", {}, "The model is not a weighted sum of the stems, but a nonlinear fusion of them."),
+  find("#model").replaceChildren(...(library.model ? card(await get("/api/model"), library) : noModel(library)));
+}
+
+const noModel = ({ separator, encoder }) => [
+  el("h2", {}, "No fitted model"),
+  el("p", {}, "This library was made without weights that were fitted to listeners: every stem counts once."),
+  facts([
+    ["Separator", separator],
+    ["Encoder", encoder],
+  ]),
+];
+
+function card(model, { stems }) {
+  const origin = {
+    Fitted: model.fitted,
+    "Measured on": model.measured_on,
+    Encoder: model.encoder,
+    Separator: model.separator,
+    Fusion: model.fusion,
+    License: model.license,
+    "Please cite": model.citation,
+  };
+  return [
+    el("h2", {}, model.name),
+    el("p", {}, model.summary),
+    el("h3", {}, "Weights"),
+    ...(model.weights.length ? weights(model.weights, stems) : [soft("A nonlinear fusion: it has no weights.")]),
     el("h3", {}, "Agreement with listeners"),
-    el("p", { className: "soft" }, "Share of triplets on which the pick is what most listeners chose, as the model's card states it."),
-    agreementTable(card.agreement),
-    el("h3", {}, "Origin and licenses"), facts(origin.filter(([, value]) => value)));
+    soft("Share of triplets on which the pick is what most listeners chose, as the model's card states it."),
+    table([], model.agreement.map(agreementRow)),
+    el("h3", {}, "Origin and licenses"),
+    facts(Object.entries(origin).filter(([, value]) => value)),
+  ];
 }
 
-function weightTable(weights, colors) {
-  const most = Math.max(...weights.map(({ weight, high }) => Math.abs(high ?? weight)));
-  const rows = weights.map(({ stem, weight, low, high }) => {
-    const bar = tint(el("i"), colors.get(stem).color);
-    bar.style.width = `${(100 * Math.abs(weight)) / most}%`;
-    bar.classList.toggle("negative", weight < 0);
-    const spread = low === null ? "" : `${fixed(low, 2)} to ${fixed(high, 2)}`;
-    return el("tr", {}, el("th", {}, stemName(colors.get(stem))), el("td", { className: "wide" }, el("div", { className: "contributions" }, bar)), el("td", { className: "n" }, fixed(weight, 2)), el("td", { className: "n soft" }, spread));
+function weights(fitted, stems) {
+  const most = Math.max(...fitted.map(({ weight }) => Math.abs(weight)));
+  const rows = fitted.map(({ stem, weight, low, high }) => {
+    const of = stems.find(({ name }) => name === stem);
+    const picture = bar([Math.abs(weight) / most, of.color, weight < 0 ? "negative" : ""]);
+    return [stemName(of), picture, [fixed(weight, 2)], [low === null ? "" : `${fixed(low, 2)} to ${fixed(high, 2)}`]];
   });
-  const without = weights.every(({ low }) => low === null);
-  const note = without ? el("p", { className: "soft" }, "The card states no spread of these weights.") : null;
-  return el("div", {}, el("table", { className: "plain" }, el("tbody", {}, ...rows)), ...(note ? [note] : []));
+  const stated = fitted.some(({ low }) => low !== null);
+  return [table([], rows), ...(stated ? [] : [soft("The card states no spread of these weights.")])];
 }
 
-function agreementTable(agreement) {
-  const rows = agreement.map(({ of, percent, spread }) => {
-    const bar = tint(el("i"), "var(--soft)");
-    bar.style.width = `${percent ?? 0}%`;
-    return el("tr", {}, el("th", {}, of), el("td", { className: "wide" }, el("div", { className: "contributions" }, bar)), el("td", { className: "n" }, percent === null ? "not available" : `${fixed(percent, 1)} %`), el("td", { className: "n soft" }, spread ? `± ${fixed(spread, 1)}` : ""));
-  });
-  return el("table", { className: "plain" }, el("tbody", {}, ...rows));
+function agreementRow({ of, percent, spread }) {
+  const figure = percent === null ? "not available" : `${fixed(percent, 1)} %`;
+  return [of, bar([(percent ?? 0) / 100, "var(--soft)"]), [figure], [spread ? `± ${fixed(spread, 1)}` : ""]];
 }

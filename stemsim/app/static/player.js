@@ -2,7 +2,7 @@
 // Switching only moves two gains, so there is no gap.
 
 import { audio } from "./api.js";
-import { attempt, find, findAll, slot } from "./dom.js";
+import { attempt, find, findAll, setSlider, slot } from "./dom.js";
 import { save, state } from "./state.js";
 import { Wave } from "./wave.js";
 
@@ -29,10 +29,14 @@ class Player {
     return sound;
   }
 
-  /** Choose what `role` ("x" or "result") is, and hear it if `heard`; `sound` is {path, seconds, label, gain (dB), details, peaks}. */
+  /**
+   * Choose what `role` ("x" or "result") is, and hear it if `heard`. `sound` is {path, seconds, label, gain in dB}, for
+   * a result {details, peaks} too, or null.
+   */
   choose(role, sound, { heard = true } = {}) {
+    const before = this.wanted[role]?.path;
     this.wanted[role] = sound;
-    if (role === "result") {
+    if (role === "result" && sound?.path !== before) {
       if (sound) attempt(() => this.wave.load(sound.peaks, 1));
       else this.wave.clear();
     }
@@ -114,7 +118,7 @@ class Player {
       this.#end(role);
       throw error;
     });
-    if (this.wanted[role]?.path !== path || this.voices[role]?.path === path) return; // another one was chosen meanwhile
+    if (this.wanted[role]?.path !== path || this.voices[role]?.path === path) return; // overtaken
     this.#end(role);
     const gain = new GainNode(this.context, { gain: 0 });
     const node = long
@@ -177,19 +181,14 @@ for (const button of findAll("[data-hear]")) button.addEventListener("click", ()
 
 /** Set the player's switches as they were left. */
 export function restorePlayer() {
-  showVolume();
+  setSlider(find("#volume"), state.volume);
   find("#matched").checked = state.matched;
   find("#volume").addEventListener("input", (event) => {
     change({ volume: event.target.valueAsNumber });
-    showVolume();
+    setSlider(event.target, state.volume);
   });
   find("#matched").addEventListener("change", (event) => change({ matched: event.target.checked }));
   player.show();
-}
-
-function showVolume() {
-  find("#volume").value = state.volume;
-  find("#volume").style.setProperty("--at", `${100 * state.volume}%`);
 }
 
 function change(settings) {

@@ -32,7 +32,8 @@ export function setupResults(opened, onsimilar) {
   find("#export").addEventListener("click", openExport);
   find("#exporting").addEventListener("close", () => attempt(exportChosen));
   find("#similar").addEventListener("click", () => searchSimilar(onsimilar));
-  for (const button of findAll("[data-mark]")) button.addEventListener("click", () => attempt(() => judge(button.dataset.mark === "alike")));
+  for (const button of findAll("[data-mark]"))
+    button.addEventListener("click", () => attempt(() => judge(button.dataset.mark === "alike")));
   draw();
 }
 
@@ -43,7 +44,7 @@ export function setQuery(held) {
   return rank();
 }
 
-/** Ask for the ranking of the sliders' present position. One request is under way at a time; the newest position wins. */
+/** Ask for the ranking of the sliders' position. One request is under way at a time; the newest position wins. */
 export async function rank() {
   if (!query) return;
   again = true;
@@ -94,7 +95,10 @@ export async function judge(alike) {
   if (!query || !rows.has(state.selected)) return;
   const { name } = rows.get(state.selected).hit;
   const { votes } = await post(`/api/query/${query.id}/alike`, { item: state.selected, alike });
-  tell(`${name} is marked as ${alike ? "alike" : "not alike"}: ${votes} ${votes === 1 ? "vote" : "votes"} on this reference.`, { error: false });
+  tell(
+    `${name} is marked as ${alike ? "alike" : "not alike"}: ${votes} ${votes === 1 ? "vote" : "votes"} on this reference.`,
+    { error: false },
+  );
 }
 
 export function openExport() {
@@ -102,7 +106,7 @@ export function openExport() {
   for (const [which, list] of Object.entries({ favourites: state.favourites, shown: [...rows.keys()] })) {
     const radio = form.elements.which[which === "favourites" ? 0 : 1];
     radio.disabled = !list.length;
-    radio.nextElementSibling.textContent = `${which === "favourites" ? "Favourites" : "The results that are shown"} (${list.length})`;
+    find("b", radio.parentElement).textContent = list.length;
   }
   form.elements.which.value = rows.size ? "shown" : "favourites";
   find("#exporting").returnValue = "";
@@ -125,7 +129,8 @@ function select(item) {
   save();
   mark();
   const { row } = rows.get(item);
-  if (document.activeElement === document.body || body.contains(document.activeElement)) row.focus({ preventScroll: true });
+  if (document.activeElement === document.body || body.contains(document.activeElement))
+    row.focus({ preventScroll: true });
   row.scrollIntoView({ block: "nearest" });
   player.choose("result", sound(rows.get(item).hit));
   for (const near of [row.nextElementSibling, row.previousElementSibling])
@@ -141,7 +146,13 @@ export function showSelected() {
 
 function sound(hit) {
   const details = [...contributions(hit).map(([stem, value]) => `${stem} ${fixed(value, 2)}`), hit.path];
-  return { path: audioOf(hit.item), gain: hit.gain_db, label: hit.name, details: details.join(" · "), peaks: `/api/item/${hit.item}/peaks?` };
+  return {
+    path: audioOf(hit.item),
+    gain: hit.gain_db,
+    label: hit.name,
+    details: details.join(" · "),
+    peaks: `/api/item/${hit.item}/peaks?`,
+  };
 }
 
 const contributions = (hit) => Object.entries(hit.contributions).map(([pair, value]) => [pair.split(":")[0], value]);
@@ -151,13 +162,16 @@ function draw() {
   const ranked = new Map(hits.map((hit, index) => [hit.item, [hit, index + 1]]));
   const shown = only ? state.favourites.map((hit) => ranked.get(hit.item) ?? [hit, null]) : [...ranked.values()];
   const scale = barScale(shown.map(([hit]) => hit));
-  rows = new Map(shown.map(([hit, place]) => {
-    const row = rows.get(hit.item) ?? new Row(hit);
-    row.update(hit, place, scale);
-    return [hit.item, row];
-  }));
+  rows = new Map(
+    shown.map(([hit, place]) => {
+      const row = rows.get(hit.item) ?? new Row(hit);
+      row.update(hit, place, scale);
+      return [hit.item, row];
+    }),
+  );
   body.replaceChildren(...[...rows.values()].map(({ row }) => row));
   mark();
+  if (rows.has(state.selected) && !find("#search").hidden) showSelected(); // with its new contributions
   find("#favourites + span b").textContent = state.favourites.length;
   find("#found").textContent = heading(only);
   find("table", find("#search")).hidden = !rows.size;
@@ -193,10 +207,16 @@ function mark() {
 class Row {
   constructor(hit) {
     const cell = (name, ...children) => el("td", { role: "gridcell", className: name }, ...children);
-    this.star = el("button", { type: "button", className: "star", tabIndex: -1, textContent: "★", onclick: (event) => {
-      event.stopPropagation();
-      toggleFavourite(hit.item);
-    } });
+    this.star = el("button", {
+      type: "button",
+      className: "star",
+      tabIndex: -1,
+      textContent: "★",
+      onclick: (event) => {
+        event.stopPropagation();
+        toggleFavourite(hit.item);
+      },
+    });
     this.place = cell("n place soft");
     this.similarity = cell("n similarity");
     this.folded = el("span", { className: "soft" });
@@ -204,12 +224,20 @@ class Row {
     this.parts = library.stems.map((stem) => tint(el("i", { title: stem.name }), stem.color));
     this.bar = el("div", { className: "contributions", role: "img" }, this.spacer, ...this.parts);
     const tags = [...hit.categories, ...(hit.type ? [hit.type] : [])].join(", ");
-    this.row = el("tr", { role: "row", onclick: () => select(hit.item) },
-      cell("mark", this.star), this.place,
+    this.row = el(
+      "tr",
+      { role: "row", onclick: () => select(hit.item) },
+      cell("mark", this.star),
+      this.place,
       cell("name", el("span", { title: hit.path }, hit.name), at(hit), this.folded),
-      this.similarity, cell("wide", this.bar),
-      cell("n bpm", fixed(hit.bpm, 0)), cell("key", hit.musical_key ?? ""), cell("n length", fixed(hit.duration, 1)),
-      cell("tags", tags), cell("folder soft", el("span", { title: hit.path }, hit.folder.split(/[/\\]/).at(-1))));
+      this.similarity,
+      cell("wide", this.bar),
+      cell("n bpm", fixed(hit.bpm, 0)),
+      cell("key", hit.musical_key ?? ""),
+      cell("n length", fixed(hit.duration, 1)),
+      cell("tags", tags),
+      cell("folder soft", el("span", { title: hit.path }, hit.folder.split(/[/\\]/).at(-1))),
+    );
     this.row.dataset.item = hit.item;
   }
 
@@ -237,5 +265,9 @@ class Row {
 
 function at(hit) {
   const part = hit.file_duration - hit.duration > 0.1;
-  return el("span", { className: "soft" }, part ? ` at ${Math.floor(hit.start / 60)}:${String(Math.floor(hit.start % 60)).padStart(2, "0")}` : "");
+  return el(
+    "span",
+    { className: "soft" },
+    part ? ` at ${Math.floor(hit.start / 60)}:${String(Math.floor(hit.start % 60)).padStart(2, "0")}` : "",
+  );
 }

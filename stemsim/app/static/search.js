@@ -6,14 +6,24 @@ import { focusFilters, setupFilters } from "./filters.js";
 import { Intake } from "./intake.js";
 import { bind } from "./keys.js";
 import { player } from "./player.js";
-import { judge, move, openExport, rank, searchSimilar, setQuery, setupResults, showSelected, toggleFavourite } from "./results.js";
+import {
+  judge,
+  move,
+  openExport,
+  rank,
+  searchSimilar,
+  setQuery,
+  setupResults,
+  showSelected,
+  toggleFavourite,
+} from "./results.js";
 import { save, state } from "./state.js";
 import { focusStem, setupWeights, showStems, soloStem } from "./weights.js";
 
 let query = null;
 
 export function setupSearch(library) {
-  const intake = new Intake(find("#reference"), find("#search"), "Drop a song here", ready);
+  const intake = new Intake(find("#reference"), find("#search"), "Drop a song", ready);
   const similar = ({ item }) => intake.take(() => post("/api/query", { item }));
   setupWeights(library, rank, hearStem);
   setupFilters(library, rank);
@@ -37,7 +47,12 @@ export function showReference() {
   showSelected();
 }
 
-const stemSound = (stem) => ({ path: `/audio/query/${query.id}/${stem}`, seconds: query.span[1] - query.span[0], label: stem, gain: 0 });
+const stemSound = (stem) => ({
+  path: `/audio/query/${query.id}/${stem}`,
+  seconds: query.span[1] - query.span[0],
+  label: stem,
+  gain: 0,
+});
 const hearStem = (stem) => player.choose("x", stemSound(stem));
 
 async function ready(held) {
@@ -63,7 +78,11 @@ function bindKeys(library, similar) {
   }
   library.stems.forEach((stem, index) => {
     const first = index === 0;
-    bind(String(index + 1), first && "give the keyboard to a slider", () => focusStem(index), { shown: `1 to ${library.stems.length}` });
-    bind(`Shift+${index + 1}`, first && "listen for one stem only", () => soloStem(index), { shown: `Shift + 1 to ${library.stems.length}` });
+    bind(String(index + 1), first && "give the keyboard to a slider", () => focusStem(index), {
+      shown: `1 to ${library.stems.length}`,
+    });
+    bind(`Shift+${index + 1}`, first && "listen for one stem only", () => soloStem(index), {
+      shown: `Shift + 1 to ${library.stems.length}`,
+    });
   });
 }

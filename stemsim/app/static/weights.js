@@ -1,12 +1,12 @@
 // One slider for each stem, and what they mean together: the routing of a search.
 
-import { download, el, fixed, find, findAll, hearButton, slot, stemName, tell, tint } from "./dom.js";
+import { download, el, fixed, find, findAll, hearButton, setSlider, slot, stemName, tell, tint } from "./dom.js";
 import { save, state } from "./state.js";
 
 const FULL = 2; // the largest fitted weights are just below
 const MODES = {
   song: "Drums are compared with drums, bass with bass, and the mix with the mix.",
-  loops: "Each stem of the reference is compared with whole sounds: “drums” finds single loops that sound like its drums.",
+  loops: "Each stem of the reference is compared with whole sounds: “drums” finds loops that sound like its drums.",
 };
 
 const root = find("#weights");
@@ -35,13 +35,15 @@ export function setupWeights(library, onchange, onhear) {
     save: () => download(new Blob([`${routingText()}\n`], { type: "text/plain" }), "weights.txt"),
     load: () => chooser.click(),
   };
-  for (const [name, action] of Object.entries(actions)) find(`[data-act=${name}]`, root).addEventListener("click", action);
+  for (const [name, action] of Object.entries(actions))
+    find(`[data-act=${name}]`, root).addEventListener("click", action);
   chooser.addEventListener("change", async () => {
     const [file] = chooser.files;
     if (file) loadPreset(await file.text(), file.name);
     chooser.value = "";
   });
-  for (const radio of findAll("[name=mode]", root)) radio.addEventListener("change", () => set({}, radio.value === "loops"));
+  for (const radio of findAll("[name=mode]", root))
+    radio.addEventListener("change", () => set({}, radio.value === "loops"));
   show();
 }
 
@@ -79,14 +81,39 @@ function set(weights, loops = state.loops) {
 function makeRow(stem, index, onhear) {
   const { name } = stem;
   const move = (event) => Number.isFinite(event.target.valueAsNumber) && set({ [name]: event.target.valueAsNumber });
-  const range = el("input", { type: "range", max: FULL, step: 0.01, id: `weight-${name}`, oninput: move, title: `${name} (${index + 1})` });
+  const range = el("input", {
+    type: "range",
+    max: FULL,
+    step: 0.01,
+    id: `weight-${name}`,
+    oninput: move,
+    title: `${name} (${index + 1})`,
+  });
   const number = el("input", { type: "number", step: "any", ariaLabel: `Weight of ${name}, exact`, onchange: move });
-  const solo = el("button", { type: "button", onclick: () => only(name), ariaLabel: `Only ${name}`, title: `Only ${name}: solo (Shift+${index + 1})` }, "S");
+  const solo = el(
+    "button",
+    {
+      type: "button",
+      onclick: () => only(name),
+      ariaLabel: `Only ${name}`,
+      title: `Only ${name}: solo (Shift+${index + 1})`,
+    },
+    "S",
+  );
   let before = 1;
-  const mute = el("button", { type: "button", ariaLabel: `Mute ${name}`, title: `Mute ${name}`, onclick: () => {
-    if (state.weights[name]) before = state.weights[name];
-    set({ [name]: state.weights[name] ? 0 : before });
-  } }, "M");
+  const mute = el(
+    "button",
+    {
+      type: "button",
+      ariaLabel: `Mute ${name}`,
+      title: `Mute ${name}`,
+      onclick: () => {
+        if (state.weights[name]) before = state.weights[name];
+        set({ [name]: state.weights[name] ? 0 : before });
+      },
+    },
+    "M",
+  );
   const hear = hearButton(`the ${name} of the reference`, () => onhear(name));
   hear.disabled = true;
   const label = el("label", { htmlFor: range.id }, stemName(stem));
@@ -98,8 +125,7 @@ function show() {
   for (const [name, { row, range, number, solo, mute, silent }] of rows) {
     const weight = state.weights[name];
     range.min = weight < 0 ? -FULL : 0; // below 0: the less alike, the better
-    range.value = weight;
-    range.style.setProperty("--at", `${(100 * (range.value - range.min)) / (range.max - range.min)}%`);
+    setSlider(range, weight);
     if (document.activeElement !== number) number.value = fixed(weight, 2);
     mute.ariaPressed = String(weight === 0);
     for (const control of [range, number, solo, mute]) control.disabled = silent;
@@ -111,7 +137,10 @@ function show() {
   slot("mode", root).textContent = MODES[mode];
 }
 
-const routingText = () => Object.entries(routing()).map(([pair, weight]) => `${pair}=${weight}`).join(",");
+const routingText = () =>
+  Object.entries(routing())
+    .map(([pair, weight]) => `${pair}=${weight}`)
+    .join(",");
 
 function loadPreset(text, file) {
   const weights = Object.fromEntries(stems.map(({ name }) => [name, 0]));
@@ -125,11 +154,17 @@ function loadPreset(text, file) {
       weights[stem] = weight;
       if (stem !== "mix") targets.add(target === "mix" ? "mix" : (target ?? stem) === stem ? "same" : "other");
     } else {
-      tell(`${file}: expected weights such as drums=1,bass=0.5 of the stems ${Object.keys(weights).join(", ")}; saw “${part.slice(0, 60)}”.`);
+      tell(
+        `${file}: expected weights such as drums=1,bass=0.5 of the stems ${Object.keys(weights).join(", ")}; ` +
+          `saw “${part.slice(0, 60)}”.`,
+      );
       return;
     }
   }
   if (targets.size > 1 || targets.has("other"))
-    tell(`${file}: the sliders compare each stem either with itself or with whole sounds (drums:mix); stemsim search --weights does the rest.`);
+    tell(
+      `${file}: the sliders compare every stem with itself, or every stem with whole sounds (drums:mix). ` +
+        "For other weights use stemsim search --weights.",
+    );
   else set(weights, targets.has("mix"));
 }
