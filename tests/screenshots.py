@@ -58,6 +58,7 @@ def take(view, song, path):
         view.get_by_label(f"Weight of {stem}, exact").fill(str(weight))
     view.keyboard.press("Enter")
     view.keyboard.press("Escape")
+    view.wait_for_load_state("networkidle")  # the rows stay in their places from here on
     for key in ("ArrowDown", "ArrowDown", "f", "ArrowDown"):
         view.keyboard.press(key)
     expect(view.locator("#player")).to_have_attribute("data-playing", "result")
