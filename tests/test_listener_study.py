@@ -30,9 +30,9 @@ class TestFindings:
 
     def test_personal_weights_are_not_below_the_prior_beyond_noise(self, findings):
         personal = findings.personal
-        assert len(personal) == 2 * 3 * 2
+        assert len(personal) == 3 * 3 * 2
         assert (personal["gain"] > -2.0 * personal["error"]).all()
-        far = personal[(personal["listeners"] != "near the prior") & (personal["width"] == "right")]
+        far = personal[(personal["listeners"] == "far from it") & (personal["width"] == "right")]
         assert (far["gain"] > 2.0 * far["error"]).all()
 
     def test_angles_start_at_those_of_the_priors(self, findings):
@@ -50,7 +50,7 @@ def test_the_same_seed_gives_the_same_figures():
 
 def test_listeners_answer_by_their_weights():
     world = _World(ListenerSettings(listeners=4))
-    truths = world.truths(0.5)
+    truths = world.truths("near the prior")
     deltas, chance = world.ask(4000, truths, np.random.default_rng(0))
     assert chance.shape == (4, 4000)
     assert (chance.min() >= 0.015, chance.max() <= 0.985) == (True, True)  # lapses

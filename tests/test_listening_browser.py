@@ -1,13 +1,26 @@
 """The listening test in a real browser, and votes from marks on the results of a search."""
 
+import os
+import signal
+import socket
+import subprocess
+import sys
+
 import pytest
-from app_client import make_library, page, tone, wav, write_sounds
+from app_client import TOKEN, make_library, page, tone, wav, write_sounds
 from axe_playwright_python.sync_playwright import Axe
 from browser import chromium, opened
 from playwright.sync_api import expect
+from typer.testing import CliRunner
 
+import stemsim
 from stemsim.app.listen import ListeningSettings, library_test
 from stemsim.app.listening import VotesLog
+from stemsim.cli import app
+from stemsim.embedding import StemEmbedder
+from stemsim.encoders import Spectral
+from stemsim.model import StemSimilarity
+from stemsim.separators import Bands
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +97,51 @@ def test_a_whole_test_by_the_keyboard_and_it_goes_on_after_a_reload(browser, ser
     rows = log.rows()
     assert [int(row["trial_index"]) for row in rows] == list(range(5))
     assert {row["subject_id"] for row in rows} == {"anna"}
+
+
+def serve(sounds, votes, port):
+    """Start `stemsim listen` in a process of its own, and wait for it."""
+    options = ("--votes", votes, "--trials", 22, "--training", 1, "--break-every", 0, "--port", port, "--auth", TOKEN)
+    command = [sys.executable, "-m", "stemsim.cli", "listen", sounds, *options, "--no-browser"]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
+    assert TOKEN in process.stdout.readline()
+    return process
+
+
+def test_a_session_outlives_kill_9_of_the_server_and_ends_in_weights(browser, tmp_path):
+    sounds, votes = write_sounds(tmp_path / "sounds"), tmp_path / "votes.csv"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = serve(sounds, votes, port)
+    try:
+        with opened(browser, f"http://127.0.0.1:{port}", refused=("ERR_CONNECTION",)) as view:
+            view.get_by_label("Your name or number").fill("anna")
+            view.keyboard.press("Enter")
+            for number in range(1, 24):
+                expect(view.locator("[data-slot=place]")).to_contain_text(f"{number} of 23")
+                hear_all(view)
+                view.keyboard.press("Shift+ArrowLeft" if number % 3 else "ArrowRight")
+                if number == 9:
+                    confirmed = {row["vote_id"] for row in VotesLog(votes).rows()}
+                    os.kill(server.pid, signal.SIGKILL)
+                    server.wait()
+                    view.keyboard.press("Enter")
+                    expect(view.get_by_role("alert")).to_contain_text("The server does not answer")
+                    server = serve(sounds, votes, port)
+                view.keyboard.press("Enter")
+            expect(view.get_by_role("heading", name="Thank you")).to_be_visible()
+    finally:
+        server.kill()
+    rows = VotesLog(votes).rows()
+    assert len(confirmed) == 8
+    assert confirmed <= {row["vote_id"] for row in rows}
+    assert [int(row["trial_index"]) for row in rows] == list(range(23)), "every vote once"
+    equal = StemSimilarity(StemEmbedder(Bands(), Spectral(), progress=False), dict.fromkeys(Bands.stems, 1.0))
+    equal.save(tmp_path / "prior")
+    options = ("--prior", tmp_path / "prior", "--output", tmp_path / "mine")
+    result = CliRunner().invoke(app, list(map(str, ("personalize", votes, *options))))
+    assert result.exit_code == 0, result.output
+    assert set(stemsim.load(tmp_path / "mine").weights) == set(Bands.stems)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

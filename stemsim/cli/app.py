@@ -23,6 +23,10 @@ def app_command(
         str | None,
         typer.Option(metavar="TOKEN", help="Secret of the address, 16 characters or more.", show_default="random"),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model whose weights the sliders start from.", show_default="the library's"),
+    ] = None,
     votes: Annotated[
         Path | None,
         typer.Option(help="Votes file of a listening test on these sounds, in a tab of its own.", show_default="none"),
@@ -52,6 +56,8 @@ def app_command(
 
         # Small batches, so that the progress of a query moves.
         opened = Library(library, device=device, batch_size=4 if device == "cpu" else None)
+        if model is not None:
+            opened.take_weights(model)
         listening = None if votes is None else library_test(opened, votes)
 
         def make(folder: Path, token: str) -> "Starlette":

@@ -12,8 +12,7 @@ from stemsim.cli.errors import readable_errors
 from stemsim.cli.libraries import DeviceOption, JsonOption, LibraryOption, open_library, print_json, print_table
 
 if TYPE_CHECKING:
-    from stemsim.retrieval import Hit, Library
-    from stemsim.retrieval.routing import Routing
+    from stemsim.retrieval import Hit
 
 __all__ = ["search_command"]
 
@@ -88,7 +87,9 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
             stems=_names(stems),
             path_prefix=None if folder is None else f"{absolute(folder)}/",
         )
-        routing = _routing(opened, _weights(weights), model, words_only=query is None)
+        if model is not None:
+            opened.take_weights(model)
+        routing = opened.routing(_weights(weights) or (model and "learned"), words_only=query is None)
         hits = opened.search(
             None if query is None else Segment.between(query, start, end),
             text=text,
@@ -118,28 +119,6 @@ def search_command(  # noqa: PLR0913, PLR0917 - each is an option
         typer.echo(f"Wrote {len(written)} files to {export}.")
     for path, reason in left.items():
         typer.echo(f"Not written: {path}: {reason}", err=True)
-
-
-def _routing(library: "Library", weights: str | None, model: str | None, *, words_only: bool) -> "Routing":
-    """Return the weights of a search, by the library's model or by another one of the same parts."""
-    from stemsim.errors import ConfigError
-    from stemsim.fusion import LinearFusion
-    from stemsim.model import load_fitted
-    from stemsim.retrieval.routing import Routing
-    from stemsim.stems import check_same_layout
-
-    if model is None:
-        return library.routing(weights, words_only=words_only)
-    card, fusion = load_fitted(model)
-    remedy = f"Name a model with the stems of the library {library.root}."
-    check_same_layout(library.stems, card.stems, what=f"the model {card.name!r}", remedy=remedy)
-    if card.encoder.name != library.card.encoder.name or not isinstance(fusion, LinearFusion):
-        raise ConfigError(
-            f"--model must have the encoder of the library, {library.card.encoder}, and a weighted sum; {card.name!r} "
-            f"has the encoder {card.encoder} and the fusion {card.fusion}. Name another model, or index with it."
-        )
-    learned = dict(zip(card.stems, fusion.weight.tolist(), strict=True))
-    return Routing.parse(weights or "learned", library.stems, learned)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

@@ -57,10 +57,11 @@ class HeldQuery:
             described.append(replace(items, vectors=torch.zeros(len(items), len(spec.stems), 1)))  # saves memory
         self._cosines: FloatArray = np.concatenate(cosines, axis=2)  # (query stem, library stem, item)
         items = Items.concatenate(described)
-        shared = None if like is None else like.held
-        if shared is None or not np.array_equal(shared.items.key, items.key):
-            shared = HeldItems(items, Twins.of(index, items), dict(measured or {}))
-        self.held: HeldItems = shared
+        self.held: HeldItems
+        if like is not None and np.array_equal(like.held.items.key, items.key):
+            self.held = like.held
+        else:
+            self.held = HeldItems(items, Twins.of(index, items), dict(measured or {}))
         self._excluded: tuple[ItemFilter, BoolArray] = (ItemFilter(), np.zeros(len(self), bool))
 
     def __len__(self) -> int:

@@ -371,6 +371,30 @@ class Library:
         asked = audio_query(query, self.embedder, self.card.windowing, listener=listener)
         return asked if text is None else with_text(asked, text, self.encoder, weight=text_weight, stems=text_stems)
 
+    def take_weights(self, model: str) -> None:
+        """Search with the weights of another model from now on, such as personal ones; what is stored stays as it is.
+
+        Args:
+            model: Name or folder of a model with the library's encoder and stems, and a weighted sum.
+
+        Raises:
+            StemMismatchError: If it has other stems.
+            ConfigError: If it has another encoder, or a nonlinear fusion.
+        """
+        from stemsim.fusion import LinearFusion
+        from stemsim.model import load_fitted
+
+        card, fusion = load_fitted(model)
+        remedy = f"Name a model with the stems of the library {self.root}."
+        check_same_layout(self.stems, card.stems, what=f"the model {card.name!r}", remedy=remedy)
+        if card.encoder.name != self.card.encoder.name or not isinstance(fusion, LinearFusion):
+            raise ConfigError(
+                f"--model must have the encoder of the library, {self.card.encoder}, and a weighted sum; {card.name!r} "
+                f"has the encoder {card.encoder} and the fusion {card.fusion}. Name another model, or index with it."
+            )
+        weights = dict(zip(card.stems, fusion.weight.tolist(), strict=True))
+        self.card = replace(self.card, weights=weights, model=str(model), fusion=None)
+
     def routing(
         self, routing: Routing | Mapping[str, float] | str | None = None, *, words_only: bool = False
     ) -> Routing:

@@ -100,9 +100,9 @@ def _embed_segment(
 ) -> StemEmbeddings:
     spans, size = windowing.spans(segment.duration), embedder.batch_size
     windows = [Segment(segment.path, segment.start + start, duration) for start, duration in spans]
-    parts, heard = [], None if listener is None else listener.separated
+    parts = []
     for batch in (windows[start : start + size] for start in range(0, len(windows), size)):
-        parts.append(embed_windows(batch, embedder, windowing, heard=heard))
+        parts.append(embed_windows(batch, embedder, windowing, heard=None if listener is None else listener.separated))
         if listener is not None:
             listener.embedded(batch)
     return StemEmbeddings(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))

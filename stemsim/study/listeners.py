@@ -9,7 +9,8 @@ are drawn at random, and where 80 % of them are chosen as the most informative o
 from a flat prior, and from the paper's weights.
 
 **Personal weights.** The share of held-out triplets on which the weights choose as the listener's true weights do, for
-listeners near the prior and far from it, and for priors of the right width, a third of it and three times it.
+listeners near the prior, far from it, and others who depart as far from small weights as from large ones, which the
+prior does not expect; and for priors of the right width, a third of it and three times it.
 """
 
 import json
@@ -39,7 +40,9 @@ _LAPSE: Final = 0.03
 _TRACKS: Final = 130
 _POPULATION: Final = 20_000  # triplets by which impressions are scaled
 _NEAR: Final = "near the prior"
-_TASTES: Final = {_NEAR: 0.5, "far from it": 1.0}  # standard deviation of the logarithm of each weight
+_OTHER: Final = "additive"
+_TASTES: Final = {_NEAR: 0.5, "far from it": 1.0, _OTHER: 0.5}  # standard deviation of the logarithm of each weight;
+# of additive listeners, that of each weight over the root mean square of all
 _WIDTHS: Final = {"a third": 1 / 3, "right": 1.0, "three times": 3.0}
 _PRIORS: Final = ("nothing", "the paper")
 _SHOWN: Final = (0, 5, 20, 40, 80, 200)  # numbers of votes in the tables
@@ -104,10 +107,15 @@ class _World:
         self.deltas = drawn.deltas.reshape(-1, len(PAPER_WEIGHTS))
         self.vectors, self.levels, _ = simulation.draw_songs(self.study, 1, _TRACKS, self.study.generator("library"))
 
-    def truths(self, taste: float) -> FloatArray:
+    def truths(self, kind: str) -> FloatArray:
         """Draw the true weights `(listener, stem)`."""
-        factors = self.study.generator("tastes").standard_normal((self.settings.listeners, len(PAPER_WEIGHTS)))
-        weights: FloatArray = PAPER_WEIGHTS * np.exp(taste * factors)
+        draws = self.study.generator("tastes").standard_normal((self.settings.listeners, len(PAPER_WEIGHTS)))
+        departures = _TASTES[kind] * draws
+        if kind == _OTHER:
+            size = np.sqrt(np.square(PAPER_WEIGHTS).mean())
+            weights: FloatArray = np.maximum(PAPER_WEIGHTS + size * departures, 0.0)
+        else:
+            weights = PAPER_WEIGHTS * np.exp(departures)
         return weights
 
     def ask(self, count: int, truths: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
@@ -137,7 +145,7 @@ def simulate_listeners(settings: ListenerSettings, *, progress: bool = True) -> 
 
 def _compare_choices(world: _World, bars: Progress) -> pd.DataFrame:
     """Measure the angle to the true weights after each number of votes."""
-    truths = world.truths(_TASTES[_NEAR])
+    truths = world.truths(_NEAR)
     priors = (WeightPrior.flat(world.deltas), WeightPrior.around(PAPER_WEIGHTS, world.deltas))
     rows = []
     for name, prior in zip(_PRIORS, priors, strict=True):
@@ -177,8 +185,8 @@ def _course(
 def _compare_with_prior(world: _World, bars: Progress) -> pd.DataFrame:
     """Compare personal weights with the prior on held-out triplets."""
     settings, rows = world.settings, []
-    for kind, taste in bars.track(_TASTES.items(), description="Personal weights"):
-        truths, rng = world.truths(taste), world.study.generator("personal")
+    for kind in bars.track(_TASTES, description="Personal weights"):
+        truths, rng = world.truths(kind), world.study.generator("personal")
         asked, chance = zip(
             *(world.ask(max(settings.personal_votes), truths, rng) for _ in range(len(truths))), strict=True
         )
@@ -277,14 +285,15 @@ def _plot(findings: ListenerFindings, path: Path) -> None:
         panel.set_xticks([], minor=True)
         panel.set_ylim(bottom=0.0)
         panel.legend(**LEGEND)
-    groups = findings.personal.groupby(["listeners", "width"], sort=False)
-    for number, ((kind, width), rows) in enumerate(groups):
-        style = "-" if kind == _NEAR else "--"
-        color = SERIES_COLORS[number % len(_WIDTHS)]
-        label = f"{kind}, {width} width"
-        axes[2].errorbar(
-            rows["votes"], rows["gain"], 1.96 * rows["error"], color=color, ls=style, marker="o", ms=3, label=label
-        )
+    colors = dict(zip(_WIDTHS, SERIES_COLORS, strict=False))
+    styles = dict(zip(_TASTES, ("-", "--", ":"), strict=True))
+    for (kind, width), rows in findings.personal.groupby(["listeners", "width"], sort=False):
+        look = {"color": colors[str(width)], "ls": styles[str(kind)], "marker": "o", "ms": 3}
+        axes[2].errorbar(rows["votes"], rows["gain"], 1.96 * rows["error"], **look)
+    for width, color in colors.items():
+        axes[2].plot([], [], color=color, label=f"prior: {width} width")
+    for kind, style in styles.items():
+        axes[2].plot([], [], color="black", ls=style, label=kind)
     axes[2].axhline(0.0, color=GREY, lw=1.0)
     axes[2].set(
         title="personal weights", xlabel="votes", ylabel="gain in agreement over the prior, points", xscale="log"
