@@ -7,6 +7,7 @@ two minutes; `--library` keeps it for the next time.
 """
 
 import argparse
+import re
 import tempfile
 from pathlib import Path
 
@@ -58,10 +59,13 @@ def take(view, song, path):
         view.get_by_label(f"Weight of {stem}, exact").fill(str(weight))
     view.keyboard.press("Enter")
     view.keyboard.press("Escape")
-    for key in ("ArrowDown", "ArrowDown", "f", "ArrowDown"):
+    settled = re.compile(r"mix 0\.[0-3]")  # from here on the rows stay in their places
+    expect(view.locator("#rows .contributions").first).to_have_attribute("aria-label", settled)
+    for key in ("ArrowDown", "f", "ArrowDown"):
         view.keyboard.press(key)
+    with view.expect_response("**/peaks?*"):
+        view.keyboard.press("ArrowDown")
     expect(view.locator("#player")).to_have_attribute("data-playing", "result")
-    view.wait_for_load_state("networkidle")
     view.screenshot(path=path)
 
 

@@ -55,14 +55,14 @@ const stemSound = (stem) => ({
 });
 const hearStem = (stem) => player.choose("x", stemSound(stem));
 
-async function ready(held) {
+function ready(held) {
   player.stop();
   query = held;
   state.query = held.id;
   save();
   showStems(held);
-  await setQuery(held);
   showReference();
+  setQuery(held);
 }
 
 function bindKeys(library, similar) {
