@@ -1,6 +1,6 @@
 """A query that stays while its sliders move."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,16 +16,21 @@ from stemsim.retrieval.indexes.base import SPARE, Index, RankedItems
 from stemsim.retrieval.items import BoolArray, FloatArray, Items
 from stemsim.retrieval.query import Query, check_audible, require_negative_stems
 from stemsim.retrieval.routing import Routing
+from stemsim.stems import StemLayout
 
 _AT_ONCE: Final = 2048  # items whose vectors are read at once
+Pair = tuple[int, int]  # of a stem of the query and one of the library
+
 _TIE: Final = 1e-9  # similarities that are closer may be equal up to rounding
 
 
 class HeldQuery:
-    """The cosines of every stem of one query with every stem of every item, computed once.
+    """The cosines of the stems of one query with those of every item, computed once.
 
     After a move of the sliders, a search is a weighted sum of these cosines: nothing is separated, embedded or read,
-    and the hits are those of `Library.search` with the same weights. Items added to the index afterwards are not seen.
+    and the hits are those of `Library.search` with the same weights. Held are the pairs that sliders use, each stem
+    with the same stem and with the mix; for another pair the index is read once more when it first has a weight. Items
+    added to the index afterwards are not seen.
 
     Args:
         index: The items, all of which are read once.
@@ -50,13 +55,15 @@ class HeldQuery:
             seen = tuple(query.vectors.shape)
             raise ConfigError(f"Expected a query ({len(spec.stems)}, {spec.dim}); got {seen}.")
         self.query = query
-        vectors = query.vectors.double().T
-        described, cosines = [Items.empty(spec.stems, 1)], [np.zeros((len(spec.stems), len(spec.stems), 0))]
+        self._index = index
+        pairs = _slider_pairs(spec.stems)
+        described, cosines = [Items.empty(spec.stems, 1)], [np.zeros((len(pairs), 0))]
         for items in index.scan():
-            cosines.append((items.vectors.double() @ vectors).permute(2, 1, 0).numpy())
+            cosines.append(_cosines(query, items, pairs))
             described.append(replace(items, vectors=torch.zeros(len(items), len(spec.stems), 1)))  # saves memory
-        self._cosines: FloatArray = np.concatenate(cosines, axis=2)  # (query stem, library stem, item)
         items = Items.concatenate(described)
+        # Of each pair of a stem of the query and one of the library, (item,).
+        self._cosines: dict[Pair, FloatArray] = dict(zip(pairs, np.concatenate(cosines, axis=1), strict=True))
         self.held: HeldItems
         if like is not None and np.array_equal(like.held.items.key, items.key):
             self.held = like.held
@@ -97,9 +104,8 @@ class HeldQuery:
     def ranked(self, routing: Routing, k: int = 10, *, where: ItemFilter | None = None) -> RankedItems:
         """Return the `k` most similar items, as `Index.search` does, but without their vectors."""
         similarity = np.zeros(len(self))
-        stems = self.held.items.stems.index
-        for query, library, weight in routing.pairs:
-            similarity += weight * self._cosines[stems(query), stems(library)]
+        for (_, _, weight), cosines in zip(routing.pairs, self._of(routing), strict=True):
+            similarity += weight * cosines
         if where is not None:
             similarity[self._excluded_by(where)] = -np.inf
         surplus = len(similarity) - k - SPARE
@@ -115,9 +121,22 @@ class HeldQuery:
 
     def _contributions(self, rows: list[int], routing: Routing) -> Tensor:
         """Return `(item, pair)` in the order of the routing's pairs."""
-        query, library = routing.matrix.nonzero().unbind(1)
-        cosines = self._cosines[query.numpy()[:, None], library.numpy()[:, None], rows]  # (pair, item)
-        return routing.matrix[query, library] * torch.from_numpy(cosines).T
+        cosines = np.stack([of_pair[rows] for of_pair in self._of(routing)], axis=1)  # (item, pair)
+        weights = torch.tensor([weight for _, _, weight in routing.pairs], dtype=torch.float64)
+        return weights * torch.from_numpy(cosines)
+
+    def _of(self, routing: Routing) -> list[FloatArray]:
+        """Return the cosines `(item,)` of each of the routing's pairs, reading the index for those not held yet."""
+        stems = self.held.items.stems.index
+        pairs = [(stems(query), stems(library)) for query, library, _ in routing.pairs]
+        if missing := [pair for pair in pairs if pair not in self._cosines]:
+            read = np.zeros((len(missing), len(self)))
+            for items in self._index.scan():
+                kept = [row for row, key in enumerate(items.key) if key in self.held.rows]
+                rows = [self.held.rows[items.key[row]] for row in kept]
+                read[:, rows] = _cosines(self.query, items.take(kept), missing)
+            self._cosines |= zip(missing, read, strict=True)
+        return [self._cosines[pair] for pair in pairs]
 
     def _excluded_by(self, where: ItemFilter) -> BoolArray:
         """Return the items `(item,)` that fail the conditions, which seldom change from move to move."""
@@ -126,6 +145,19 @@ class HeldQuery:
             excluded = ~where.mask(self.held.items)
             self._excluded = (where, excluded)
         return excluded
+
+
+def _slider_pairs(stems: StemLayout) -> list[Pair]:
+    """Return each stem with the same stem, and with the mix if there is one."""
+    same = [(stem, stem) for stem in range(len(stems))]
+    with_mix = [(stem, stems.index("mix")) for stem in range(len(stems))] if "mix" in stems else []
+    return list(dict.fromkeys(same + with_mix))
+
+
+def _cosines(query: Query, items: Items, pairs: Sequence[Pair]) -> FloatArray:
+    """Return the cosines `(pair, item)` of stems of a query with stems of items."""
+    vectors = query.vectors.double()
+    return np.stack([(items.vectors[:, library].double() @ vectors[own]).numpy() for own, library in pairs])
 
 
 class HeldItems:
