@@ -268,6 +268,7 @@ def test_filters(browser, address):
         view.get_by_text("kick", exact=True).click()
         expect(view.locator("#rows tr")).to_have_count(1)
         view.get_by_text("Clear filters").click()
+        expect(view.locator("#found")).not_to_contain_text("pass the filters")
         lowest, highest = view.get_by_label("Lowest tempo, BPM"), view.get_by_label("Highest tempo, BPM")
         lowest.fill("119")
         lowest.press("Enter")

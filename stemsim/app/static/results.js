@@ -145,7 +145,7 @@ export function showSelected() {
 }
 
 function sound(hit) {
-  const details = [...contributions(hit).map(([stem, value]) => `${stem} ${fixed(value, 2)}`), hit.path];
+  const details = [...contributions(hit).map(([stem, value]) => `${stem} ${fixed(value, 2)}`), hit.path.split(/[/\\]/).slice(-3).join("/")];
   return {
     path: audioOf(hit.item),
     gain: hit.gain_db,
