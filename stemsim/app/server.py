@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import os
 import platform
 import secrets
 import shutil
@@ -70,6 +71,7 @@ _JSON_BYTES: Final = 1_000_000
 _UPLOADS: Final = 4  # at a time
 _UPLOAD_SECONDS: Final = 600.0
 _COLUMNS: Final = 4000
+_READ_AHEAD: Final = 32 * 2**20  # bytes
 _MMAP_THRESHOLD: Final = -3  # of malloc.h
 _WINDOWS_KEPT: Final = 200  # wav files of items
 _Hits = Annotated[int, Field(ge=1, le=500)]
@@ -650,6 +652,8 @@ def serve(
         ConfigError: If the address cannot be bound, or others could reach it without a token of the user's.
         StemsimError: If the application cannot be made.
     """
+    # Read ahead by LanceDB, which is otherwise up to 2 GB, for every query that is taken in.
+    os.environ.setdefault("LANCE_DEFAULT_IO_BUFFER_SIZE", str(_READ_AHEAD))
     secret = check_binding(host, token)
     _return_memory()
     try:
