@@ -249,7 +249,7 @@ def test_eight_queries_are_held_and_the_files_of_others_deleted(app, tmp_path):
     app.rank(queries[0])  # used last
     queries.append(app.put(SOUND)[0])
     gc.collect()
-    assert sum(isinstance(one, HeldQuery) and one.query.content is not None for one in gc.get_objects()) == 8
+    assert sum(type(one) is HeldQuery and one.query.content is not None for one in gc.get_objects()) == 8
     gone = app.get(f"/api/query/{queries[1]}")
     assert (gone.status_code, gone.json()["error"]["kind"]) == (404, "DataNotFoundError")
     assert "only the last 8" in gone.json()["error"]["message"]
