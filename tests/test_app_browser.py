@@ -178,6 +178,17 @@ def test_arrow_keys_play_and_x_toggles(searched):
     expect(searched.get_by_label("Describe a sound in words")).to_have_value("x")
 
 
+def test_a_sound_that_arrives_after_a_stop_is_not_heard(searched):
+    held = []
+    searched.route("**/audio/query/*/bass", lambda route: held.append(route))  # noqa: PLW0108
+    searched.get_by_label("Hear the bass of the reference").click()
+    searched.wait_for_timeout(100)  # the request is under way
+    searched.keyboard.press("Escape")
+    held[0].continue_()
+    expect(searched.locator("#player")).to_have_attribute("data-playing", "")
+    assert player(searched, "await player.load(player.wanted.x.path); return player.playing") is False
+
+
 def test_switching_between_reference_and_result_leaves_no_gap(searched):
     searched.keyboard.press("ArrowDown")
     expect(searched.locator("#player")).to_have_attribute("data-playing", "result")

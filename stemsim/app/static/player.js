@@ -16,6 +16,7 @@ class Player {
     this.wanted = { x: null, result: null }; // as `choose` takes them
     this.voices = { x: null, result: null }; // {path, gain, stop}
     this.heard = "result";
+    this.stops = 0;
     this.wave = new Wave(slot("wave", find("#player")));
   }
 
@@ -49,11 +50,12 @@ class Player {
     const other = role === "x" ? "result" : "x";
     if (!this.wanted[role]) return this.wanted[other] ? this.hear(other) : undefined;
     this.heard = role;
+    const { stops } = this;
     await attempt(async () => {
       this.#wake();
-      await this.#start(role);
+      await this.#start(role, stops);
       this.show();
-      if (this.wanted[other]) await this.#start(other); // unheard, so that switching has no gap
+      if (this.wanted[other]) await this.#start(other, stops); // unheard, so that switching has no gap
     });
     return this.show();
   }
@@ -67,6 +69,7 @@ class Player {
   }
 
   stop() {
+    this.stops += 1;
     for (const role of Object.keys(this.voices)) this.#end(role);
     this.show();
   }
@@ -110,7 +113,8 @@ class Player {
     gain.gain.linearRampToValueAtTime(value, now + FADE);
   }
 
-  async #start(role) {
+  /** Start a sound, unless the player was stopped while it was loaded: `stops` is the number of stops before. */
+  async #start(role, stops) {
     const { path, seconds } = this.wanted[role];
     if (this.voices[role]?.path === path) return;
     const long = seconds > LONGEST_DECODED;
@@ -118,7 +122,7 @@ class Player {
       this.#end(role);
       throw error;
     });
-    if (this.wanted[role]?.path !== path || this.voices[role]?.path === path) return; // overtaken
+    if (stops !== this.stops || this.wanted[role]?.path !== path || this.voices[role]?.path === path) return; // overtaken
     this.#end(role);
     const gain = new GainNode(this.context, { gain: 0 });
     const node = long
