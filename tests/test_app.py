@@ -10,6 +10,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import soundfile
@@ -326,6 +327,7 @@ def test_the_command_prints_one_address_and_leaves_nothing_behind(tmp_path, soun
     address = process.stdout.readline()
     assert address.startswith("http://127.0.0.1:")
     assert len(list(tmp_path.glob("stemsim-app-*"))) == 1
+    assert httpx.get(address.strip(), follow_redirects=True).status_code == 200  # it has started
     process.send_signal(signal.SIGTERM)
     rest, errors = process.communicate(timeout=30)
     assert (process.returncode, rest, errors) == (0, "", "")
