@@ -7,9 +7,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from app_client import TOKEN
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
+expect.set_options(timeout=20_000)  # ms; other tests run beside
 ARGUMENTS = [
     "--disable-gpu",  # there is none, and looking for it takes time
     "--no-sandbox",  # as root there is none
