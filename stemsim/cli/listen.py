@@ -1,6 +1,5 @@
 """`stemsim listen`: a blind listening test in a browser."""
 
-import webbrowser
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stemsim.cli.errors import readable_errors
+from stemsim.cli.pages import AuthOption, BrowserOption, HostOption, PortOption, check_packages, serve_page
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -46,13 +46,10 @@ def listen_command(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the plan of all listeners.")] = 0,
-    port: Annotated[int, typer.Option(help="Port of the page; 0: a free one.")] = 8424,
-    host: Annotated[str, typer.Option(help="Address to serve at; others than this machine need --auth.")] = "127.0.0.1",
-    auth: Annotated[
-        str | None,
-        typer.Option(metavar="TOKEN", help="Secret of the address, 16 characters or more.", show_default="random"),
-    ] = None,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+    port: PortOption = 8424,
+    host: HostOption = "127.0.0.1",
+    auth: AuthOption = None,
+    browser: BrowserOption = True,
 ) -> None:
     """Ask listeners which of two sounds is more like a third: a blind XAB test in the browser.
 
@@ -61,15 +58,11 @@ def listen_command(
     before the next trial shows, and a test goes on where it was left, whatever happened. `stemsim votes FILE` counts.
     """
     with readable_errors():
-        from importlib.util import find_spec
-
         from stemsim.errors import ConfigError
 
-        if find_spec("starlette") is None or find_spec("uvicorn") is None or find_spec("pyloudnorm") is None:
-            raise ConfigError("The page needs three packages more: pip install 'stemsim[app]'.")
+        check_packages()
         from stemsim.app.listen import INSTRUCTIONS, ListeningSettings, active_choice, create_listening_test
         from stemsim.app.listening import Stimuli, random_choice
-        from stemsim.app.server import serve
         from stemsim.audio import SongFolder
 
         try:
@@ -101,9 +94,4 @@ def listen_command(
                 stimuli, votes, token=token, host=host, settings=settings, choice=chooser, model=model or ""
             )
 
-        def announce(address: str) -> None:
-            typer.echo(address)
-            if browser:
-                webbrowser.open(address)
-
-        serve(make, host=host, port=port, token=auth, announce=announce)
+        serve_page(make, host=host, port=port, auth=auth, browser=browser)

@@ -17,6 +17,7 @@ from stemsim.triplets.table import (
     FloatArray,
     IntArray,
     StrArray,
+    TestType,
     Triplets,
     question_index,
 )
@@ -170,6 +171,22 @@ class Answers:
         columns = [column, *range(1, len(QUESTIONS))]
         repeats = tuple(again for again in self.repeats if again.question == question)
         return replace(kept, choices=kept.choices[:, columns], sure=kept.sure[:, columns], repeats=repeats)
+
+    def kept(
+        self,
+        question: str,
+        *,
+        instrument: str | None,
+        test_type: TestType | None,
+        min_agreement: float,
+        min_votes: int,
+    ) -> Triplets:
+        """Return the triplets that meet all conditions of `Triplets.filter` by the votes on one question."""
+        counted = self.about(question).count()
+        source = counted.source if question == "overall" else f"{counted.source}, {question}"
+        return replace(counted, source=source).filter(
+            instrument=instrument, test_type=test_type, min_agreement=min_agreement, min_votes=min_votes
+        )
 
     def count(self) -> Triplets:
         """Return the table with the votes counted, overall and for each perspective, and the grades overall."""

@@ -94,9 +94,8 @@ class InstSimABX(TripletReader):
 
     def _kept(self, answers: Answers, question: str) -> Triplets:
         """Return the triplets that meet all conditions by the votes on one question."""
-        counted = answers.about(question).count()
-        source = counted.source if question == "overall" else f"{counted.source}, {question}"
-        return replace(counted, source=source).filter(
+        return answers.kept(
+            question,
             instrument=self.instrument,
             test_type=self.test_type,
             min_agreement=self.min_agreement,

@@ -1,6 +1,6 @@
 """Votes of your own: the answers of a listening test in a table that anyone can write."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -84,9 +84,8 @@ class VotesFile(TripletReader):
         return {question: table for question, table in tables.items() if len(table)}
 
     def _kept(self, answers: Answers, question: str) -> Triplets:
-        counted = answers.about(question).count()
-        source = counted.source if question == "overall" else f"{counted.source}, {question}"
-        return replace(counted, source=source).filter(
+        return answers.kept(
+            question,
             instrument=self.instrument,
             test_type=self.test_type,
             min_agreement=self.min_agreement,
