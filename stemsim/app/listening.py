@@ -22,7 +22,7 @@ import numpy.typing as npt
 import soundfile
 import torch
 
-from stemsim.audio import Segment, audio_info, file_hash, read_audio
+from stemsim.audio import Segment, file_hash, read_audio, segment_windows
 from stemsim.errors import ConfigError, TripletError
 from stemsim.fitting.active import choose_question
 from stemsim.fitting.listener import WeightPrior, weight_posterior
@@ -121,10 +121,9 @@ class Stimuli:
         segments: list[Segment] = []
         tracks: list[int] = []
         for number, path in enumerate(files):
-            length = audio_info(path).duration
-            for start in np.arange(0.0, max(length - duration, 0.0) + 1e-5, duration):
-                segments.append(Segment(path, float(start), min(duration, length)))
-                tracks.append(number)
+            windows = segment_windows(path, duration=duration)
+            segments += windows
+            tracks += [number] * len(windows)
         if len(files) < 3:  # noqa: PLR2004 - X, A and B
             raise TripletError(f"A listening test needs at least 3 sounds or songs; got {len(files)}.")
         return cls(tuple(segments), np.array(tracks, np.int64))
