@@ -14,6 +14,10 @@ stem: mean reciprocal rank of the first right item (MRR), and recall@10, the sha
 windows of that stem alone, and so asks for the song. Chance is what a random order gives, exactly. The last row is the
 mix among windows of the mixes.
 
+All kinds are asked the same queries: the windows in which the true stem sounds. Where it sounds but its separation is
+silent, nothing is found: a miss, 0 in both figures, counted in the column *silent*. Behind each figure is its 95 %
+bootstrap interval over songs, which are drawn anew with all of their queries; with fewer than two songs there is none.
+
 Last, the share of the time of `Library.add` that is spent outside separator and encoder: 1 - (seconds of all threads in
 the models) / (seconds x workers), and the same in CPU time of this process, which other work on the machine does not
 touch. Tempo and key are measured too, as they are by default.
@@ -29,6 +33,7 @@ import time
 from contextlib import contextmanager
 from math import comb
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,25 +104,59 @@ def chance(total, right):
     return sum(p / place for place, p in enumerate(first_at, start=1)), right * min(10, total) / total / min(10, right)
 
 
+class Row(NamedTuple):
+    """The figures of one stem, kind of query and pool; an interval is None where one song has all of the queries."""
+
+    stem: str
+    query: str
+    ranked: str
+    silent: int
+    queries: int
+    songs: int
+    mrr: float
+    recall: float
+    chance_mrr: float
+    chance_recall: float
+    mrr_interval: tuple[float, float] | None
+    recall_interval: tuple[float, float] | None
+
+
+def summary(values, draws=10_000):
+    """Return queries, songs, the four means, and the intervals of MRR and recall of `(song, four figures)`."""
+    import numpy as np
+
+    figures = np.array([figures for _, figures in values])
+    _, song = np.unique([str(song) for song, _ in values], return_inverse=True)
+    counts = np.bincount(song)
+    intervals = (None, None)
+    if len(counts) > 1:
+        sums = np.stack([np.bincount(song, column) for column in figures[:, :2].T], axis=1)
+        drawn = np.random.default_rng(0).integers(len(counts), size=(draws, len(counts)))
+        means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)[:, None]
+        intervals = tuple(map(tuple, np.quantile(means, (0.025, 0.975), axis=0).T.tolist()))
+    return len(values), len(counts), *figures.mean(axis=0).tolist(), *intervals
+
+
 def evaluate(library, segments, kinds, stems):
-    """Return the figures of every stem, kind of query and pool."""
+    """Return the figures of every stem, kind of query and pool; a silent query of a stem that sounds is a miss."""
     rows = []
     for stem in stems:
         for kind, vectors in kinds.items():
-            figures = {"all": [], "same": []}
+            figures, silent = {"all": [], "same": []}, {"all": 0, "same": 0}
             for vector, true, segment in zip(vectors[stem], kinds["true stem"][stem], segments, strict=True):
-                if not float(true.norm()) or not float(vector.norm()):
-                    continue  # the song has no such stem, or it is silent here
-                ranking = rank(library, vector, stem, segment)
+                if not float(true.norm()):
+                    continue  # the song has no such stem, or it is silent here: there is nothing to find
+                heard = bool(float(vector.norm()))
+                ranking = rank(library, vector if heard else true, stem, segment)  # where silent, for chance alone
                 for pool, values in figures.items():
                     right = [is_stem and is_song for is_stem, is_song in ranking if is_stem or pool == "all"]
                     if total := sum(right):
-                        recall = sum(right[:10]) / min(10, total)
-                        values.append((1 / (right.index(True) + 1), recall, *chance(len(right), total)))
+                        found = (1 / (right.index(True) + 1), sum(right[:10]) / min(10, total)) if heard else (0.0, 0.0)
+                        values.append((segment.path.parent, (*found, *chance(len(right), total))))
+                        silent[pool] += not heard
             for pool, values in figures.items():
                 if values:
-                    means = [sum(column) / len(values) for column in zip(*values, strict=True)]
-                    rows.append((stem, kind, pool, len(values), *means))
+                    rows.append(Row(stem, kind, pool, silent[pool], *summary(values)))
     return rows
 
 
@@ -177,6 +216,11 @@ def share_outside(paths, folder):
     }
 
 
+def with_interval(figure, interval):
+    """Return the text of a figure and, behind it, its interval."""
+    return f"{figure:.3f} " + ("-" if interval is None else "{:.2f}-{:.2f}".format(*interval))
+
+
 def show(rows):
     """Print the table."""
     from rich import box
@@ -184,17 +228,19 @@ def show(rows):
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("stem", "query", "ranked", "queries", "MRR", "chance", "recall@10", "chance"):
+    for heading in ("stem", "query", "ranked", "queries", "silent", "songs", "MRR", "chance", "recall@10", "chance"):
         table.add_column(heading, justify="left" if heading in {"stem", "query", "ranked"} else "right")
     last = None
-    for stem, kind, pool, count, mrr, recall, by_chance, recall_by_chance in rows:
-        if last not in {None, stem}:
+    for row in rows:
+        if last not in {None, row.stem}:
             table.add_section()
         table.add_row(
-            *(stem if last != stem else "", kind, pool, str(count)),
-            *(f"{mrr:.3f}", f"{by_chance:.3f}", f"{recall:.3f}", f"{recall_by_chance:.3f}"),
+            *(row.stem if last != row.stem else "", row.query, row.ranked),
+            *(str(row.queries), str(row.silent), str(row.songs)),
+            *(with_interval(row.mrr, row.mrr_interval), f"{row.chance_mrr:.3f}"),
+            *(with_interval(row.recall, row.recall_interval), f"{row.chance_recall:.3f}"),
         )
-        last = stem
+        last = row.stem
     Console(highlight=False).print(table)
 
 
@@ -234,11 +280,10 @@ def main():
             kinds = query_vectors(segments, encoder)
             rows = evaluate(library, segments, kinds, ["bass", "drums", "piano", "vocals", "residuals"])
             whole = evaluate(mixes, segments, {"true stem": kinds["mix"]}, ["mix"])
-            rows += [("mix", "mix", *row[2:]) for row in whole if row[2] == "same"]
+            rows += [row._replace(query="mix") for row in whole if row.ranked == "same"]
             print(f"{library.index.count()} windows of {len(files)} stems of {len(songs)} songs")
             show(rows)
-            names = ("stem", "query", "ranked", "queries", "mrr", "recall@10", "chance mrr", "chance recall@10")
-            figures["retrieval"] = [dict(zip(names, row, strict=True)) for row in rows]
+            figures["retrieval"] = [row._asdict() for row in rows]
         if arguments.part != "retrieval":
             figures["indexing"] = {
                 "songs": share_outside(songs, Path(temporary) / "time-songs"),
