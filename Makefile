@@ -3,7 +3,7 @@ PYTHON ?= python3
 DEMO := .venv-demo/bin
 BIN := .venv/bin
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs audit clean
 
 demo: .venv-demo/.ready ## Synthetic songs, simulated listeners: fit, test, cross-validate (results in runs/demo)
 	$(DEMO)/python train.py fit -c configs/demo.yaml
@@ -23,6 +23,11 @@ lint: .venv/.ready docs ## Style, types, the direction of imports, the documenta
 docs: .venv/.ready ## The documentation, into build/docs
 	$(BIN)/mkdocs build --strict --quiet --site-dir build/docs
 
+audit: ## Known weaknesses of the pinned dependencies
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet pip-audit
+	.venv-audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
+
 .venv-demo/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-demo
 	$(DEMO)/python -m pip install --quiet --constraint constraints.txt --editable '.[train]'
@@ -34,4 +39,4 @@ docs: .venv/.ready ## The documentation, into build/docs
 	touch $@
 
 clean: ## Remove the environments, all runs and all builds
-	rm -rf .venv .venv-demo build runs
+	rm -rf .venv .venv-audit .venv-demo build runs

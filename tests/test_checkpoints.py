@@ -550,6 +550,10 @@ DAMAGE = {
     ),
     "stems beside weights": (lambda f: edit(f, stems=list(Bands.stems)), "A card has `weights`"),
     "neither stems nor weights": (lambda f: edit(f, weights=DROPPED), "A card has `weights`"),
+    "code in the card": (
+        lambda f: (f / "card.yaml").write_text("!!python/object/apply:os.system [exit]", encoding="utf-8"),
+        "not the card of a model",
+    ),
     "an encoder as separator": (lambda f: edit(f, separator={"name": "spectral"}), "bands, mix"),
     "an unknown option": (
         lambda f: edit(f, separator={"name": "bands", "options": {"trust_code": True}}),

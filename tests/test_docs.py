@@ -273,6 +273,16 @@ def test_links_of_the_top_folder_lead_somewhere(name):
         assert target.startswith("https://") or (ROOT / target).is_file(), target
 
 
+def test_every_promise_is_held_by_a_test_that_exists():
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    rows = [line for line in (ROOT / "SECURITY.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    promises = [row for row in rows if not row.startswith("| promise")]
+    assert len(promises) > 10
+    for row in promises:
+        assert (named := re.findall(r"`(test_\w+)`", row)), row
+        assert all(f"def {name}(" in tests for name in named), row
+
+
 def test_the_navigation_names_every_page():
     config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for name in NAMES:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import textwrap
@@ -508,6 +509,48 @@ def test_files_that_are_no_checkpoints_are_named(tmp_path):
             read_checkpoint(tmp_path / name)
     with pytest.raises(DataNotFoundError, match="No checkpoint at"):
         read_checkpoint(tmp_path / "nowhere.pt")
+
+
+def header(tensors, length=None):
+    """Return a safetensors file of 16 bytes of data, whose header may state another length than it has."""
+    text = tensors if isinstance(tensors, bytes) else json.dumps(tensors).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + bytes(16)
+
+
+def entry(dtype="F32", shape=(4,), place=(0, 16)):
+    """Return what a header says of a tensor; as it is given, all of the data."""
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(place)}
+
+
+LIES = {
+    "the largest length": header({"w": entry()}, 2**64 - 1),
+    "longer than the file": header({"w": entry()}, 10**6),
+    "shorter than it is": header({"w": entry()}, 5),
+    "no JSON": header(b"\xff" * 40),
+    "nested too deep": header(b'{"w":' * 100_000),
+    "data beyond the end": header({"w": entry(shape=(8,), place=(0, 32))}),
+    "backwards": header({"w": entry(place=(16, 0))}),
+    "one over the other": header({"v": entry(), "w": entry()}),
+    "a gap": header({"v": entry(shape=(1,), place=(0, 4)), "w": entry(shape=(1,), place=(12, 16))}),
+    "another size than its shape": header({"w": entry(shape=(3,))}),
+    "a shape that overflows": header({"w": entry(shape=(2**62, 2**62))}),
+    "a negative shape": header({"w": entry(shape=(-4,))}),
+    "an unknown type": header({"w": entry(dtype="PICKLE")}),
+    "metadata that is no text": header({"__metadata__": {"a": [1]}, "w": entry()}),
+}
+
+
+def test_a_header_that_is_true_is_read(tmp_path):
+    (tmp_path / "true.safetensors").write_bytes(header({"w": entry()}))
+    assert read_checkpoint(tmp_path / "true.safetensors").state["w"].shape == (4,)
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_headers_that_lie_are_refused(tmp_path, lie):
+    path = tmp_path / "lie.safetensors"
+    path.write_bytes(LIES[lie])
+    with pytest.raises(CheckpointError, match=path.name):
+        read_checkpoint(path)
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_what_was_there(tmp_path):
