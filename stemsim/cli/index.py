@@ -1,5 +1,6 @@
 """`stemsim index`: add folders of audio to a library, and maintain it."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +16,7 @@ from stemsim.cli.parts import ENCODER_HELP, SEPARATOR_HELP
 if TYPE_CHECKING:
     from stemsim.retrieval.growth import CostPerItem, Needs
     from stemsim.retrieval.indexing.adding import AddReport
+    from stemsim.retrieval.integrity import Fault, FaultKind
     from stemsim.retrieval.library import Library
     from stemsim.retrieval.recall import RecallCheck
 
@@ -23,6 +25,7 @@ __all__ = ["index_app"]
 _Engine = StrEnum("_Engine", {"LOCAL": "local", "RAY": "ray"})
 _Paths = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders, or single files.")]
 _SILENCE: Final = -60.0  # dBFS, as everywhere but in the paper's models
+_NAMED: Final = 10  # of each fault
 _NO_MODEL: Final = (
     "Made with frequency bands and the encoder Spectral, which need no downloaded weights and are far behind the "
     "ready-made models (--model muq-6stem)."
@@ -116,18 +119,33 @@ def check_command(
     k: Annotated[int, typer.Option("-k", help="Number of items that each search asks for.")] = 50,
     queries: Annotated[int, typer.Option(help="Number of searches with each kind of weights.")] = 20,
     seed: Annotated[int, typer.Option(help="Seed of the draw of queries and weights.")] = 0,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what is wrong; files are indexed again where need be.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the answers of the index with exact ones, for random, single-stem, negative and cross-stem weights."""
+    """Look for damage, and compare the answers of the index with exact ones for weights of every kind.
+
+    Damage is files that are gone, have changed or were not completed, items without a file and the reverse, and
+    vectors that are not finite or of wrong length. The exit status is 1 if there is any that --repair did not mend.
+    """
     with readable_errors():
         from stemsim.retrieval.recall import recall_check
 
-        check = recall_check(open_library(library).index, k=k, queries=queries, seed=seed)
+        opened = open_library(library)
+        found, left = opened.repair() if repair else (opened.check(),) * 2
+        sound = not {"unreadable", "unsound"} & {fault.kind for fault in left}
+        check = recall_check(opened.index, k=k, queries=queries, seed=seed) if sound and opened.index.count() else None
     if as_json:
-        rows = check.frame.to_dict("records")
-        print_json({"items": check.items, "k": check.k, "index": check.answer, "weights": rows})
+        faults_left = {"found": [fault.to_dict() for fault in found], "left": [fault.to_dict() for fault in left]}
+        recall = {} if check is None else {"index": check.answer, "weights": check.frame.to_dict("records")}
+        print_json({"items": opened.index.count() if sound else None, "k": k, **recall, **faults_left})
     else:
-        _show_check(check)
+        _show_faults(found, left, repair=repair)
+        if check is not None:
+            _show_check(check)
+    if left:
+        raise typer.Exit(1)
 
 
 @index_app.command("stats")
@@ -219,6 +237,27 @@ def _show_report(report: "AddReport", library: "Library") -> None:
         named = "" if str(failure.path) in failure.reason else f"{failure.path}: "
         typer.echo(f"  {named}{failure.reason}")
     typer.echo(f"{library.root}: {library.index.describe()}.")
+
+
+def _show_faults(found: "list[Fault]", left: "list[Fault]", *, repair: bool) -> None:
+    from stemsim.retrieval.integrity import FAULTS
+
+    typer.echo("\n".join(_in_words(found, {kind: done for kind, (_, done) in FAULTS.items()} if repair else {})))
+    if repair and left:
+        typer.echo("\n".join(["What is left:", *_in_words(left, {})]))
+    elif left:
+        typer.echo("Mend it: the same command with --repair.")
+
+
+def _in_words(faults: "list[Fault]", done: "Mapping[FaultKind, str]") -> Iterator[str]:
+    """Yield a line for each fault, with what was done about it, and the first of its names."""
+    if not faults:
+        yield "No damage: files, list and items agree, and every vector is sound."
+    for fault in faults:
+        yield fault.sentence + (f": {done[fault.kind]}" if fault.kind in done else "") + "."
+        yield from (f"  {name}" for name in fault.names[:_NAMED])
+        if more := fault.names[_NAMED:]:
+            yield f"  and {len(more)} more (--json names all)"
 
 
 def _show_check(check: "RecallCheck") -> None:

@@ -59,7 +59,7 @@ class Catalogue:
         self.root = str(root)
         what, remedy = f"The library {root}", "Check the path, its permissions and the free space."
         self._table = LanceTable(root, "files", key="id", what=what, remedy=remedy, storage_options=storage_options)
-        self.compact = self._table.compact
+        self.compact, self.salvage = self._table.compact, self._table.salvage
 
     def read_card(self) -> LibraryCard | None:
         """Return the card of the library, or None if there is no library yet."""

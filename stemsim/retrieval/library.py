@@ -35,6 +35,7 @@ from stemsim.stems import StemLayout, check_same_layout
 if TYPE_CHECKING:
     from stemsim.fusion import Fusion
     from stemsim.retrieval.indexing.adding import AddReport, Engine
+    from stemsim.retrieval.integrity import Fault
     from stemsim.retrieval.stats import LibraryStats
 
 _WINDOW: Final = 5.0  # seconds, like the segments of the paper
@@ -265,6 +266,33 @@ class Library:
             )
         # What a killed process began and did not complete is removed too.
         return self._drop([record for record in known if record.path in missing or not record.done])
+
+    def check(self) -> "list[Fault]":
+        """Find what is wrong with the library: files, list and items that disagree, and vectors that are not sound.
+
+        Nothing is written. Files that another process is adding at this moment may be listed as begun.
+        """
+        from stemsim.retrieval.integrity import find_faults
+
+        return find_faults(self._catalogue, self.index, self.card)
+
+    def repair(self) -> "tuple[list[Fault], list[Fault]]":
+        """Mend what `check` finds; files are indexed again where need be.
+
+        Returns:
+            The faults that were found, and those that are left, such as files that cannot be read.
+
+        Raises:
+            DataNotFoundError: If not a single file exists, which may be because a disk is not mounted.
+        """
+        from stemsim.retrieval.integrity import mend
+
+        found, again = mend(self._catalogue, self.index, self.card)
+        if again:
+            self.add(again)
+        if found:
+            self._tidy()
+        return found, self.check()
 
     def _drop(self, records: Sequence[FileRecord]) -> list[Path]:
         with self._catalogue.writing():

@@ -75,8 +75,17 @@ class Index(ABC):
         """Return some columns (see `item_schema`) of all items that meet the conditions."""
 
     @abstractmethod
+    def batches(self) -> Iterator[pa.Table]:
+        """Yield the columns of all items (see `item_schema`) as they are stored, some hundred at a time."""
+
     def scan(self) -> Iterator[Items]:
-        """Yield all items, some thousand at a time."""
+        """Yield all items, some hundred at a time."""
+        for rows in self.batches():
+            yield Items.from_arrow(rows, self.spec.stems, self.spec.dim)
+
+    @abstractmethod
+    def salvage(self) -> None:
+        """Keep what can be read of items whose files are damaged."""
 
     @abstractmethod
     def count(self, where: ItemFilter | None = None) -> int:

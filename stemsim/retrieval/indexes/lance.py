@@ -76,10 +76,15 @@ class LanceIndex(Index):
         """Return some columns of all items that meet the conditions."""
         return self._table.select(columns, self._condition(where))
 
-    def scan(self) -> Iterator[Items]:
-        """Yield all items, some thousand at a time."""
-        for batch in self._table.do("read", lambda: self._table.raw.search().to_batches(_AT_ONCE)):
-            yield self._of(pa.Table.from_batches([batch]))
+    def batches(self) -> Iterator[pa.Table]:
+        """Yield the columns of all items, some hundred at a time."""
+        batches = iter(self._table.do("read", lambda: self._table.raw.search().to_batches(_AT_ONCE)))
+        while (batch := self._table.do("read", lambda: next(batches, None))) is not None:
+            yield pa.Table.from_batches([batch])
+
+    def salvage(self) -> None:
+        """Rewrite the table from the items that can still be read."""
+        self._table.salvage()
 
     def count(self, where: ItemFilter | None = None) -> int:
         """Return the number of items that meet the conditions."""

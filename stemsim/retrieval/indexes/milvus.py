@@ -134,10 +134,14 @@ class MilvusIndex(Index):
         """Return some columns of all items that meet the conditions."""
         return self._to_arrow([row for batch in self._iterate(columns, where) for row in batch], columns)
 
-    def scan(self) -> Iterator[Items]:
-        """Yield all items, some hundred at a time."""
+    def batches(self) -> Iterator[pa.Table]:
+        """Yield the columns of all items, some hundred at a time."""
         for rows in self._iterate(self._columns, None):
-            yield self._of(rows)
+            yield self._to_arrow(rows, self._columns)
+
+    def salvage(self) -> None:
+        """Raise a `StoreError`: what Milvus cannot read is its own to mend."""
+        raise StoreError(f"The items at {self.uri} cannot be read to their end. Restore them with the tools of Milvus.")
 
     def count(self, where: ItemFilter | None = None) -> int:
         """Return the number of items that meet the conditions."""
