@@ -1,6 +1,9 @@
 """Votes files: what people write is read right or refused by line, nothing is counted twice, and no vote is lost."""
 
+import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -320,6 +323,34 @@ class TestAppending:
             if b"\n" not in one[:end]:
                 append_vote(path, vote)
                 assert path.read_bytes() == one
+
+    def test_processes_that_vote_at_once_lose_nothing(self, tmp_path):
+        path, own = tmp_path / "votes.csv", range(40)
+        command = (
+            "import sys; from stemsim.triplets.votes_table import append_vote\n"
+            "for number in range(40): append_vote(sys.argv[1], {'reference': sys.argv[2], 'vote_id': str(number)})"
+        )
+        voters = [subprocess.Popen([sys.executable, "-c", command, str(path), name]) for name in "abcd"]
+        assert [voter.wait(120) for voter in voters] == [0] * 4
+        with path.open(newline="") as file:
+            rows = [(row["reference"], row["vote_id"]) for row in csv.DictReader(file)]
+        assert sorted(rows) == [(name, number) for name in "abcd" for number in sorted(map(str, own))]
+
+    def test_a_disk_that_fills_up_keeps_the_votes_before_and_no_half_one(self, tmp_path):
+        path, vote = tmp_path / "votes.csv", {"reference": "x", "sample_a": "a", "sample_b": "b", "answer_total": "A+"}
+        append_vote(path, vote)
+        before = path.read_bytes()
+        command = (
+            "import resource, sys; from stemsim.triplets.votes_table import append_vote\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
+            "append_vote(sys.argv[1], {'reference': 'y' * 100})"
+        )
+        run = [sys.executable, "-c", command, str(path), str(len(before) + 20)]
+        full = subprocess.run(run, capture_output=True, text=True, check=False)
+        assert "StoreError: The vote is not kept" in full.stderr
+        assert path.read_bytes() == before
+        append_vote(path, vote | {"reference": "z"})
+        assert len(read_votes(path)) == 2
 
     def test_refusals(self, tmp_path):
         path = write(tmp_path, PLAIN)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 import pandas as pd
+from filelock import FileLock
 
-from stemsim.errors import DataNotFoundError, TripletError
+from stemsim.errors import DataNotFoundError, StoreError, TripletError
 from stemsim.triplets.table import PERSPECTIVES
 
 ROLES: Final = ("x", "a", "b")
@@ -54,7 +55,8 @@ _log = logging.getLogger(__name__)
 def append_vote(path: str | Path, vote: Mapping[str, str]) -> None:
     """Add one vote to a votes file, and return when the disk has it.
 
-    The line is written at once. What a killed process has left of a line, a vote that nobody confirmed, is removed.
+    The line is written whole or not at all, by one process at a time. What a killed process has left of a line, a vote
+    that nobody confirmed, is removed.
 
     Args:
         path: The file; made with its heading if needed.
@@ -62,25 +64,40 @@ def append_vote(path: str | Path, vote: Mapping[str, str]) -> None:
 
     Raises:
         TripletError: If there is no such column, a text has several lines, or the file has other columns.
+        StoreError: If it cannot be written to.
     """
     if unknown := sorted(set(vote) - set(COLUMNS)):
         raise TripletError(f"A vote has the columns {', '.join(COLUMNS)}; got {', '.join(unknown)}. Leave these out.")
     if broken := [name for name, text in vote.items() if set(text) & {"\n", "\r", "\0"}]:
         raise TripletError(f"Texts in a vote have one line; got {vote[broken[0]]!r} as `{broken[0]}`. Rename the file.")
     line = _line([vote.get(name, "") for name in COLUMNS])
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    path = Path(path)
     try:
-        content, heading = Path(path).read_bytes(), _line(COLUMNS).encode()
-        whole = content[: content.rfind(b"\n") + 1]
-        if not (whole or heading).startswith(heading):
-            raise TripletError(
-                f"{path} has other columns than {', '.join(COLUMNS)}. Collect votes in a file of its own."
-            )
-        os.ftruncate(descriptor, len(whole))
-        os.write(descriptor, line.encode() if whole else heading + line.encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with FileLock(path.with_name(f".{path.name}.lock")), path.open("a+b", buffering=0) as file:
+            _append(file, path, line.encode())
+    except OSError as error:
+        raise StoreError(
+            f"The vote is not kept: {path} cannot be written to ({error.strerror or error}). Free some space or allow "
+            "writing there, and answer again."
+        ) from error
+
+
+def _append(file: io.FileIO, path: Path, line: bytes) -> None:
+    """Write a line behind the last whole one; after an error, that is the last one again."""
+    file.seek(0)
+    content, heading = file.read(), _line(COLUMNS).encode()
+    whole = content[: content.rfind(b"\n") + 1]
+    if not (whole or heading).startswith(heading):
+        raise TripletError(f"{path} has other columns than {', '.join(COLUMNS)}. Collect votes in a file of its own.")
+    file.truncate(len(whole))
+    text = memoryview(line if whole else heading + line)
+    try:
+        while text:  # a disk that fills up takes a part, and refuses the next
+            text = text[file.write(text) :]
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(len(whole))
+        raise
 
 
 def _line(cells: list[str] | tuple[str, ...]) -> str:
