@@ -427,6 +427,7 @@ class TestLoggers:
             assert (wandb.run.project, wandb.run.group, wandb.run.job_type) == ("stemsim", "demo", job)
             assert set(wandb.run.tags) == {"simulated", "multitrack", "spectral"}
             wandb.finish()
+        wandb.teardown()  # waits until the file of the last run is whole
         found = offline_runs(tmp_path)
         spec = cli.datamodule.embedder.spec
         assert len([run for run in found if run[0]["encoder"] == spec.encoder]) == 3
