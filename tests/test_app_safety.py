@@ -213,12 +213,6 @@ def test_slow_uploads_at_once_are_limited(app):
         assert time.monotonic() < until
 
 
-def nan_wav():
-    file = io.BytesIO()
-    soundfile.write(file, np.full(RATE, np.nan, np.float32), RATE, format="WAV", subtype="FLOAT")
-    return file.getvalue()
-
-
 def long_wav():
     """Two hours at the cost of a short file."""
     file = io.BytesIO()
@@ -229,14 +223,10 @@ def long_wav():
 @pytest.mark.parametrize(
     ("content", "name", "message"),
     [
-        (b"", "empty.wav", "is empty (0 bytes)"),
         (b"These are words.\n" * 50, "words.mp3", "words.mp3"),
         (b"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nhttp://example.com/a.ts\n", "list.mp3", "list.mp3"),
         (b"<svg onload=alert(1)>" * 9, "picture.wav", "picture.wav"),
-        (SOUND[:3000], "cut.wav", "truncated or damaged"),
-        (nan_wav(), "nan.wav", "NaN"),
         (long_wav(), "set.wav", "set.wav lasts 120.0 min; a query lasts at most 15 min. Cut it"),
-        (wav(np.zeros(RATE)), "nothing.wav", "nothing.wav is silent"),
         (np.random.default_rng(0).bytes(100_000), "noise.flac", "noise.flac"),
     ],
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from bad_audio import encoded, without_tag
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -166,11 +167,6 @@ def test_flac_or_mp3_that_is_cut_off_is_refused_only_if_much_is_missing(tmp_path
     assert f"{path}: only 9." in caplog.text
 
 
-def without_tag(content):
-    """Drop the first frame of an MP3, which holds the number of frames and no sound."""
-    return content[content.index(content[:2], 100) :]
-
-
 def with_frames(content, change):
     """Change the number of frames in the tag of an MP3."""
     place = max(content.find(b"Xing"), content.find(b"Info")) + 8
@@ -212,17 +208,6 @@ def test_all_of_an_mp3_is_read_whatever_its_header_says(tmp_path, capfd, mode, w
     assert (waveform[0, lag + RATE : lag + 3 * RATE] - sound[RATE : 3 * RATE]).abs().max() < 0.03
     assert waveform[0, 10 * RATE :].std() > 0.15
     assert capfd.readouterr().err == ""
-
-
-def encoded(path, codec, sound, rate=RATE, container=None):
-    """Write mono audio by FFmpeg, for what libsndfile cannot write."""
-    with av.open(path, "w", format=container) as file:
-        stream = file.add_stream(codec, rate=rate, layout="mono", bit_rate=128_000)
-        frame = av.AudioFrame.from_ndarray((sound.numpy()[None] * 32767).astype(np.int16), "s16", "mono")
-        frame.sample_rate = rate
-        for packet in (*stream.encode(frame), *stream.encode(None)):
-            file.mux(packet)
-    return path
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import logging
 import os
 import secrets
 import threading
@@ -22,13 +23,15 @@ import numpy.typing as npt
 import soundfile
 import torch
 
-from stemsim.audio import Segment, file_hash, read_audio, segment_windows
+from stemsim.audio import Segment, file_hash, level_dbfs, read_audio, segment_windows
 from stemsim.errors import ConfigError, TripletError
 from stemsim.fitting.active import choose_question
 from stemsim.fitting.listener import WeightPrior, weight_posterior
 from stemsim.similarity import StemEmbeddings, stem_deltas
 from stemsim.triplets.table import PERSPECTIVES, FloatArray
 from stemsim.triplets.votes_table import COLUMNS, ROLES, append_vote, fault, read_rows
+
+_log = logging.getLogger(__name__)
 
 Kind = Literal["training", "vote", "dummy", "same_song", "repeat"]
 Answer = Literal["A+", "A-", "B-", "B+", "NA"]
@@ -37,6 +40,7 @@ _PATHS: Final = {"x": "reference", "a": "sample_a", "b": "sample_b"}
 
 _LOUDNESS: Final = -23.0  # LUFS (EBU R 128)
 _MOST_GAIN: Final = 12.0  # dB
+_SILENT: Final = -60.0  # dBFS in the loudest channel
 _LEAST_METERED: Final = 0.4  # seconds: one block of ITU-R BS.1770
 _APART: Final = 5  # trials between a question and its repetition, at least
 _SHARES: Final[Mapping[Kind, float]] = {"repeat": 0.1, "dummy": 0.05, "same_song": 0.1}
@@ -113,19 +117,32 @@ class Stimuli:
 
     @classmethod
     def of_files(cls, files: Sequence[Path], *, duration: float = _WINDOW) -> "Stimuli":
-        """Cut files into windows of a duration in seconds; a shorter file is one sound.
+        """Cut files into windows of a duration in seconds; a shorter file is one sound, and silent ones are left out.
+
+        Every file is read once now: nobody hears of a damaged one in the middle of a test.
 
         Raises:
-            TripletError: If there are fewer than three files.
+            AudioError: If a file cannot be read.
+            TripletError: If there are fewer than three files that are not silent.
         """
         segments: list[Segment] = []
         tracks: list[int] = []
         for number, path in enumerate(files):
             windows = segment_windows(path, duration=duration)
-            segments += windows
-            tracks += [number] * len(windows)
-        if len(files) < 3:  # noqa: PLR2004 - X, A and B
-            raise TripletError(f"A listening test needs at least 3 sounds or songs; got {len(files)}.")
+            heard = [window for window in windows if _sounds(window)]
+            if not heard:
+                _log.warning("%s is silent and left out.", path)
+            elif len(heard) < len(windows):
+                _log.info(
+                    "%s: %d of %d windows are silent and left out.", path, len(windows) - len(heard), len(windows)
+                )
+            segments += heard
+            tracks += [number] * len(heard)
+        if (count := len(set(tracks))) < 3:  # noqa: PLR2004 - X, A and B
+            raise TripletError(
+                f"A listening test needs at least 3 sounds or songs that are not silent; got {count} of {len(files)}. "
+                "Add some."
+            )
         return cls(tuple(segments), np.array(tracks, np.int64))
 
     @classmethod
@@ -133,7 +150,7 @@ class Stimuli:
         """Return the sounds and triplets of a table with the columns x, a, b, and start and duration if need be.
 
         Raises:
-            StemsimError: If it is no such table, or a sound is missing.
+            StemsimError: If it is no such table, or a sound is missing, cannot be read or is silent.
         """
         rows, places, tracks, fixed = read_rows(path), dict[Segment, int](), list[str](), list[list[int]]()
         for line, cells in zip(rows.index.tolist(), rows.to_dict("records"), strict=True):
@@ -148,6 +165,8 @@ class Stimuli:
                     raise fault(path, line, seen, "Write numbers, or nothing for the whole file") from error
                 segment = Segment.between(path.parent / cells[role], first, end)
                 if segment not in places:
+                    if not _sounds(segment):
+                        raise fault(path, line, f"{segment} is silent", "Name another sound")
                     places[segment] = len(places)
                     tracks.append(cells.get(f"track_{role}") or cells[role])
                 triplet.append(places[segment])
@@ -486,6 +505,11 @@ class AlikeVotes:
 
 
 @lru_cache(maxsize=64)
+def _sounds(segment: Segment) -> bool:
+    """Read a sound, and return whether there is anything to hear."""
+    return float(level_dbfs(read_audio(segment.path, segment.start, segment.duration)[0]).max()) > _SILENT
+
+
 def matched(segment: Segment) -> tuple[bytes, float]:
     """Return a sound as a wav file at -23 LUFS (ITU-R BS.1770), and the gain in dB that this took.
 

@@ -107,8 +107,9 @@ class StemEmbedder:
         # Hashing takes seconds for a few songs, and a minute for all of Slakh2100.
         console = Console(stderr=True)
         hashed = track(segments, "Hashing audio", console=console, transient=True, disable=not self.progress)
-        keys = [self.spec.key(self.source.content_hash(segment), segment) for segment in hashed]
-        missing = dict(zip(keys, segments, strict=True))
+        contents = [self.source.content_hash(segment) for segment in hashed]
+        keys = [self.spec.key(content, segment) for content, segment in zip(contents, segments, strict=True)]
+        missing = dict(zip(keys, zip(segments, contents, strict=True), strict=True))
         done = list[tuple[Sequence[str], StemEmbeddings]]()
         if self.store is not None:
             found = self.store.get(list(missing))
@@ -208,19 +209,21 @@ class StemEmbedder:
         message = "One segment takes %.0f MB on %s, which has %.0f MB free: %d segments at once in each of %d workers."
         _log.info(message, taken / 1e6, self.device, free / 1e6, self.batch_size, self.workers)
 
-    def _fill(self, missing: dict[str, Segment]) -> Iterator[tuple[list[str], StemEmbeddings]]:
-        """Embed and store the missing segments, batch by batch."""
+    def _fill(self, missing: dict[str, tuple[Segment, str]]) -> Iterator[tuple[list[str], StemEmbeddings]]:
+        """Embed and store the missing segments, given with the content hashes in their keys, batch by batch."""
         if not missing:
             return
         _log.info("Embedding %d segments: %s x %s.", len(missing), self.source.identity, self.encoder.identity)
-        self.fit_batch(max(missing.values(), key=lambda segment: segment.duration))
+        self.fit_batch(max((segment for segment, _ in missing.values()), key=lambda segment: segment.duration))
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}")
         times = (TimeElapsedColumn(), TimeRemainingColumn())
         with Progress(*columns, *times, console=Console(stderr=True), disable=not self.progress) as bar:
             task = bar.add_task("Embedding segments", total=len(missing), rate="")
-            batches = self._batches(missing)
+            batches = self._batches({key: segment for key, (segment, _) in missing.items()})
             done = work(lambda batch: self.embed_batch(batch[1]), batches, workers=self.workers, device=self.device)
             for (keys, segments), embeddings in done:
+                for key in keys:
+                    self.source.check_unchanged(*missing[key])
                 if self.store is not None:
                     self.store.put(keys, segments, embeddings)
                 speed = bar.tasks[0].speed

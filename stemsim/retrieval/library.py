@@ -351,7 +351,7 @@ class Library:
             raise ConfigError(f"A search returns at least 1 hit; got k={k}.")
         asked = self.query(query, text=text, text_weight=text_weight, text_stems=text_stems)
         chosen = self.routing(routing, words_only=query is None)
-        check_audible(asked, chosen)
+        check_audible(asked, chosen, query)
         fusion = None if asked.levels is None else chosen.fusion
         vector, conditions = chosen.fold(asked.vectors), require_negative_stems(where, chosen)
 

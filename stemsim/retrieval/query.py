@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, Protocol
 
 import torch
@@ -154,12 +155,16 @@ def _encode(text: str, encoder: Encoder) -> Tensor:
     return encoder.encode_text([text])[0].float().cpu()
 
 
-def check_audible(query: Query, routing: Routing) -> None:
-    """Raise a `ConfigError` if every weighted stem of the query is silent: all items would be equally similar."""
+def check_audible(query: Query, routing: Routing, source: Input | None = None) -> None:
+    """Raise a `ConfigError` if every weighted stem of the query is silent: all items would be equally similar.
+
+    `source` is what the query was made of; a file is named.
+    """
     asked = {stem for stem, _, _ in routing.pairs}
     if asked <= set(query.silent):
+        name = str(source) if isinstance(source, str | Path | Segment) else "The query"
         raise ConfigError(
-            f"The query is silent in {', '.join(sorted(asked))}, the only stems with a weight ({routing.text}). Give "
+            f"{name} is silent in {', '.join(sorted(asked))}, the only stems with a weight ({routing.text}). Give "
             "other stems a weight, or take another part of it."
         )
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stemsim.audio import Segment, downmix, fit_length, is_finite, read_audio, resample, to_channels
-from stemsim.errors import EmbeddingError
+from stemsim.errors import AudioError, EmbeddingError
 from stemsim.stems import StemLayout
 
 
@@ -34,6 +34,11 @@ class StemSource(ABC):
     def content_hash(self, segment: Segment) -> str:
         """Return a hash of all bytes that the stems of this segment depend on."""
         return segment.content_hash
+
+    def check_unchanged(self, segment: Segment, content: str) -> None:
+        """Raise an `AudioError` if the stems of a segment were read while their files changed from a content hash."""
+        if self.content_hash(segment) != content:
+            raise AudioError(f"{segment.path} changed while it was being read. Run this again when it is complete.")
 
     def to(self, device: str | torch.device) -> Self:
         """Move the model to a device; sources without a model, or quick on a CPU, stay where they are."""

@@ -54,7 +54,12 @@ def embed_files(
             found = waiting[prepared.file.path]
             found[number] = result
             if len(found) == len(prepared.windows):
-                yield _joined(prepared, waiting.pop(prepared.file.path))
+                embedded = _joined(prepared, waiting.pop(prepared.file.path))
+                try:
+                    embedder.source.check_unchanged(prepared.windows[0], prepared.content)
+                except StemsimError as error:
+                    embedded = Failure(prepared.file.path, str(error), prepared.file.size)
+                yield embedded
 
 
 def _joined(prepared: PreparedFile, results: dict[int, StemEmbeddings | StemsimError]) -> EmbeddedFile | Failure:
