@@ -3,7 +3,7 @@ PYTHON ?= python3
 DEMO := .venv-demo/bin
 BIN := .venv/bin
 
-.PHONY: demo test lint docs audit clean
+.PHONY: demo test lint docs attack audit clean
 
 demo: .venv-demo/.ready ## Synthetic songs, simulated listeners: fit, test, cross-validate (results in runs/demo)
 	$(DEMO)/python train.py fit -c configs/demo.yaml
@@ -22,6 +22,9 @@ lint: .venv/.ready docs ## Style, types, the direction of imports, the documenta
 
 docs: .venv/.ready ## The documentation, into build/docs
 	$(BIN)/mkdocs build --strict --quiet --site-dir build/docs
+
+attack: .venv/.ready ## More of the attacks that the tests make a few of; minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m attack
 
 audit: ## Known weaknesses of the pinned dependencies
 	$(PYTHON) -m venv .venv-audit
