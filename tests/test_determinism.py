@@ -13,6 +13,8 @@ from fakes import write_songs
 TESTS = Path(__file__).resolve().parent
 # Other batches, orders and threads change only how sums are rounded: by 3e-8 when this was written (docs/models.md).
 BOUND = 1e-6
+# Items written in another order give an approximate index other codes, and so other items at its margin.
+FOUND_BY_BOTH = 0.98
 
 
 @pytest.fixture(scope="module")
@@ -54,5 +56,9 @@ def test_other_batches_orders_and_threads_change_no_more_than_rounding(run, firs
     assert np.abs(vectors - first[0][0]).max() <= BOUND
     assert np.abs(levels - first[0][1]).max() <= 1e-4  # dB
     assert np.abs(np.array(result["weights"]) - first[1]["weights"]).max() <= BOUND
-    assert (result["keys"], result["threads"]) == (first[1]["keys"], min(2, os.cpu_count()))
-    assert np.allclose(result["similarities"], first[1]["similarities"], rtol=0.0, atol=BOUND)
+    assert result["threads"] == min(2, os.cpu_count())
+    hits, hits_before = (dict(zip(one["keys"], one["similarities"], strict=True)) for one in (result, first[1]))
+    both = hits.keys() & hits_before.keys()
+    assert len(both) >= FOUND_BY_BOTH * len(hits)
+    assert max(abs(hits[key] - hits_before[key]) for key in both) <= BOUND
+    assert result["keys"][:50] == first[1]["keys"][:50]
