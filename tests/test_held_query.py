@@ -87,6 +87,19 @@ def libraries(tmp_path_factory):
     return found
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A held query over items in the order of their similarity, some of them equal, and these items."""
+    library = Asked(tmp_path_factory.mktemp("many"), StemEmbedder(Layout(), CountingEncoder(dim=DIM), progress=False))
+    items = make_items(4000)
+    library.asked = Query(STEMS, items.vectors[0])
+    order = (items.vectors @ items.vectors[0].T).diagonal(dim1=1, dim2=2).sum(dim=1).argsort().numpy()
+    order[1::50] = order[::50]
+    library.index.upsert(replace(items.take(order), key=items.key))
+    held = library.hold(library.asked)
+    return held, library.index.items(list(held.held.items.key))
+
+
 weight = st.floats(-2, 2).map(lambda value: round(value, 3))
 pairs = st.tuples(st.sampled_from(STEMS), st.sampled_from(STEMS))
 matrices = st.dictionaries(pairs, weight, min_size=1, max_size=5).filter(lambda weights: any(weights.values()))
@@ -118,6 +131,19 @@ def test_the_made_up_windows_are_folded_by_place_and_by_sound(libraries):
     assert sum(hit.folded for hit in hits) > 20
     assert sum(len(hit.also) for hit in hits) > 20
     assert {measured for hit in hits for measured in hit.measured} == {"bpm", "musical_key"}
+
+
+@settings(max_examples=60, deadline=None)
+@given(matrices, st.integers(1, 400), st.sampled_from(FILTERS))
+def test_the_best_of_many_items_are_those_of_a_full_sort(many, weights, k, where):
+    held, items = many
+    routing = Routing.pairs_of(STEMS, weights)
+    similarity = routing.contributions(held.query.vectors, items.vectors).sum(dim=1).numpy()
+    similarity[[] if where is None else ~where.mask(items)] = -np.inf
+    expected = np.sort(similarity[np.isfinite(similarity)])[::-1][:k]
+    seen = held.ranked(routing, k, where=where)
+    assert seen.similarity.numpy() == pytest.approx(expected, abs=1e-12)
+    assert len(set(seen.items.key)) == len(seen)
 
 
 def test_held_queries_of_one_library_share_its_items_until_these_change(tmp_path):

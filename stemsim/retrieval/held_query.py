@@ -22,6 +22,8 @@ _AT_ONCE: Final = 2048  # items whose vectors are read at once
 Pair = tuple[int, int]  # of a stem of the query and one of the library
 
 _TIE: Final = 1e-9  # similarities that are closer may be equal up to rounding
+_GROUP: Final = 64  # most values in a group
+_GROUPS: Final = 4  # at least, for each of the largest values
 
 
 class HeldQuery:
@@ -97,9 +99,10 @@ class HeldQuery:
                 lambda one, other: self.held.twins.cosines(rows[one], rows[other]),
             )
 
-        hits = find_hits(search, self.query, routing, k, total=len(self), include_self=include_self)
         measured = self.held.measured
-        return [replace(hit, measured=measured.get(str(hit.path), hit.measured)) for hit in hits]
+        return find_hits(
+            search, self.query, routing, k, total=len(self), include_self=include_self, measured=lambda _: measured
+        )
 
     def ranked(self, routing: Routing, k: int = 10, *, where: ItemFilter | None = None) -> RankedItems:
         """Return the `k` most similar items, as `Index.search` does, but without their vectors."""
@@ -108,8 +111,7 @@ class HeldQuery:
             similarity += weight * cosines
         if where is not None:
             similarity[self._excluded_by(where)] = -np.inf
-        surplus = len(similarity) - k - SPARE
-        least = np.partition(similarity, surplus)[surplus] - _TIE if surplus > 0 else -np.inf
+        least = _reached(similarity, k + SPARE) - _TIE
         rows = np.flatnonzero((similarity >= least) & np.isfinite(similarity))
         return RankedItems.best(self.held.items.take(rows), torch.from_numpy(similarity[rows]), k)
 
@@ -145,6 +147,19 @@ class HeldQuery:
             excluded = ~where.mask(self.held.items)
             self._excluded = (where, excluded)
         return excluded
+
+
+def _reached(values: FloatArray, count: int) -> float:
+    """Return a number that at least `count` values reach, and few more.
+
+    The largest values of small groups are sorted instead of all values: if `count` of those reach it, so do as many
+    values.
+    """
+    if len(values) <= count:
+        return -np.inf
+    groups = max(len(values) // _GROUP, min(len(values), _GROUPS * count))
+    largest = values[: len(values) // groups * groups].reshape(-1, groups).max(axis=0)
+    return float(np.partition(largest, groups - count)[groups - count])
 
 
 def _slider_pairs(stems: StemLayout) -> list[Pair]:

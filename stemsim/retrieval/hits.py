@@ -1,12 +1,13 @@
 """Hits: items that a search shows, with contributions, near-identical ones folded into the best."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,11 +21,13 @@ from stemsim.similarity import StemEmbeddings
 if TYPE_CHECKING:
     from stemsim.fusion import Fusion
 
+Measured = Callable[[list[str]], Mapping[str, frozenset[str]]]  # which tags of each of some paths were measured
 
 FOLD: Final = 0.95
 """Mean cosine of the stems from which two windows of the same audio count as one."""
 
 _OVERLAP: Final = 0.5  # of the shorter window, from which two count as one
+_PLAIN: Final = ("key", "start", "duration", "file_duration", "loudness")  # columns that a hit has as they are
 _SPARE: Final = 4  # times as many items as hits are searched first, since some are folded into others
 
 
@@ -86,7 +89,7 @@ class Hit:
             "stems": list(self.stems),
             "categories": list(self.categories),
             "measured": sorted(self.measured),
-            "also": [str(path) for path in self.also],
+            "also": list(map(str, self.also)),
         }
 
 
@@ -150,6 +153,7 @@ def find_hits(
     k: int,
     *,
     total: int,
+    measured: Measured,
     wanted: int = 0,
     fusion: str | None = None,
     include_self: bool = False,
@@ -163,6 +167,7 @@ def find_hits(
         routing: Weights of the search.
         k: Most hits.
         total: Number of items.
+        measured: Returns which tags of some paths were measured, see `Hit.measured`.
         wanted: Items to search first, if more than four for each hit.
         fusion: Class of the nonlinear fusion that ranks, if one does.
         include_self: Let the query find itself.
@@ -174,7 +179,7 @@ def find_hits(
         found = search(max(1, min(wanted, total)))
         folds = _folded(found, query, compared, fold, include_self=include_self)
         if len(folds) >= k or len(found.ranked) < wanted or wanted >= total:
-            return _hits(found, dict(list(folds.items())[:k]), fusion)
+            return _hits(found, dict(list(folds.items())[:k]), fusion, measured)
         wanted *= _SPARE
 
 
@@ -189,8 +194,9 @@ def _folded(
     items = found.ranked.items
     folds: dict[int, list[int]] = {}
     shown: dict[str, list[int]] = defaultdict(list)  # by content
-    for row, content in enumerate(items.content):
-        if not include_self and query.overlaps(content, float(items.start[row]), float(items.end[row])):
+    places = zip(items.content.tolist(), items.start.tolist(), items.end.tolist(), strict=True)
+    for row, (content, start, end) in enumerate(places):
+        if not include_self and query.overlaps(content, start, end):
             continue
         best = next((other for other in shown[content] if _coincide(found, other, row, compared, fold)), None)
         if best is None:
@@ -201,30 +207,33 @@ def _folded(
     return folds
 
 
-def _hits(found: Comparison, folds: Mapping[int, list[int]], fusion: str | None) -> list[Hit]:
-    items, rows = found.ranked.items, list(folds)
+def _hits(found: Comparison, folds: Mapping[int, list[int]], fusion: str | None, measured: Measured) -> list[Hit]:
+    rows = list(folds)
+    items, shown = found.ranked.items, found.ranked.items.take(rows)
     similarity, contributions = found.ranked.similarity[rows].tolist(), found.contributions(rows).tolist()
+    # As lists, since NumPy's numbers are slow one by one.
+    columns = (getattr(shown, name).tolist() for name in _PLAIN)
+    plain = [dict(zip(_PLAIN, row, strict=True)) for row in zip(*columns, strict=True)]
+    paths, tempi, present = shown.path.tolist(), shown.bpm.tolist(), shown.present.tolist()
+    known = measured(paths)
     hits = []
-    for place, (row, others) in enumerate(folds.items()):
-        paths = [items.path[other] for other in others]
-        also = tuple(Path(path) for path in dict.fromkeys(paths) if path != items.path[row])
+    for place, path in enumerate(paths):
+        others = [items.path[other] for other in folds[rows[place]]]
+        tags = shown.tags[place]
         hits.append(
             Hit(
-                key=str(items.key[row]),
-                path=Path(items.path[row]),
-                start=float(items.start[row]),
-                duration=float(items.duration[row]),
+                **plain[place],
+                path=Path(path),
                 similarity=similarity[place],
                 contributions=dict(zip(found.names, contributions[place], strict=True)),
-                stems=tuple(stem for stem, sounds in zip(items.stems, items.present[row], strict=True) if sounds),
-                file_duration=float(items.file_duration[row]),
-                categories=tuple(tag for tag in items.tags[row] if tag not in TYPES),
-                type=next((tag for tag in items.tags[row] if tag in TYPES), None),
-                bpm=None if np.isnan(items.bpm[row]) else float(items.bpm[row]),
-                musical_key=items.musical_key[row] or None,
-                loudness=float(items.loudness[row]),
-                folded=paths.count(items.path[row]),
-                also=also,
+                stems=tuple(compress(shown.stems, present[place])),
+                categories=tuple(tag for tag in tags if tag not in TYPES),
+                type=next((tag for tag in tags if tag in TYPES), None),
+                bpm=None if math.isnan(tempi[place]) else tempi[place],
+                musical_key=shown.musical_key[place] or None,
+                measured=known.get(path, frozenset()),
+                folded=others.count(path),
+                also=tuple(Path(other) for other in dict.fromkeys(others) if other != path),
                 fusion=fusion,
             )
         )

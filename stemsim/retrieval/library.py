@@ -359,18 +359,18 @@ class Library:
             found = self.index.search(vector, count, where=conditions)
             return compare_vectors(found if fusion is None else rerank(found, asked, fusion), asked, chosen, fusion)
 
-        hits = find_hits(
+        return find_hits(
             search,
             asked,
             chosen,
             k,
             total=self.index.count(),
+            measured=self._measured,
             wanted=0 if fusion is None else max(_RERANKED * k, _LEAST_RERANKED),
             fusion=None if fusion is None else type(fusion).__name__,
             include_self=include_self,
             fold=fold,
         )
-        return self._with_sources(hits)
 
     def hold(self, query: Query, *, like: HeldQuery | None = None) -> HeldQuery:
         """Hold a query of `query`, so that it can be searched again with other weights at once.
@@ -460,11 +460,10 @@ class Library:
         """Return the number of items of each file."""
         return {Path(record.path): record.items for record in self._catalogue.records() if record.done}
 
-    def _with_sources(self, hits: list[Hit]) -> list[Hit]:
-        """Add to hits which of their tags were measured."""
-        paths = list({str(hit.path) for hit in hits})
-        measured = {record.path: record.measured for record in self._catalogue.records_of(paths) if record.done}
-        return [replace(hit, measured=measured.get(str(hit.path), hit.measured)) for hit in hits]
+    def _measured(self, paths: list[str]) -> dict[str, frozenset[str]]:
+        """Return which tags of some paths were measured."""
+        records = self._catalogue.records_of(list(set(paths)))
+        return {record.path: record.measured for record in records if record.done}
 
 
 def _listed(paths: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:

@@ -110,8 +110,10 @@ class Routing:
     def pairs(self) -> tuple[tuple[str, str, float], ...]:
         """Stem of the query, stem of the library and weight of each pair whose weight is not 0."""
         return tuple(
-            (self.stems[query], self.stems[library], float(self.matrix[query, library]))
-            for query, library in self.matrix.nonzero().tolist()
+            (query, library, weight)
+            for query, row in zip(self.stems, self.matrix.tolist(), strict=True)
+            for library, weight in zip(self.stems, row, strict=True)
+            if weight
         )
 
     @property
