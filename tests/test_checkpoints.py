@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import shutil
 
 import pytest
@@ -589,6 +590,26 @@ def test_damaged_models_are_errors_of_ours(saved, case):
 def test_an_impossible_option_is_an_error(saved, value):
     edit(saved, separator={"name": "bands", "options": {"crossover": value}})
     with pytest.raises(ConfigError):
+        load(saved)
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../secret.pt", "link.pt", ".."])
+@pytest.mark.parametrize("part", [("encoder", "laion-clap", "weights"), ("separator", "demucs", "model")])
+def test_a_card_names_no_file_but_its_own_and_the_pretrained_ones(saved, name, part, monkeypatch):
+    (saved.parent / "secret.pt").write_bytes(b"mine")
+    (saved / "link.pt").symlink_to("../secret.pt")
+    (saved / "own.pt").write_bytes(b"no checkpoint")
+    kind, named, option = part
+    edit(saved, **{kind: {"name": named, "options": {option: name}}})
+    with pytest.raises(ConfigError, match=r"expected a known name, or a file in .* pass the"):
+        load(saved)
+    edit(saved, **{kind: {"name": named, "options": {option: "own.pt"}}})
+    monkeypatch.chdir(saved.parent)
+    with pytest.raises((CheckpointError, DataNotFoundError), match=re.escape(str(saved / "own.pt"))):
+        load(saved)
+    monkeypatch.setenv("STEMSIM_PRETRAINED", str(saved.parent))
+    edit(saved, **{kind: {"name": named, "options": {option: str(saved.parent / "secret.pt")}}})
+    with pytest.raises((CheckpointError, DataNotFoundError), match=re.escape(str(saved.parent / "secret.pt"))):
         load(saved)
 
 

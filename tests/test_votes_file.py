@@ -225,6 +225,20 @@ class TestReader:
         with pytest.raises(DataNotFoundError, match=r"3 of the 4 audio files .*b\.wav, .*x\.wav, .*y\.wav"):
             VotesFile(path).read()
 
+    def test_sounds_outside_a_stated_folder_are_refused(self, tmp_path):
+        folder = tmp_path / "test"
+        folder.mkdir()
+        for file in (tmp_path / "x.wav", *(folder / f"{name}.wav" for name in "xaby")):
+            file.touch()
+        path = write(folder, "x,a,b,duration,answer\nx.wav,a.wav,b.wav,1,A\n")
+        assert len(VotesFile(path, within=folder).read()) == 1
+        (folder / "link.wav").symlink_to("../x.wav")
+        for outside in ("../x.wav", str(tmp_path / "x.wav"), "link.wav"):
+            path = write(folder, f"x,a,b,duration,answer\n{outside},a.wav,b.wav,1,A\n")
+            assert len(VotesFile(path).read()) == 1
+            with pytest.raises(ConfigError, match=r"which is not in .*test \(`within`\)\. Copy its sounds"):
+                VotesFile(path, within=folder).read()
+
     def test_filters_are_those_of_the_other_readers(self, tmp_path):
         text = (
             "x,a,b,duration,answer,timbre,listener,instrument\nx,a,b,1,A+,B+,l1,\nx,a,b,1,A-,B+,l2,\nx,b,a,1,A+,,l3,\n"

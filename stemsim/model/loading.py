@@ -54,11 +54,12 @@ def load(
         CheckpointError: If the model is damaged.
         StemMismatchError: If the separator has other stems than the model.
     """
-    card, fitted = read_model(_folder(name_or_path), fusion=fusion)
-    source: StemSource = build(card.separator) if separator is None else separator
+    folder = _folder(name_or_path)
+    card, fitted = read_model(folder, fusion=fusion)
+    source: StemSource = build(card.separator, card=folder) if separator is None else separator
     remedy = f"The weights of {card.name!r} are for the stems of {card.separator}: pass such a separator."
     check_same_layout(card.stems, source.stems, what=f"the separator {source.identity!r}", remedy=remedy)
-    chosen: Encoder = build(card.encoder) if encoder is None else encoder
+    chosen: Encoder = build(card.encoder, card=folder) if encoder is None else encoder
     if not is_same(card.encoder, chosen):
         message = (
             "The weights of %r were fitted with the encoder %s; with %s their agreement with listeners is unknown."

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Mapping
 from dataclasses import field
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, SkipValidation
@@ -12,6 +13,8 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from stemsim.encoders import Encoder
 from stemsim.errors import ConfigError
 from stemsim.fusion import Fusion
+from stemsim.pretrained.folder import is_repository, pretrained_folder
+from stemsim.pretrained.registry import PRETRAINED
 from stemsim.separators import StemSource
 from stemsim.stems import LAYOUTS, StemLayout
 
@@ -19,6 +22,7 @@ Kind = Literal["encoder", "separator", "fusion"]
 Option = str | int | float | bool | list[str] | None
 
 _PACKAGES: Final = {"encoder": "stemsim.encoders", "separator": "stemsim.separators", "fusion": "stemsim.fusion"}
+_FILES: Final = {"weights", "model"}  # options that may name a file
 # Name in a card -> class of the package above, and those of its options that a card may set.
 _TABLE: Final[dict[Kind, dict[str, tuple[str, tuple[str, ...]]]]] = {
     "encoder": {
@@ -84,11 +88,17 @@ class Part:
         return named or str(self.identity)
 
 
-def build(part: Part, *arguments: Any) -> Any:
+def build(part: Part, *arguments: Any, card: Path | None = None) -> Any:
     """Return the encoder, separator or (given the stems) untrained fusion that a card names.
 
+    Args:
+        part: The part.
+        arguments: Of its class, before the options.
+        card: Folder of a card that may be somebody else's. Files that it names have to lie in there, or among the
+            pretrained ones. None: what the user names himself may lie anywhere.
+
     Raises:
-        ConfigError: If the card has an identity alone, or an option has an impossible value.
+        ConfigError: If the card has an identity alone, an option has an impossible value, or a file lies elsewhere.
         DataNotFoundError: If its pretrained weights are not on this machine.
     """
     if part.name is None:
@@ -97,11 +107,30 @@ def build(part: Part, *arguments: Any) -> Any:
             f"{part.kind} yourself: load(..., {part.kind}=...)."
         )
     making = _class_of(part)
+    options = part.options if card is None else _confined(part, card.resolve())
     try:
-        return making(*arguments, **part.options)
+        return making(*arguments, **options)
     # The names of the options are known, so a value has a wrong type; or torch cannot make tensors of that size.
     except (TypeError, RuntimeError) as error:
         raise ConfigError(f"The {part.kind} {part} cannot be made: {error}. Correct card.yaml.") from error
+
+
+def _confined(part: Part, card: Path) -> dict[str, Option]:
+    """Return the options of a part with paths that are relative to the card's folder made absolute."""
+    options = dict(part.options)
+    for option in options.keys() & _FILES:
+        name = str(options[option])
+        path = (card / name).resolve()
+        if name in PRETRAINED or (is_repository(name) and not path.exists()):
+            continue
+        if not any(path.is_relative_to(folder) for folder in (card, pretrained_folder().resolve())):
+            raise ConfigError(
+                f"The card in {card} names {path} as the {option} of its {part.kind}: expected a known name, or a file "
+                f"in {card} or {pretrained_folder()}. If you trust the card, copy the file there, or pass the "
+                f"{part.kind} yourself: load(..., {part.kind}=...)."
+            )
+        options[option] = str(path)
+    return options
 
 
 def describe(thing: Encoder | StemSource | Fusion, like: Part | None = None) -> Part:

@@ -32,6 +32,8 @@ class VotesFile(TripletReader):
         question: Question that the answers are about: `overall`, `timbre`, `rhythm` or `melody`. Votes, grades and
             thresholds are those of its answers.
         listener: The listener whose answers are read; null: all.
+        within: Folder in which all audio files have to be, links followed, for a votes file of somebody else; null:
+            they may be anywhere.
     """
 
     path: str | Path
@@ -42,6 +44,7 @@ class VotesFile(TripletReader):
     screen: bool = False
     question: str = "overall"
     listener: str | None = None
+    within: str | Path | None = None
 
     def __post_init__(self) -> None:
         """Verify instrument, test type and question."""
@@ -57,13 +60,20 @@ class VotesFile(TripletReader):
 
         Raises:
             DataNotFoundError: If audio is missing.
-            ConfigError: If there is no such listener.
+            ConfigError: If there is no such listener, or audio is outside `within`.
         """
         answers = read_votes(self.path)
         answers = answers.screened() if self.screen else answers
         if self.listener is not None:
             answers = answers.of([named_listener(answers, self.listener)])
         files = sorted({excerpt.path for excerpt in answers.asked[list(ROLES)].to_numpy().flat})
+        if self.within is not None:
+            folder = Path(self.within).resolve()
+            if outside := [str(file) for file in files if not file.resolve().is_relative_to(folder)]:
+                raise ConfigError(
+                    f"{self.path} names {outside[0]}, which is not in {folder} (`within`). Copy its sounds there and "
+                    "correct the paths, or allow any folder if you trust the file."
+                )
         if missing := [str(file) for file in files if not file.is_file()]:
             more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
             raise DataNotFoundError(
