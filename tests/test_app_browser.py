@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import threading
 import zipfile
 from contextlib import ExitStack, contextmanager
 
@@ -312,6 +313,19 @@ def test_presets(searched, library):
     chooser.set_input_files({"name": "bad.txt", "mimeType": "text/plain", "buffer": b"tuba=1"})
     expect(searched.locator("#message")).to_contain_text("bad.txt: expected weights such as drums=1")
     expect(searched.get_by_label("Weight of bass, exact")).to_have_value("-0.50")
+
+
+def test_a_query_that_is_being_taken_in_survives_a_reload(empty, library, monkeypatch):
+    go_on, hold = threading.Event(), library.hold
+    monkeypatch.setattr(library, "hold", lambda *query, **options: go_on.wait(60) and hold(*query, **options))
+    empty.locator("#reference input[type=file]").set_input_files(SONG)
+    stage = empty.locator("#reference [data-slot=stage]")
+    expect(stage).to_have_text("comparing")
+    empty.reload()
+    expect(stage).to_have_text("comparing")
+    go_on.set()
+    expect(empty.locator("#reference [data-slot=name]")).to_have_text(SONG["name"])
+    expect(empty.locator("#rows tr").first).to_be_visible()
 
 
 def test_words_and_more_like_this(empty):

@@ -7,11 +7,12 @@ import { Wave } from "./wave.js";
 export class Intake {
   /**
    * Fill `root` with the controls. `zone` is where files may be dropped, `prompt` what stands there while it is empty;
-   * `onready(query)` is called when a query can be searched with.
+   * `onready(query)` is called when a query can be searched with, `onstart(id)` when another is begun with, and with
+   * that of the one shown if nothing comes of it.
    */
-  constructor(root, zone, prompt, onready) {
+  constructor(root, zone, prompt, onready, onstart = () => {}) {
     root.append(find("#intake").content.cloneNode(true));
-    Object.assign(this, { root, onready, query: null, job: null });
+    Object.assign(this, { root, onready, onstart, query: null, job: null });
     this.wave = new Wave(slot("wave", root), (from, to) => this.#setSpan(from, to));
     this.form = find("form", root);
     this.form.addEventListener("submit", (event) => this.#useSpan(event));
@@ -45,11 +46,15 @@ export class Intake {
     try {
       const { query, job } = await start();
       this.job = job;
+      if (isLatest()) this.onstart(query);
       const state = await follow(job, (now) => isLatest() && this.#progress(now));
       const taken = await get(`/api/query/${query}`);
       if (isLatest()) this.#show(taken, state.message);
     } catch (error) {
-      if (isLatest()) tell(error.message);
+      if (isLatest()) {
+        this.onstart(this.query?.id ?? null);
+        tell(error.message);
+      }
     }
     if (!isLatest()) return;
     this.job = null;

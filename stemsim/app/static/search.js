@@ -23,7 +23,7 @@ import { focusStem, setupWeights, showStems, soloStem } from "./weights.js";
 let query = null;
 
 export function setupSearch(library) {
-  const intake = new Intake(find("#reference"), find("#search"), "Drop a song", ready);
+  const intake = new Intake(find("#reference"), find("#search"), "Drop a song", ready, remember);
   const similar = ({ item }) => intake.take(() => post("/api/query", { item }));
   setupWeights(library, rank, hearStem);
   setupFilters(library, rank);
@@ -55,11 +55,16 @@ const stemSound = (stem) => ({
 });
 const hearStem = (stem) => player.choose("x", stemSound(stem));
 
+/** Keep the query, ready or being taken in, for the next time the page is loaded. */
+function remember(id) {
+  state.query = id;
+  save();
+}
+
 function ready(held) {
   player.stop();
   query = held;
-  state.query = held.id;
-  save();
+  remember(held.id);
   showStems(held);
   showReference();
   setQuery(held);
