@@ -1,8 +1,9 @@
 """Fixtures that several test files share."""
 
+import ast
 import logging
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,32 @@ def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that of two processes neither waits for the other in the end."""
     places = {name: place for place, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--attack-page", type=Path, help="Write what was attacked, by test file, to this Markdown file.")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Count attacks: a test is one, or as many as its property `attacks` says."""
+    page = config.getoption("--attack-page")
+    if page is None:
+        return
+    counts = defaultdict(Counter)  # by file
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.getreports(outcome):
+            tried = dict(report.user_properties).get("attacks", 1)
+            for name in (report.nodeid.partition("::")[0], ""):
+                counts[name][outcome] += tried
+    lines = ["| attack | tried | survived | lost | left out |", "|---|---|---|---|---|"]
+    for file, of in sorted(counts.items(), key=lambda item: item[0] or "~"):
+        doc = ast.get_docstring(ast.parse((REPOSITORY / file).read_text(encoding="utf-8"))) if file else "**All**"
+        lost = of["failed"] + of["error"]
+        cells = (of["passed"] + lost, of["passed"], lost, of["skipped"])
+        lines.append(f"| {doc.splitlines()[0].rstrip('.')} | {' | '.join(f'{cell:,}' for cell in cells)} |")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text("\n".join(["# Attacks", "", *lines, ""]), encoding="utf-8")
+    terminalreporter.write_line("\n" + "\n".join([*lines, "", f"Written to {page}."]))
 
 
 @pytest.fixture(autouse=True)
