@@ -25,6 +25,7 @@ docs: .venv/.ready ## The documentation, into build/docs
 
 attack: .venv/.ready ## More of the attacks that the tests make a few of; minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m attack
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --seconds 20
 
 audit: ## Known weaknesses of the pinned dependencies
 	$(PYTHON) -m venv .venv-audit

@@ -20,6 +20,7 @@ from stemsim.audio import (
     SongFolder,
     audio_info,
     downmix,
+    ffmpeg,
     file_hash,
     level_dbfs,
     read_audio,
@@ -28,6 +29,7 @@ from stemsim.audio import (
     to_channels,
     write_audio,
 )
+from stemsim.audio.files import file_version
 from stemsim.errors import AudioError, DataNotFoundError
 
 RATE = 44_100
@@ -234,6 +236,21 @@ def test_formats_that_libsndfile_reads_badly_or_not_at_all(tmp_path, name, codec
     assert (waveform[0, lag + 4800 : lag + 3 * rate] - sound[4800 : 3 * rate]).abs().max() < error
     part, _ = read_audio(path, 2.0, 1.0)
     assert torch.equal(part, waveform[:, 2 * rate : 3 * rate])
+
+
+def test_ffmpeg_reads_more_channels_than_its_frames_have_planes(tmp_path):
+    path = written(tmp_path, "wav", chord(4000, 12, 8000), 8000)
+    assert ffmpeg.count_samples(path)[:3] == (4000, 8000, 12)
+    decoded = ffmpeg.decode(file_version(path), 0, 4000)
+    assert torch.equal(torch.from_numpy(decoded.T.copy()), read_audio(path)[0])
+
+
+def test_a_stream_that_changes_its_channels_is_refused(tmp_path):
+    parts = [written(tmp_path, "mp3", chord(RATE // 2, channels)).read_bytes() for channels in (1, 2)]
+    path = tmp_path / "both.mp3"
+    path.write_bytes(b"".join(parts))
+    with pytest.raises(AudioError, match=r"begins with .* and goes on with"):
+        audio_info(path)
 
 
 def test_vorbis_in_riff_is_read(tmp_path):

@@ -313,9 +313,9 @@ def test_a_segment_in_which_nothing_sounds_is_no_nan(name):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SplineFusion(STEMS, pieces=1), "at least 2 pieces"),
+        (lambda: SplineFusion(STEMS, pieces=1), "2 to 1024 pieces"),
         (lambda: SplineFusion(STEMS, smoothing=float("nan")), "not be negative"),
-        (lambda: MonotoneFusion(STEMS, units_per_stem=0), "at least 1 hidden unit"),
+        (lambda: MonotoneFusion(STEMS, units_per_stem=0), "1 to 1024 hidden units"),
         (lambda: AttentionFusion(STEMS, smoothing=-1.0), "not be negative"),
         (lambda: LowRankFusion(STEMS, rank=20), "rank of at least 1"),
         (lambda: SplineFusion(STEMS).start_from(torch.ones(3)), "one finite weight"),

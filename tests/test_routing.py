@@ -71,6 +71,8 @@ def test_what_users_write(text, pairs):
         ("drums=loud", "The weight in 'drums=loud' is not a finite number"),
         ("drums=nan", "Weights must be finite"),
         ("drums=0", "one of them other than 0"),
+        ("drums=1e308,mix=1e308", "the largest from 1e-06 to 1e[+]06 in size"),
+        ("drums=1e-50", "the largest from 1e-06 to 1e[+]06 in size"),
         ("learned", "no learned weights"),
         ("drums=1,equal", "There is no stem 'equal'"),
     ],

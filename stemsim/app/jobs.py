@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from stemsim.errors import DataNotFoundError, StemsimError
+from stemsim.errors import DataNotFoundError, StemsimError, system_message
 
 _log = logging.getLogger(__name__)
 
@@ -66,9 +66,14 @@ class Job:
         except StemsimError as error:
             self.state, self.error = "failed", {"kind": type(error).__name__, "message": str(error)}
         except Exception as error:  # noqa: BLE001 - one job must not end the thread
-            _log.exception("The job %s failed.", self.kind)
-            message = f"An unexpected {type(error).__name__} stopped this. The terminal shows the details."
-            self.state, self.error = "failed", {"kind": "Unexpected", "message": message}
+            message = system_message(error) if isinstance(error, OSError) else None
+            if message is None:
+                _log.exception("The job %s failed.", self.kind)
+                message = f"An unexpected {type(error).__name__} stopped this. The terminal shows the details."
+                self.error = {"kind": "Unexpected", "message": message}
+            else:
+                self.error = {"kind": type(error).__name__, "message": message}
+            self.state = "failed"
         else:
             self.state, self.stage, self.progress = "done", "done", 1.0
         self._end = None

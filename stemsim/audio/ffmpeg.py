@@ -138,9 +138,10 @@ def _blocks(path: Path) -> Generator[Samples]:
     with _opened(path) as (container, stream):
         to_float: AudioResampler | None = None
         for frame in _decoded(container, stream):
-            to_float = to_float or AudioResampler("fltp", frame.layout, frame.sample_rate)
+            # Not one plane for each channel: PyAV crashes with more than 8 of them.
+            to_float = to_float or AudioResampler("flt", frame.layout, frame.sample_rate)
             for converted in to_float.resample(frame):
-                yield converted.to_ndarray().astype(np.float32, copy=False).T
+                yield converted.to_ndarray().astype(np.float32, copy=False).reshape(-1, len(frame.layout.channels))
 
 
 @contextmanager
@@ -176,12 +177,18 @@ def _decoded(container: "InputContainer", stream: "AudioStream") -> "Iterator[Au
     """Decode what can be decoded; packets that cannot are left out, as players do."""
     import av
 
+    begun: list[tuple[int, int]] = []
     for packet in container.demux(stream):
         try:
             frames: Any = packet.decode()
         except av.InvalidDataError:
             continue
-        yield from frames
+        for frame in frames:
+            seen = (frame.sample_rate, len(frame.layout.channels))
+            begun = begun or [seen]
+            if seen != begun[0]:
+                raise ValueError(f"it begins with (Hz, channels) {begun[0]} and goes on with {seen}")
+            yield frame
 
 
 def _after_id3(path: Path) -> bytes:

@@ -67,9 +67,10 @@ def file_version(path: Path) -> FileVersion:
     """
     try:
         found = path.stat()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         raise DataNotFoundError(
-            f"No file at {path} ({error.strerror}). Check the path, or the folder that the configuration names."
+            f"No file at {path} ({getattr(error, 'strerror', error)}). Check the path, or the folder that the "
+            "configuration names."
         ) from error
     if not stat.S_ISREG(found.st_mode):
         raise AudioError(f"{path} is a folder, a pipe or a device. Expected an audio file.")

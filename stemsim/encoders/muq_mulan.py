@@ -1,6 +1,5 @@
 """MuQ-MuLan (Zhu et al., arXiv:2501.01108)."""
 
-import json
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from stemsim.documents import read_json
 from stemsim.encoders.base import AudioTextEncoder
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
 from stemsim.pretrained import locate, locate_file
@@ -113,7 +113,7 @@ def _read_config(folder: Path, sections: Sequence[str] = ()) -> dict[str, Any]:
     """Read the `config.json` of a folder and verify that it has some sections."""
     path = folder / "config.json"
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = read_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataNotFoundError(f"No configuration at {path} ({error.strerror}). Download the model again.") from error
     except ValueError as error:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,9 @@ from torch.nn.utils import parametrize
 
 from stemsim.errors import ConfigError
 from stemsim.similarity import StemEmbeddings, stem_cosines
+
+MOST_UNITS: Final = 1024
+"""Pieces, hidden units or components of a fusion: a card of a model must not fill the memory."""
 
 
 class StemPairs(NamedTuple):

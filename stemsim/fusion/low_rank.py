@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from stemsim.errors import ConfigError
-from stemsim.fusion.base import StemPairs, WeightedFusion, prepared
+from stemsim.fusion.base import MOST_UNITS, StemPairs, WeightedFusion, prepared
 
 _LEAST_STRETCH: Final = 1e-12  # of a squared norm: a vector that the metric nearly removes has no direction left
 
@@ -34,8 +34,11 @@ class LowRankFusion(WeightedFusion):
 
     def __init__(self, stems: Sequence[str], rank: int = 4, components: int = 16, smoothing: float = 0.03) -> None:
         super().__init__(stems, smoothing)
-        if not 1 <= rank <= components:
-            raise ConfigError(f"Expected a rank of at least 1, and no fewer components; got {rank} and {components}.")
+        if not 1 <= rank <= components <= MOST_UNITS:
+            raise ConfigError(
+                f"Expected a rank of at least 1, and no fewer components, at most {MOST_UNITS}; got {rank} and "
+                f"{components}."
+            )
         self.rank = rank
         self.components = components
         count = len(self.stems)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from stemsim.errors import ConfigError
-from stemsim.fusion.base import StemPairs, WeightedFusion
+from stemsim.fusion.base import MOST_UNITS, StemPairs, WeightedFusion
 
 _SCALE_FLOOR = 1e-12  # of a squared scale: a unit whose stems have no weight
 _LOG_SHARE_OF_OWN_STEM = 3.0  # at first; others have 0
@@ -45,8 +45,8 @@ class MonotoneFusion(WeightedFusion):
 
     def __init__(self, stems: Sequence[str], units_per_stem: int = 2, smoothing: float = 0.003) -> None:
         super().__init__(stems, smoothing)
-        if units_per_stem < 1:
-            raise ConfigError(f"Expected at least 1 hidden unit per stem; got {units_per_stem}.")
+        if not 1 <= units_per_stem <= MOST_UNITS:
+            raise ConfigError(f"Expected 1 to {MOST_UNITS} hidden units per stem; got {units_per_stem}.")
         self.units_per_stem = units_per_stem
         count = len(self.stems)
         own = _LOG_SHARE_OF_OWN_STEM * torch.eye(count, dtype=torch.float64)

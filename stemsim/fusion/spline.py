@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from stemsim.errors import ConfigError
-from stemsim.fusion.base import StemPairs, WeightedFusion, prepared
+from stemsim.fusion.base import MOST_UNITS, StemPairs, WeightedFusion, prepared
 
 
 class SplineFusion(WeightedFusion):
@@ -30,8 +30,8 @@ class SplineFusion(WeightedFusion):
 
     def __init__(self, stems: Sequence[str], pieces: int = 6, smoothing: float = 0.01) -> None:
         super().__init__(stems, smoothing)
-        if pieces < 2:  # noqa: PLR2004 - one piece is the linear fusion
-            raise ConfigError(f"Splines have at least 2 pieces; got {pieces}.")
+        if not 2 <= pieces <= MOST_UNITS:  # noqa: PLR2004 - one piece is the linear fusion
+            raise ConfigError(f"Splines have 2 to {MOST_UNITS} pieces; got {pieces}.")
         self.pieces = pieces
         self.log_slope = nn.Parameter(torch.zeros(len(self.stems), pieces, dtype=torch.float64))
         knots = torch.linspace(-1.0, 1.0, pieces + 1, dtype=torch.float64)[1:-1]

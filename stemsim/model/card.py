@@ -15,6 +15,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeA
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from stemsim.documents import read_yaml
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
 from stemsim.fusion import Fusion, WeightedFusion
 from stemsim.model.parts import Part, build, describe, is_same
@@ -210,12 +211,12 @@ def _stems_of(checkpoint: Checkpoint, file: Path) -> tuple[str, ...]:
 def _read_card(path: Path) -> tuple[ModelCard, dict[str, float] | None]:
     """Return a card, and the stem weights that it states."""
     try:
-        return _card_of(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return _card_of(read_yaml(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         entries = ((".".join(map(str, one["loc"])) or "the card", one) for one in error.errors())
         reason = "; ".join(f"{place}: {one['msg']}, got {one['input']!r}" for place, one in entries)
         raise CheckpointError(f"{path} is not the card of a model: {reason}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, ConfigError) as error:
+    except (ValueError, OSError, ConfigError) as error:
         raise CheckpointError(f"{path} is not the card of a model: {error}") from error
 
 
@@ -254,6 +255,11 @@ def _card_text(card: ModelCard, fusion: Fusion) -> str:
 
 class _CardDumper(yaml.SafeDumper):
     """Writes long texts as folded blocks, without quotes."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Write out what occurs twice, as cards are read without aliases."""
+        del data
+        return True
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
         """Represent a text."""

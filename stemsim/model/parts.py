@@ -1,6 +1,7 @@
 """Parts of a model as its card names them: a closed table, so that no card can make stemsim import other code."""
 
 import importlib
+import math
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
@@ -79,7 +80,7 @@ class Part:
         if wrong := {key: value for key, value in self.options.items() if key not in known or not _is_option(value)}:
             raise ConfigError(
                 f"A card may set these options of the {self.kind} {self.name!r}: {', '.join(known) or 'none'}, to "
-                f"texts, numbers, booleans, lists of texts or null; got {wrong!r}."
+                f"texts, finite numbers, booleans, lists of texts or null; got {wrong!r}."
             )
 
     def __str__(self) -> str:
@@ -181,4 +182,4 @@ def _plain(value: Option | StemLayout) -> Option:
 
 def _is_option(value: object) -> bool:
     texts = isinstance(value, list) and all(isinstance(text, str) for text in value)
-    return value is None or texts or isinstance(value, str | int | float)
+    return value is None or texts or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))

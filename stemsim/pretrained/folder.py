@@ -19,7 +19,7 @@ _CONVERTIBLE: Final = (".pt", ".th", ".bin")  # by `stemsim models import`
 def pretrained_folder() -> Path:
     """Return the folder of all pretrained files: `$STEMSIM_PRETRAINED`, or `stemsim/pretrained` in the user's cache."""
     if chosen := os.environ.get("STEMSIM_PRETRAINED"):
-        return Path(chosen).expanduser()
+        return _at_home(chosen)
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "stemsim" / "pretrained"
 
@@ -67,7 +67,7 @@ def locate(model: str | Path) -> Path:
             f"The model {name} is not on this disk: expected {files} in {folder_of(name)}. To download it (about "
             f"{known.megabytes} MB; license: {known.terms}): stemsim models download {name}{_offline_hint()}"
         )
-    if (path := Path(model).expanduser()).exists():
+    if (path := _at_home(model)).exists():
         return path
     if is_repository(name):
         folder = folder_of(name)
@@ -106,6 +106,11 @@ def locate_file(model: str | Path, *, suffixes: Sequence[str]) -> Path:
     names = " or ".join(f"*{suffix}" for suffix in suffixes)
     also = " (model.safetensors or pytorch_model.bin)" if ".bin" in suffixes else ""
     raise DataNotFoundError(f"No weights in {path}: expected a file {names}{also}. Download or copy them there.")
+
+
+def _at_home(path: str | Path) -> Path:
+    """Expand `~`; unlike `Path.expanduser`, leave `~name` alone where there is nobody of that name."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def _is_here(folder: Path, names: Sequence[str]) -> bool:

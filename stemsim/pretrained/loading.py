@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from stemsim.documents import read_json
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
 
 _JSON_KEYS: Final = ("args", "kwargs")  # how `demucs.hf` stores the arguments of a model in safetensors
@@ -144,8 +145,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
             header = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         metadata = {
-            key: json.loads(value, object_hook=_decode_fraction) if key in _JSON_KEYS else value
-            for key, value in header.items()
+            key: read_json(value, _decode_fraction) if key in _JSON_KEYS else value for key, value in header.items()
         }
     except (SafetensorError, OSError, ValueError) as error:
         raise _damaged(path, error) from error
@@ -221,4 +221,7 @@ def _encode_fraction(value: Any) -> Any:
 
 
 def _decode_fraction(value: dict[str, Any]) -> Any:
-    return Fraction(value["numerator"], value["denominator"]) if value.get("_type") == "fraction" else value
+    try:
+        return Fraction(value["numerator"], value["denominator"]) if value.get("_type") == "fraction" else value
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(f"{value} is not a fraction") from error

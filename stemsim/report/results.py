@@ -4,7 +4,6 @@ Each subclass of `Results` is one JSON file: `fit.json`, `val.json`, `test.json`
 Tables, pictures and pages are made from these classes alone, so that they show what the file holds.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from stemsim.analysis import Summary
 from stemsim.analysis.leakage import Leakage
 from stemsim.analysis.penalty import WeightPath
 from stemsim.analysis.perspectives import Perspectives
+from stemsim.documents import read_json
 from stemsim.errors import ResultsError
 from stemsim.evaluation import Comparison, CrossValidation, ModelScores
 from stemsim.evaluation.agreement import CeilingShare
@@ -74,7 +74,7 @@ class Results(_Entry):
             ResultsError: If it is damaged, or of another kind.
         """
         try:
-            return cls.model_validate(_with_nan(json.loads(path.read_bytes())))
+            return cls.model_validate(_with_nan(read_json(path.read_bytes())))
         except (OSError, ValueError) as error:
             reason = str(error)
             if isinstance(error, ValidationError):

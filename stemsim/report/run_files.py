@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 
 from stemsim.audio import Segment
+from stemsim.documents import read_yaml
 from stemsim.errors import AudioError, DataNotFoundError, ResultsError
 from stemsim.report.results import CrossvalResults, FitResults, PartResults, PerspectivesResults, Results
 
@@ -169,8 +169,8 @@ def _settings(folder: Path) -> dict[str, Any]:
 def _yaml(path: Path) -> dict[str, Any]:
     """Read settings; empty if there is no file."""
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        settings = read_yaml(path.read_text(encoding="utf-8"), aliases=True) if path.exists() else {}
+    except (OSError, ValueError) as error:
         raise ResultsError(
             f"{path} is damaged: expected YAML, but {error}. Run that job again, or remove the file."
         ) from error

@@ -8,6 +8,7 @@ from typing import Any, Final, Self
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from stemsim.documents import read_json
 from stemsim.embedding import EmbeddingSpec, StemEmbedder
 from stemsim.encoders import Encoder
 from stemsim.errors import ConfigError, StemMismatchError, StoreError
@@ -84,7 +85,7 @@ class LibraryCard:
             StoreError: If it is not a card, or of another version.
         """
         try:
-            content = json.loads(text)
+            content = read_json(text)
             # In version 1 an item had one category. `LanceIndex` updates its tables, but those of Milvus are fixed.
             if content["version"] != _VERSION and (content["version"] != 1 or content.get("index")):
                 raise StoreError(f"{where} has version {content['version']}, expected {_VERSION}. Make it again.")

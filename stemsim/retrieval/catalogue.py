@@ -106,4 +106,5 @@ def _records(rows: pa.Table) -> list[FileRecord]:
 
 def absolute(path: str | Path) -> Path:
     """Return an absolute path without following links: the path by which the user knows the file."""
-    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - `resolve` follows links
+    # Not those of `Path`: `resolve` follows links, and `expanduser` raises for `~name` of nobody.
+    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +17,7 @@ from stemsim.stems import STEMS
 Span = tuple[float | None, float | None]
 
 _LAST: Final = "\U0010ffff"  # sorts after every other character: paths with a prefix are a range
+_LARGEST: Final = sys.float_info.max
 _SPANS: Final = ("bpm", "duration", "loudness")
 _TAGS: Final = ("category", "type")
 
@@ -90,7 +92,8 @@ class ItemFilter:
             return []
         low, high = -math.inf if span[0] is None else float(span[0]), math.inf if span[1] is None else float(span[1])
         factors = (1.0, 0.5, 2.0) if name == "bpm" and self.octaves else (1.0,)
-        return [(low * factor, high * factor) for factor in factors]
+        # An end that overflows must not become an open one.
+        return [(min(low * factor, _LARGEST), max(high * factor, -_LARGEST)) for factor in factors]
 
     def sql(self, stems: Sequence[str]) -> str:
         """Return the conditions in SQL, for LanceDB, given the stem layout of the index."""

@@ -13,6 +13,7 @@ from stemsim.stems import StemLayout
 if TYPE_CHECKING:
     from stemsim.fusion import Fusion
 
+_LEAST, _MOST = 1e-6, 1e6  # beyond, similarities are rounded to nothing, or overflow in an engine
 _SYNTAX: Final = (
     "Write sliders as drums=1,bass=0.5; a stem of the query against another one of the library as drums:mix=1; a stem "
     "alone as drums; or a preset, learned or equal, which entries after it change: learned,drums=2"
@@ -38,16 +39,20 @@ class Routing:
     fusion: "Fusion | None" = None
 
     def __post_init__(self) -> None:
-        """Verify the shape, and that weights are finite and not all zero."""
+        """Verify the shape, and that weights are finite, not all zero and of a sensible size."""
         size = len(self.stems)
         if self.matrix.shape != (size, size) or self.matrix.dtype != torch.float64:
             raise ConfigError(
                 f"Routing between {', '.join(self.stems)} needs weights ({size}, {size}) in float64; got "
                 f"{tuple(self.matrix.shape)} in {self.matrix.dtype}."
             )
-        if not bool(torch.isfinite(self.matrix).all()) or not bool(self.matrix.any()):
-            seen = "all 0" if bool(torch.isfinite(self.matrix).all()) else f"{self.matrix.tolist()}"
-            raise ConfigError(f"Weights must be finite, and one of them other than 0; got {seen}. {_SYNTAX}.")
+        largest = float(self.matrix.abs().amax())
+        if not _LEAST <= largest <= _MOST:  # NaN is not
+            seen = "all 0" if largest == 0.0 else f"{self.matrix.tolist()}"
+            raise ConfigError(
+                f"Weights must be finite, one of them other than 0, and the largest from {_LEAST:g} to {_MOST:g} in "
+                f"size; got {seen}. {_SYNTAX}."
+            )
 
     @classmethod
     def sliders(cls, stems: StemLayout, weights: Mapping[str, float]) -> Self:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self, cast
 
 import torch
-import yaml
 from torch import Tensor
 from torch.nn.functional import pad
 
 from stemsim.audio import Segment, fit_length, read_audio, resample, to_channels
 from stemsim.audio.files import file_version
+from stemsim.documents import read_yaml
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
 from stemsim.pretrained import locate
 from stemsim.pretrained.loading import load_strictly, read_checkpoint, state_hash
@@ -258,16 +258,17 @@ def _weights_file(path: Path) -> tuple[Path, float | None]:
 def _read_bag(path: Path) -> tuple[str, float | None]:
     """Return the signature of the only model of a bag (upstream's word), and its chunk length in seconds."""
     try:
-        bag = yaml.safe_load(path.read_text(encoding="utf-8"))
+        bag = read_yaml(path.read_text(encoding="utf-8"))
         models, segment = [str(model) for model in bag["models"]], bag.get("segment")
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        seconds = None if segment is None else float(segment)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} does not describe a Demucs model ({error!r}): expected `models: [SIGNATURE]`."
         ) from error
     if len(models) != 1:
         expected = "which would be that many times as slow; expected one, as in htdemucs and htdemucs_6s"
         raise ConfigError(f"{path} is a bag of {len(models)} models, {expected}.")
-    return models[0], None if segment is None else float(segment)
+    return models[0], seconds
 
 
 def _check_name(file: Path) -> None:

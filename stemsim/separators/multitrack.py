@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final
 
 import torch
-import yaml
 from torch import Tensor
 
 from stemsim.audio import Segment, downmix, file_hash, fit_length, is_audio_path, read_audio, resample
+from stemsim.documents import read_yaml
 from stemsim.errors import AudioError, ConfigError, DataNotFoundError
 from stemsim.separators.base import StemSource
 from stemsim.stems import STEMS, stem_layout
@@ -102,9 +102,9 @@ def _slakh_files(mix: Path, _version: int) -> StemFiles:
     """Find the stems of a Slakh2100 track, grouped by instrument class."""
     metadata = mix.with_name("metadata.yaml")
     try:
-        stems = yaml.safe_load(metadata.read_text(encoding="utf-8"))["stems"]
+        stems = read_yaml(metadata.read_text(encoding="utf-8"))["stems"]
         classes = {name: (stem["inst_class"], stem.get("audio_rendered", True)) for name, stem in sorted(stems.items())}
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{metadata} is not valid Slakh2100 metadata ({error!r}): expected `stems: {{S00: {{inst_class: Bass, "
             "...}, ...}`. Unpack the track again."

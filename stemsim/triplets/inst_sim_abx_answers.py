@@ -1,6 +1,5 @@
 """Answers of the listening test Inst-Sim-ABX, and the samples that they are about; no audio is needed."""
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -10,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from stemsim.documents import read_json
 from stemsim.errors import DataNotFoundError, TripletError
 from stemsim.triplets.answers import Answers, DummyCheck, Excerpt
 from stemsim.triplets.table import PERSPECTIVES, BoolArray, TestType
@@ -174,7 +174,7 @@ def _read_run(root: Path, run: str) -> Iterator[tuple[Any, ...]]:
             f"copy of the repository {_REPOSITORY}."
         )
     try:
-        for set_name, samples in json.loads(path.read_text(encoding="utf-8")).items():
+        for set_name, samples in read_json(path.read_text(encoding="utf-8")).items():
             for (sample, tests), (test_type, roles) in product(samples.items(), _ROLES.items()):
                 for instrument, described in tests[_TESTS[test_type]].items():
                     folder = f"set{set_name}/{sample}/{instrument}"

@@ -1,5 +1,6 @@
 """Triplets from dissimilarity ratings: matrices of sounds by sounds, one for each listener or averaged over them."""
 
+import csv
 from collections.abc import Sequence
 from os.path import relpath
 from pathlib import Path
@@ -83,7 +84,7 @@ def _read_matrix(file: Path) -> tuple[list[str], FloatArray]:
         raise DataNotFoundError(f"No ratings at {file}: expected a CSV or TSV file. Correct the path.")
     try:
         frame = pd.read_csv(file, sep=None, engine="python", index_col=0, encoding="utf-8-sig")
-    except (ValueError, pd.errors.ParserError) as error:
+    except (ValueError, csv.Error) as error:
         raise TripletError(f"{file} is not a table ({error}). Write a CSV file in the encoding UTF-8.") from error
     rows, columns = ([str(name).strip() for name in axis] for axis in (frame.index, frame.columns))
     if rows != columns or len(set(rows)) < len(rows) or len(rows) < 3:  # noqa: PLR2004 - x, a and b

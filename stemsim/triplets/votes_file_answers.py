@@ -1,8 +1,7 @@
 """Answers in a votes file; no audio is needed."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +17,7 @@ from stemsim.triplets.votes_table import QUESTION_COLUMNS, ROLES, fault, read_ro
 _CHOICES: Final = {"A": 1, "A+": 1, "A-": 1, "B": -1, "B+": -1, "B-": -1, "": 0, "NA": 0}  # + is sure, - is a little
 _TRIALS: Final = ("", "vote", "same_song", "repeat", "dummy", "training")
 _MOST_VOTES: Final = 10_000  # of one row
+_MOST_COUNTED: Final = 500_000  # of one file: a few lines must not fill the memory
 
 
 def read_votes(path: str | Path) -> Answers:
@@ -49,6 +49,7 @@ class _Reading:
     rows: list[tuple[int, str, list[int], list[bool], bool, float, bool]] = field(default_factory=list)
     dummies: list[DummyCheck] = field(default_factory=list)
     repeats: list[Repeat] = field(default_factory=list)
+    counted: int = 0
     graded: bool = True
     named: bool = True
 
@@ -71,9 +72,11 @@ class _Reading:
             if (vote := row.get("vote_id", "")) and vote in ids:
                 continue
             ids.add(vote)
-            for listener, answer in self._votes(line, row) if counted else [(row.get("listener", ""), row)]:
-                self._add(line, listener or f"line {line}", answer)
-                self.named &= bool(row.get("listener")) and not counted
+            if counted:
+                self._add_counted(line, row)
+            else:
+                self._add(line, row.get("listener") or f"line {line}", row)
+            self.named &= bool(row.get("listener")) and not counted
         if not self.rows:
             raise TripletError(
                 f"{self.file} holds no votes: expected at least one row with x, a, b and an answer, that is no "
@@ -98,15 +101,26 @@ class _Reading:
             source=self.file.name,
         )
 
-    def _votes(self, line: int, row: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield the single votes of a row that counts them."""
+    def _add_counted(self, line: int, row: dict[str, str]) -> None:
+        """Add one row that counts votes."""
         counts = [self._number(line, f"votes_{side}", row[f"votes_{side}"] or "0") for side in "ab"]
         if not all(count.is_integer() and count <= _MOST_VOTES for count in counts) or not any(counts):
             seen = f"`votes_a` and `votes_b` must be whole numbers up to {_MOST_VOTES}, not both 0; got {counts}"
             raise fault(self.file, line, seen, "Count the listeners who chose A and those who chose B")
-        for side, count in zip("AB", counts, strict=True):
-            for number in range(int(count)):
-                yield f"line {line}, {side} {number + 1}", row | {"answer": side}
+        self.counted += int(sum(counts))
+        if self.counted > _MOST_COUNTED:
+            seen = f"up to here `votes_a` and `votes_b` count {self.counted} votes; expected up to {_MOST_COUNTED}"
+            raise fault(self.file, line, seen, "Split the file")
+        for side, count in zip("AB", map(int, counts), strict=True):
+            if not count:
+                continue
+            rows, dummies = len(self.rows), len(self.dummies)
+            self._add(line, f"line {line}, {side} 1", row | {"answer": side})
+            listeners = [f"line {line}, {side} {number}" for number in range(2, count + 1)]
+            for vote in self.rows[rows:]:
+                self.rows += [(vote[0], listener, *vote[2:]) for listener in listeners]
+            for dummy in self.dummies[dummies:]:
+                self.dummies += [replace(dummy, subject=listener) for listener in listeners]
 
     def _add(self, line: int, listener: str, row: dict[str, str]) -> None:
         """Add one row with the answers of one listener."""

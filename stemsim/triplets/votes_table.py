@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 from filelock import FileLock
@@ -208,10 +208,15 @@ def _parquet(path: Path) -> tuple[list[str], dict[int, list[str]]]:
     except (OSError, ValueError) as error:
         raise TripletError(f"{path} is not a Parquet file ({error}). Write it again.") from error
 
-    def text(cell: object) -> str:
-        if cell is None or cell != cell or cell is pd.NA:  # noqa: PLR0124 - not a number
+    def text(number: int, cell: Any) -> str:
+        if not pd.api.types.is_scalar(cell):
+            raise fault(path, number, f"a cell holds several values: {cell!r}", "Write one value in each")
+        if pd.isna(cell):
             return ""
         return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
 
-    rows = {number: list(map(text, row)) for number, row in enumerate(frame.itertuples(index=False), start=1)}
+    rows = {
+        number: [text(number, cell) for cell in row]
+        for number, row in enumerate(frame.itertuples(index=False), start=1)
+    }
     return list(map(str, frame.columns)), rows
