@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from stemsim.errors import CheckpointError, ConfigError, StemsimError, system_message
+from stemsim.replacing import replacing
 from stemsim.training.callbacks import CHECKPOINTS, ClosedFormCheck, LastCheckpoint, ResultsReport, StartAtRidge
 from stemsim.training.data import TripletDataModule
 from stemsim.training.module import StemSimilarityModule
@@ -130,7 +131,8 @@ class StemsimCLI(LightningCLI):
     def after_crossval(self) -> None:
         """Keep the settings beside the results, as Lightning does for its own jobs."""
         path = Path(self.trainer.default_root_dir) / "crossval.yaml"
-        self._parser("crossval").save(self.config["crossval"], path, overwrite=True, multifile=False)
+        with replacing(path) as partial:
+            self._parser("crossval").save(self.config["crossval"], partial, overwrite=True, multifile=False)
 
     def after_fit(self) -> None:
         """Print the next command."""
