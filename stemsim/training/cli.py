@@ -12,7 +12,8 @@ from typing import Any, Final
 import torch
 from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from rich.console import Console
 from rich.text import Text
 
@@ -32,6 +33,18 @@ _JOBS: Final = {
     "predict": "Predict all triplets, with the contribution of each stem.",
     "crossval": "Cross-validate least squares and ridge on random splits, beside human ceiling and baselines.",
 }
+
+
+class _SavedSettings(SaveConfigCallback):
+    """Keeps the settings of a job in `config.yaml`, which takes the place of an older one once it is whole."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the file, once."""
+        partial = Path(trainer.log_dir or ".") / self.config_filename
+        if not self.already_saved:
+            super().setup(trainer, pl_module, stage)
+            if trainer.is_global_zero:
+                partial.replace(partial.with_name("config.yaml"))
 
 
 class StemsimCLI(LightningCLI):
@@ -56,7 +69,8 @@ class StemsimCLI(LightningCLI):
                 "enable_model_summary": False,
                 "enable_progress_bar": False,  # a full-batch fit is over before a bar is drawn
             },
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=_SavedSettings,
+            save_config_kwargs={"overwrite": True, "config_filename": ".config.yaml"},
             seed_everything_default=0,
             parser_kwargs={"parser_mode": "omegaconf+", "description": __doc__},
             auto_configure_optimizers=False,
