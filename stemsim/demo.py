@@ -22,6 +22,7 @@ from torch import Tensor
 
 from stemsim.audio import Song, SongFolder, write_audio
 from stemsim.errors import ConfigError
+from stemsim.replacing import write_text
 
 __all__ = ["SyntheticSongs", "synthesise_song"]
 
@@ -94,7 +95,7 @@ class SyntheticSongs(SongFolder):
             for stem, wave in stems.items():
                 write_audio(new / f"{stem}.flac", wave, _SAMPLE_RATE)
             description = json.dumps({**settings, "files": list(stems)}, indent=2)
-            (new / "song.json").write_text(description + "\n", encoding="utf-8")
+            write_text(new / "song.json", description + "\n")
             if folder.exists():
                 folder.rename(Path(scratch, "old"))
             new.rename(folder)

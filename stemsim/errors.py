@@ -12,6 +12,7 @@ __all__ = [
     "ConfigError",
     "DataNotFoundError",
     "EmbeddingError",
+    "OutputError",
     "ResultsError",
     "SplitError",
     "StemMismatchError",
@@ -66,6 +67,10 @@ class StemMismatchError(StemsimError):
 
 class EmbeddingError(StemsimError):
     """An encoder or separator returned something that is not an embedding or a stem."""
+
+
+class OutputError(StemsimError):
+    """A result cannot be written to its file."""
 
 
 class StoreError(StemsimError):

@@ -1,4 +1,4 @@
-"""Items made up for tests."""
+"""Items made up for tests, and those of a library."""
 
 import numpy as np
 import torch
@@ -30,4 +30,13 @@ def make_items(n, *, seed=0, first=0, stems=STEMS, dim=DIM):
         loudness=rng.uniform(-40, 0, n),
         present=present,
         vectors=torch.nn.functional.normalize(vectors, dim=2),
+    )
+
+
+def stored(library):
+    """Return path, start and vectors of all items of a library."""
+    return sorted(
+        (path, start, vector)
+        for items in library.index.scan()
+        for path, start, vector in zip(items.path, items.start, items.vectors.flatten(1).tolist(), strict=True)
     )

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 from fakes import CountingEncoder
+from items import stored
 from typer.testing import CliRunner
 
 from stemsim.cli import app
@@ -41,15 +42,6 @@ def library(tmp_path, files):
 
 def names(faults):
     return {fault.kind: list(fault.names) for fault in faults}
-
-
-def stored(library):
-    """Return path, start and vectors of all items."""
-    return sorted(
-        (path, start, vector)
-        for items in library.index.scan()
-        for path, start, vector in zip(items.path, items.start, items.vectors.flatten(1).tolist(), strict=True)
-    )
 
 
 def keys(library, file):

@@ -459,7 +459,7 @@ def test_an_import_is_named_as_what_it_is_and_never_replaces_its_source(tmp_path
         import_checkpoint("a.pt", output=tmp_path / "a.pt", overwrite=True)
     assert Path("a.pt").read_bytes() == before
     with pytest.raises(CheckpointError, match="cannot be written"):
-        import_checkpoint("a.pt", output=Path("no/such/folder/a.safetensors"))
+        import_checkpoint("a.pt", output=Path("b.safetensors/in a file.safetensors"))
 
 
 class Payload:

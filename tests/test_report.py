@@ -401,7 +401,7 @@ def test_errors_of_the_command_are_messages(runs, tmp_path):
     run, new = str(runs / "second"), str(tmp_path / "r.html")
     for arguments, said in (
         (["absent"], "expected the folder of a run"),
-        ([run, "--output", run], "Cannot write"),
+        ([run, "--output", run], "cannot be written"),
         ([run, "--online"], "--wandb-project"),
         ([run, "--wandb-group", "g"], "--wandb-project"),
         ([run, "--output", new, "--wandb-project", "p"], "--wandb-group"),

@@ -283,5 +283,5 @@ def test_wrong_comparisons_say_what_to_do(root, tmp_path, monkeypatch):
     assert "No ready-made model" in run("compare", *kicks, "--model", "clap-5stem", code=2)
     assert "models download" in run("compare", *kicks, "--model", "clap-4stem", code=2)
     assert "Unknown encoder" in run("compare", *kicks, "--encoder", "mfcc", code=2)
-    assert "cannot be written" in run("compare", *kicks, "--plot", tmp_path / "none/x.png", code=2)
+    assert "cannot be written" in run("compare", *kicks, "--plot", "/proc/nowhere/x.png", code=2)
     assert "No file at" in run("compare", kicks[0], tmp_path / "none.wav", code=2)

@@ -27,6 +27,7 @@ from stemsim.audio import Segment, file_hash, level_dbfs, read_audio, segment_wi
 from stemsim.errors import ConfigError, TripletError
 from stemsim.fitting.active import choose_question
 from stemsim.fitting.listener import WeightPrior, weight_posterior
+from stemsim.replacing import write_text
 from stemsim.similarity import StemEmbeddings, stem_deltas
 from stemsim.triplets.table import PERSPECTIVES, FloatArray
 from stemsim.triplets.votes_table import COLUMNS, ROLES, append_vote, fault, read_rows
@@ -79,7 +80,7 @@ class VotesLog:
                 pass
             described = path.parent / "dataset_description.json"
             if not described.exists():
-                described.write_text(json.dumps(_DESCRIPTION, indent=2) + "\n", encoding="utf-8")
+                write_text(described, json.dumps(_DESCRIPTION, indent=2) + "\n")
             header = self._lines()[:1]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise ConfigError(f"Votes cannot be kept in {path}: {error}. Name another file.") from error

@@ -1,6 +1,7 @@
 """Audio files: the one place that opens, decodes and hashes them."""
 
 import hashlib
+import io
 import logging
 import re
 import stat
@@ -16,6 +17,7 @@ from torch import Tensor
 from stemsim.audio import ffmpeg
 from stemsim.audio.waveform import cancels
 from stemsim.errors import AudioError, DataNotFoundError
+from stemsim.replacing import replacing
 
 _log = logging.getLogger(__name__)
 
@@ -252,7 +254,13 @@ def _warn_of_cancelling(path: Path) -> None:
 def write_audio(path: Path, waveform: Tensor, sample_rate: int) -> None:
     """Write a waveform `(channel, time)` as 16-bit audio, in the format given by the extension of the file name.
 
-    Samples beyond [-1, 1] are clipped; the folder must exist.
+    Samples beyond [-1, 1] are clipped.
+
+    Raises:
+        OutputError: If it cannot be written.
     """
-    file_format = "AIFF" if path.suffix.lower() == ".aif" else None  # soundfile only knows `.aiff`
-    soundfile.write(str(path), waveform.clamp(-1.0, 1.0).T.numpy(), sample_rate, format=file_format)
+    file_format = "AIFF" if path.suffix.lower() == ".aif" else path.suffix[1:]  # soundfile only knows `.aiff`
+    content = io.BytesIO()  # libsndfile does not say why a file cannot be written
+    soundfile.write(content, waveform.clamp(-1.0, 1.0).T.numpy(), sample_rate, format=file_format)
+    with replacing(path) as partial:
+        partial.write_bytes(content.getbuffer())

@@ -120,6 +120,7 @@ def _plot(explanation: "Explanation", a: Path, b: Path, path: Path, *, linear: b
 
     if find_spec("matplotlib") is None:
         raise ConfigError("--plot needs the package matplotlib: pip install matplotlib.")
+    from stemsim.replacing import replacing
     from stemsim.report.style import PUBLISHED_COLOR, SERIES_COLORS, new_figure
 
     stems = list(reversed(explanation.stems))
@@ -138,6 +139,7 @@ def _plot(explanation: "Explanation", a: Path, b: Path, path: Path, *, linear: b
     axes.set_title(f"{names[0]} - {names[1]}: similarity {explanation.similarity:.3f}", fontsize=10, parse_math=False)
     axes.spines["left"].set_visible(False)
     try:
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
+        with replacing(path) as partial:
+            figure.savefig(partial, dpi=120)
+    except ValueError as error:
         raise ConfigError(f"{path} cannot be written: {error}. Name another file, such as x.png.") from error

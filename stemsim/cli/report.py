@@ -36,6 +36,7 @@ def report_command(
     """
     with readable_errors():
         from stemsim.errors import ConfigError
+        from stemsim.replacing import write_text
         from stemsim.report.page import render_report
         from stemsim.report.run_files import read_runs
 
@@ -44,11 +45,7 @@ def report_command(
         found = read_runs(runs)
         command = f"stemsim report {shlex.join(map(str, runs))} --output {shlex.quote(str(output))} --worst {worst}"
         report = render_report(found, worst=worst, audio=audio, command=command + ("" if audio else " --no-audio"))
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            output.write_text(report.html, encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"Cannot write the page {output}: {error.strerror}. Give another --output.") from error
+        write_text(output, report.html)
         for run in found:
             for job, line in run.missing.items():
                 typer.echo(f"{run.name} lacks {job}: {line}")

@@ -122,9 +122,9 @@ def _write(tables: "PaperTables", folder: Path) -> list[Path]:
     import pandas as pd
 
     from stemsim.paper.plots import plot_paper_table
+    from stemsim.replacing import write_text
     from stemsim.report.style import save_figure
 
-    folder.mkdir(parents=True, exist_ok=True)
     parts = ["# The paper's tables", "Each cell: ours / paper (difference). `-`: not computed, or not published."]
     written = [folder / "tables.md", folder / "tables.csv", folder / "tables.json"]
     for name, title in _TITLES.items():
@@ -135,8 +135,8 @@ def _write(tables: "PaperTables", folder: Path) -> list[Path]:
     if tables.skipped:
         parts += ["## Skipped", "\n".join(f"- {reason}" for reason in tables.skipped)]
     records = tables.records()
-    written[0].write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    pd.DataFrame(records).astype({"triplets": "Int64"}).to_csv(written[1], index=False)
+    write_text(written[0], "\n\n".join(parts) + "\n")
+    write_text(written[1], pd.DataFrame(records).astype({"triplets": "Int64"}).to_csv(index=False))
     document = {"settings": dict(tables.settings), "cells": records, "skipped": list(tables.skipped)}
-    written[2].write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_text(written[2], json.dumps(document, indent=2) + "\n")
     return written

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,11 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from stemsim.documents import read_yaml
-from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
+from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError, OutputError, StemsimError
 from stemsim.fusion import Fusion, WeightedFusion
 from stemsim.model.parts import Part, build, describe, is_same
 from stemsim.pretrained.loading import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
+from stemsim.replacing import write_text
 from stemsim.stems import StemLayout, check_same_layout, stem_layout
 
 CARD_FILE: Final = "card.yaml"
@@ -31,6 +33,7 @@ FusionLike = Fusion | type[Fusion]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Percentage = Annotated[float, Field(strict=True, ge=0.0, le=100.0)]
 
+_PARTIAL: Final = ".partial-"
 _DIGITS: Final = 6  # significant digits of a weight in a card; the tensor holds all of them
 _LONG: Final = 80  # characters from which a text gets a block of its own
 _LINEAR: Final = Part("fusion", "linear")
@@ -101,7 +104,7 @@ _WEIGHTS: Final[TypeAdapter[dict[str, float] | None]] = TypeAdapter(dict[str, Nu
 def write_model(folder: str | Path, card: ModelCard, fusion: Fusion) -> None:
     """Write a model: both files or neither.
 
-    A process killed between the two replacements leaves an old card beside new parameters, which `read_model` notices.
+    A process killed between the two replacements leaves new parameters, and their card where `read_model` finds it.
 
     Args:
         folder: Folder to write to; made if needed. A model that is there is replaced, other files stay.
@@ -119,12 +122,12 @@ def write_model(folder: str | Path, card: ModelCard, fusion: Fusion) -> None:
         raise CheckpointError(f"These parameters are not finite: {', '.join(broken)}. Nothing was written; fit again.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
+        with TemporaryDirectory(dir=folder, prefix=_PARTIAL) as partial:
             write_checkpoint(Path(partial) / WEIGHTS_FILE, Checkpoint(state, {"stems": json.dumps(card.stems)}))
-            (Path(partial) / CARD_FILE).write_text(_card_text(card, fusion), encoding="utf-8")
+            write_text(Path(partial) / CARD_FILE, _card_text(card, fusion))
             for file in (WEIGHTS_FILE, CARD_FILE):
                 os.replace(Path(partial) / file, folder / file)  # noqa: PTH105 - the atomic one, by its usual name
-    except OSError as error:
+    except (OSError, OutputError) as error:
         raise CheckpointError(f"The model cannot be written to {folder} ({error}). Choose another folder.") from error
 
 
@@ -152,8 +155,19 @@ def read_model(folder: str | Path, *, fusion: FusionLike | None = None) -> tuple
                 f"No model at {folder}: {path} is missing. Expected a folder with {CARD_FILE} and {WEIGHTS_FILE}, as "
                 "`StemSimilarity.save` writes it."
             )
-    card, weights = _read_card(folder / CARD_FILE)
-    file = folder / WEIGHTS_FILE
+    try:
+        return _read_files(folder / CARD_FILE, folder / WEIGHTS_FILE, fusion)
+    except StemsimError:
+        for card in folder.glob(f"{_PARTIAL}*/{CARD_FILE}"):
+            if not card.with_name(WEIGHTS_FILE).exists():  # as `write_model` leaves it if it is killed
+                with suppress(StemsimError):
+                    return _read_files(card, folder / WEIGHTS_FILE, fusion)
+        raise
+
+
+def _read_files(card_file: Path, file: Path, fusion: FusionLike | None) -> tuple[ModelCard, Fusion]:
+    """Read a card and the file of its parameters, and compare them."""
+    card, weights = _read_card(card_file)
     checkpoint = read_checkpoint(file)
     remedy = f"They do not belong to {CARD_FILE} beside them: save or copy the model again."
     check_same_layout(card.stems, _stems_of(checkpoint, file), what=f"the tensors in {file}", remedy=remedy)

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
 from stemsim.pretrained.folder import folder_of, is_offline, is_repository, locate
 from stemsim.pretrained.registry import PRETRAINED, Pretrained
+from stemsim.replacing import write_text
 
 RECORD: Final = "SOURCE.json"
 """Beside the files of a model: their source, their license and their hashes."""
@@ -161,7 +162,7 @@ def _write_record(folder: Path, source: dict[str, Any], files: list[dict[str, An
         with (folder / file["name"]).open("rb") as content:
             file["sha256"] = hashlib.file_digest(content, "sha256").hexdigest()
     record = {**source, "date": datetime.now(UTC).date().isoformat(), "files": files}
-    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
 
 
 @contextmanager

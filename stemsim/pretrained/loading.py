@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stemsim.documents import read_json
-from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError
+from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError, OutputError
+from stemsim.replacing import replacing
 
 _JSON_KEYS: Final = ("args", "kwargs")  # how `demucs.hf` stores the arguments of a model in safetensors
 _UNSAFE: Final = re.compile(r"[Uu]nsupported (?:global: )?(?:GLOBAL|class) (\S+)")
@@ -66,10 +66,9 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     # Tensors that share memory (tied weights) are stored one by one: safetensors knows no sharing.
     state = {name: tensor.detach().clone().contiguous() for name, tensor in checkpoint.state.items()}
     try:
-        with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as partial:
-            save_file(state, Path(partial) / path.name, metadata=metadata)
-            (Path(partial) / path.name).replace(path)
-    except (OSError, SafetensorError) as error:
+        with replacing(path) as partial:
+            save_file(state, partial, metadata=metadata)
+    except (OutputError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be written ({error}). Make room, or choose another folder.") from error
 
 

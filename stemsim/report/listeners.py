@@ -13,6 +13,7 @@ from rich.console import Console
 from stemsim.evaluation.agreement import Share
 from stemsim.evaluation.listeners import ListenerSummary, QuestionSummary
 from stemsim.fitting.listeners import ListenerWeights
+from stemsim.replacing import write_text
 from stemsim.report.style import GREY, SERIES_COLORS, new_figure, save_figure
 from stemsim.report.text import TextTable, fixed, percent, with_spread
 from stemsim.stems import STEM_COLORS
@@ -79,15 +80,14 @@ def write_listeners(
     folder: Path,
 ) -> list[Path]:
     """Write listeners.json, listeners.csv and listeners.png, with weights also weights.png; return their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     document, table, picture = written = [folder / f"listeners.{suffix}" for suffix in ("json", "csv", "png")]
     figures: dict[str, Any] = {
         "questions": list(map(_plain, questions)),
         "listeners": list(map(_plain, listeners)),
         "weights": None if weights is None else _weights(weights),
     }
-    document.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    pd.json_normalize(figures["listeners"], sep="_").to_csv(table, index=False)
+    write_text(document, json.dumps(figures, indent=2) + "\n")
+    write_text(table, pd.json_normalize(figures["listeners"], sep="_").to_csv(index=False))
     _plot_agreement(listeners, picture)
     if weights is not None:
         written.append(folder / "weights.png")

@@ -22,6 +22,7 @@ from stemsim.errors import ResultsError
 from stemsim.evaluation import Comparison, CrossValidation, ModelScores
 from stemsim.evaluation.agreement import CeilingShare
 from stemsim.evaluation.comparison import PairedDifference
+from stemsim.replacing import write_text
 from stemsim.report.text import with_spread
 from stemsim.triplets import TEST_TYPES
 
@@ -58,7 +59,7 @@ class Results(_Entry):
     def write(self, folder: Path) -> Path:
         """Write the file into the folder of a run, with null for numbers that are not finite, and return its path."""
         path = folder / f"{self.file_stem}.json"
-        path.write_text(self.text, encoding="utf-8")
+        write_text(path, self.text)
         return path
 
     @property

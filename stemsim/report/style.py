@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from stemsim.replacing import replacing
 from stemsim.stems import STEM_COLORS
 
 if TYPE_CHECKING:
@@ -60,5 +61,5 @@ def new_figure(
 
 def save_figure(figure: "Figure", path: Path) -> None:
     """Write a figure as a PNG file; a missing folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=150)

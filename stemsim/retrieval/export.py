@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from stemsim.audio import read_audio, write_audio
+from stemsim.replacing import replacing
 
 _NAME: Final = 255  # most bytes of the name of a file
 
@@ -37,12 +38,9 @@ def export_item(
     whole = duration >= file_duration
     end = ".wav" if whole else f" {start:.1f}s.wav"
     target = folder / (f"{rank:03d} {path.stem}".encode()[: _NAME - len(end)].decode(errors="ignore") + end)
-    try:
-        if whole and path.suffix.lower() == ".wav":
-            shutil.copyfile(source, target)
-        else:
-            write_audio(target, *read_audio(source, start, duration))
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
+    if whole and path.suffix.lower() == ".wav":
+        with source.open("rb") as original, replacing(target) as partial, partial.open("wb") as copy:
+            shutil.copyfileobj(original, copy)
+    else:
+        write_audio(target, *read_audio(source, start, duration))
     return target

@@ -27,6 +27,7 @@ from stemsim.errors import ConfigError
 from stemsim.evaluation.agreement import agreement_credit
 from stemsim.fitting.active import RANDOM_SHARE, gain
 from stemsim.fitting.listener import SPREAD, WeightPrior, answer_probability, fit_listener, weight_posterior
+from stemsim.replacing import write_text
 from stemsim.report.style import GREY, LEGEND, SERIES_COLORS, new_figure, save_figure
 from stemsim.report.text import TextTable
 from stemsim.study import simulation
@@ -261,12 +262,11 @@ def _wide(rows: pd.DataFrame, heading: str) -> TextTable:
 
 def write_listeners(findings: ListenerFindings, folder: Path) -> list[Path]:
     """Write listeners.json, listeners.md and listeners.png, and return their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     document, text, picture = written = [folder / f"listeners.{suffix}" for suffix in ("json", "md", "png")]
     frames = {name: getattr(findings, name) for name in ("questions", "saved", "personal")}
     figures = {name: json.loads(frame.to_json(orient="records")) for name, frame in frames.items()}
-    document.write_text(json.dumps({"settings": asdict(findings.settings), **figures}, indent=2) + "\n", "utf-8")
-    text.write_text(f"# Simulated listeners\n\n{listener_tables(findings)}", encoding="utf-8")
+    write_text(document, json.dumps({"settings": asdict(findings.settings), **figures}, indent=2) + "\n")
+    write_text(text, f"# Simulated listeners\n\n{listener_tables(findings)}")
     _plot(findings, picture)
     return written
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
+from stemsim.replacing import write_text
 from stemsim.report.style import GREY, SERIES_COLORS, new_figure, save_figure
 from stemsim.report.text import TextTable
 from stemsim.study.experiments import CLOSE, FITTED, Findings, rounded
@@ -30,7 +31,6 @@ _RATE: Final = "{covered:.1f} [{lower:.1f}, {upper:.1f}]"
 
 def write_study(findings: Findings, folder: Path) -> list[Path]:
     """Write study.json, study.md, study.png and one CSV file for each kind of figures, and return their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     names = ("study.json", "study.md", *(f"study_{name}.csv" for name in findings.frames), "study.png")
     document, text, *csv_files, picture = written = [folder / name for name in names]
     said = sentences(findings)
@@ -40,11 +40,11 @@ def write_study(findings: Findings, folder: Path) -> list[Path]:
         "angle_with_unlimited_triplets": findings.limit,
         **{name: json.loads(frame.to_json(orient="records")) for name, frame in findings.frames.items()},
     }
-    document.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    write_text(document, json.dumps(figures, indent=2) + "\n")
     bullets = "".join(f"- {sentence}\n" for sentence in said)
-    text.write_text(f"# Simulated truth\n\n{bullets}\n{tables(findings)}", encoding="utf-8")
+    write_text(text, f"# Simulated truth\n\n{bullets}\n{tables(findings)}")
     for path, frame in zip(csv_files, findings.frames.values(), strict=True):
-        frame.to_csv(path, index=False)
+        write_text(path, frame.to_csv(index=False))
     _plot(findings, picture)
     return written
 

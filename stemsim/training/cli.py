@@ -12,11 +12,13 @@ from typing import Any, Final
 import torch
 from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from rich.console import Console
 from rich.text import Text
 
 from stemsim.errors import CheckpointError, ConfigError, StemsimError, system_message
+from stemsim.replacing import replacing
 from stemsim.training.callbacks import CHECKPOINTS, ClosedFormCheck, LastCheckpoint, ResultsReport, StartAtRidge
 from stemsim.training.data import TripletDataModule
 from stemsim.training.module import StemSimilarityModule
@@ -31,6 +33,18 @@ _JOBS: Final = {
     "predict": "Predict all triplets, with the contribution of each stem.",
     "crossval": "Cross-validate least squares and ridge on random splits, beside human ceiling and baselines.",
 }
+
+
+class _SavedSettings(SaveConfigCallback):
+    """Keeps the settings of a job in `config.yaml`, which takes the place of an older one once it is whole."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the file, once."""
+        partial = Path(trainer.log_dir or ".") / self.config_filename
+        if not self.already_saved:
+            super().setup(trainer, pl_module, stage)
+            if trainer.is_global_zero:
+                partial.replace(partial.with_name("config.yaml"))
 
 
 class StemsimCLI(LightningCLI):
@@ -55,7 +69,8 @@ class StemsimCLI(LightningCLI):
                 "enable_model_summary": False,
                 "enable_progress_bar": False,  # a full-batch fit is over before a bar is drawn
             },
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=_SavedSettings,
+            save_config_kwargs={"overwrite": True, "config_filename": ".config.yaml"},
             seed_everything_default=0,
             parser_kwargs={"parser_mode": "omegaconf+", "description": __doc__},
             auto_configure_optimizers=False,
@@ -130,7 +145,8 @@ class StemsimCLI(LightningCLI):
     def after_crossval(self) -> None:
         """Keep the settings beside the results, as Lightning does for its own jobs."""
         path = Path(self.trainer.default_root_dir) / "crossval.yaml"
-        self._parser("crossval").save(self.config["crossval"], path, overwrite=True, multifile=False)
+        with replacing(path) as partial:
+            self._parser("crossval").save(self.config["crossval"], partial, overwrite=True, multifile=False)
 
     def after_fit(self) -> None:
         """Print the next command."""

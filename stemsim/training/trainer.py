@@ -12,6 +12,7 @@ from typing import Any, Literal
 import lightning
 import pandas as pd
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.console import Console
 
 from stemsim.analysis import ANALYSES, Analysis, Summary, summarise
@@ -19,6 +20,7 @@ from stemsim.analysis.perspectives import compare_perspectives
 from stemsim.evaluation import ALPHAS, SplitKind, SplitModel, Splits, cross_validate
 from stemsim.fitting import FusionModel, PriorModel, distinct_vote_models, pretrain
 from stemsim.fusion import Fusion, LinearFusion
+from stemsim.replacing import replacing, write_text
 from stemsim.report.results import CrossvalResults, PerspectivesResults, Results
 from stemsim.training.data import TripletDataModule
 from stemsim.training.module import StemSimilarityModule
@@ -29,8 +31,25 @@ __all__ = ["StemTrainer", "log_settings", "publish"]
 Report = Literal["standard", "full", "votes", "importance", "penalty", "leakage", "perspectives"]
 
 
+class _WholeCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints beside their place: Lightning copies them there from another disk, where /tmp is one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint; one on an object storage is written by Lightning, which makes it whole at once."""
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        with replacing(path) as partial:
+            super().save_checkpoint(checkpoint, partial, storage_options)
+
+
 class StemTrainer(lightning.Trainer):
-    """Lightning's Trainer with one job more: `crossval`."""
+    """Lightning's Trainer with one job more: `crossval`; its checkpoints are whole, whatever is killed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.strategy.checkpoint_io = _WholeCheckpoints()
 
     def crossval(
         self,
@@ -145,7 +164,7 @@ def publish(
         save_figure(figure, written[-1])
     for stem, table in tables.items():
         written.append(folder / f"{stem}.csv")
-        table.to_csv(written[-1], index=False)
+        write_text(written[-1], table.to_csv(index=False))
     console.print("Wrote " + ", ".join(map(str, written)), soft_wrap=True)
     for logger in trainer.loggers:
         if metrics:
@@ -166,8 +185,8 @@ def _keep_older(results: Results, folder: Path, files: Sequence[str]) -> Path | 
         return None
     written = datetime.fromtimestamp(path.stat().st_mtime, tz=UTC)
     older = folder / "older" / f"{results.file_stem} {written:%Y-%m-%d %H.%M.%S.%f}"
-    older.mkdir(parents=True)
-    for name in (path.name, *files):
+    older.mkdir(parents=True, exist_ok=True)  # a killed process may have begun it
+    for name in (*files, path.name):  # last, as it says that there is something to move
         if (folder / name).exists():
             (folder / name).rename(older / name)
     return older

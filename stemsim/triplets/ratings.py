@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stemsim.errors import ConfigError, DataNotFoundError, TripletError
+from stemsim.replacing import write_text
 from stemsim.triplets.table import FloatArray, IntArray
 
 
@@ -66,8 +67,7 @@ def votes_from_ratings(
         }
         parts.append(pd.DataFrame(columns))
     table = pd.concat(parts)
-    votes.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(votes, index=False)
+    write_text(votes, table.to_csv(index=False))
     return len(table)
 
 
