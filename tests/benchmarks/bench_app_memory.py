@@ -1,6 +1,6 @@
 """Memory of the page's server: a library of 100 000 items, 8 held queries, and minutes of random use.
 
-python tests/benchmarks/bench_app_memory.py [--items 100000] [--minutes 10]
+python tests/benchmarks/bench_app_memory.py [--items 100000] [--minutes 10] [--json FILE]
 
 A second process serves; this one uploads, moves sliders, listens, draws, exports and makes mistakes. Reported are the
 memory of the server (resident, in MB, and its peak), its processor time for a move of the sliders, and the growth while
@@ -194,6 +194,7 @@ def main():
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--times", type=int, default=300, help="repetitions of each thing by itself")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -217,7 +218,10 @@ def main():
                     report = measure(client, process.pid, arguments.minutes, arguments.times)
             finally:
                 process.terminate()
-    print(json.dumps({"items": arguments.items, **report}, indent=2))
+    report = {"items": arguments.items, **report}
+    print(json.dumps(report, indent=2))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ there is; how much of it trained weights let through may differ.
 """
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -75,12 +76,14 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
 
     import numpy as np
     import torch
     from signals import make_signal
 
+    figures = []
     for name in arguments.models:
         with tempfile.TemporaryDirectory() as temporary:
             build, rate, channels = make(name, Path(temporary))
@@ -92,11 +95,17 @@ def main():
                     build("float32", batch).to(arguments.device), inputs, batch, arguments.device
                 )
                 base = base or seconds
+                figures.append({"model": name, "precision": "float32", "at once": batch, "s a clip": seconds})
                 print(f"{name}: float32, {batch} at once: {seconds:.3f} s a clip ({base / seconds:.2f} x)", flush=True)
             for precision in ("bfloat16", "float16"):
                 model = build(precision, arguments.batches[0]).to(arguments.device)
                 seconds, lower = seconds_a_clip(model, inputs, arguments.batches[0], arguments.device)
-                print(f"{name}: {precision}: {base / seconds:.2f} x, {error(name, exact, lower)}", flush=True)
+                off = error(name, exact, lower)
+                figures.append({"model": name, "precision": precision, "at once": arguments.batches[0]})
+                figures[-1] |= {"s a clip": seconds, "error": off}
+                print(f"{name}: {precision}: {base / seconds:.2f} x, {off}", flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

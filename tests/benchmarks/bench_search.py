@@ -122,12 +122,18 @@ def least_similarity(matrix, folded, mask=None):
     """Return the similarity of the last item of the exact answer to each query, in float64."""
     kept = torch.empty(len(folded), 0, dtype=torch.float64)
     for start in range(0, len(matrix), BATCH):
-        similarity = folded @ torch.from_numpy(matrix[start : start + BATCH]).double().T
-        if mask is not None:
-            similarity = similarity[:, torch.from_numpy(mask[start : start + BATCH])]
-        kept = torch.cat([kept, similarity], dim=1)
-        kept = torch.topk(kept, min(K, kept.shape[1]), dim=1).values
+        part = slice(start, start + BATCH)
+        kept = best_similarities(kept, matrix[part], folded, None if mask is None else mask[part])
     return kept[:, -1], kept.shape[1]
+
+
+def best_similarities(kept, matrix, folded, mask=None):
+    """Return the K highest similarities of each query so far, given those of earlier items and some more items."""
+    similarity = folded @ torch.from_numpy(matrix).double().T
+    if mask is not None:
+        similarity = similarity[:, torch.from_numpy(mask)]
+    kept = torch.cat([kept, similarity], dim=1)
+    return torch.topk(kept, min(K, kept.shape[1]), dim=1).values
 
 
 def timed(search, queries, *, warm=3):

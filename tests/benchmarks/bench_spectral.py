@@ -8,6 +8,7 @@ Run it from the root of the repository. Data: environment variable STEMSIM_DATA,
 """
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -158,6 +159,7 @@ def main():
     parser.add_argument("--songs", action="store_true", help="same-song agreement per stem as well")
     parser.add_argument("--scaling", metavar="FILE", type=Path, help="only write the scaling constants, as JSON")
     parser.add_argument("--threads", type=int, default=2, help="processor threads for torch (default: 2)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     encoder = Spectral()
@@ -166,7 +168,9 @@ def main():
         return
     print("precision@5: raw / over min(5, others of the category)")
     print(f"{encoder.identity}, dim {encoder.dim}\n{'':32}{'sonic-pi':>15}{'uzu-drumkit':>15}{'together':>15}")
+    figures = {"precision@5": {}}
     for name, scores in retrieval_rows(encoder):
+        figures["precision@5"][name] = scores
         print(f"{name:32}" + "".join(f"{raw:9.3f}/{fair:.3f}" for raw, fair in scores))
     clips = torch.randn(32, WINDOW_S * RATE, generator=torch.Generator().manual_seed(0)) / 10
     ours = speed(encoder, clips)
@@ -174,8 +178,11 @@ def main():
     print(
         f"\nSpeed, 32 clips of 5 s: Spectral {ours:.0f} x real time, librosa MFCC {mfcc:.0f} x, ratio {ours / mfcc:.2f}"
     )
+    figures |= {"Spectral, x real time": ours, "librosa MFCC, x real time": mfcc}
     if args.songs:
         print_songs(encoder)
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ With --tree, the same commands are run from another checkout in the same run, an
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -74,6 +75,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=HERE.parent / "shared" / "data")
     parser.add_argument("--tree", type=Path, help="another checkout to run the same commands from")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
     trees = {"ours": HERE, **({"other": given.tree.resolve()} if given.tree else {})}
     table = Table(title="processor seconds, number of files of the package")
@@ -97,6 +99,8 @@ def main():
             cells.append(f"{found['ours'][what][0] / found['other'][what][0]:.2f}")
         table.add_row(what, *cells)
     Console().print(table)
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -141,6 +141,7 @@ def main():
     parser.add_argument("--dim", type=int, default=512, help="length of a vector (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=16, help="rows stored at once (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="new processes for each way (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--gather", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -156,6 +157,9 @@ def main():
                 runs[way].append(measure(folder, way, arguments))
         print(f"{arguments.segments} segments x {len(STEMS)} stems x {arguments.dim}, float32")
         report(runs, written)
+    if arguments.json:
+        figures = {"segments": arguments.segments, "dim": arguments.dim, "runs": runs, "write s": written}
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

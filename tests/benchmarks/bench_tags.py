@@ -227,7 +227,7 @@ def guesses(tree, rows):
 
 
 def show_names(trees):
-    """Print the share of files whose categories and whose type are right."""
+    """Print the share of files whose categories and whose type are right; return them."""
     lists = {
         name: list(csv.DictReader((NAMES / f"{name}.tsv").open(encoding="utf-8"), delimiter="\t"))
         for name in ("conventions", "debian")
@@ -236,7 +236,7 @@ def show_names(trees):
     lists |= {
         f"debian, {pack}": [r for r in lists["debian"] if r["path"].startswith(pack)] for pack in ("hydrogen", "lmms")
     }
-    table = Table("", "", "files", "categories right", "type right", title="Names")
+    table, figures = Table("", "", "files", "categories right", "type right", title="Names"), []
     for name, rows in sorted(lists.items()):
         for whose, tree in trees.items():
             files, right, typed, kinds = 0, 0, 0, 0
@@ -247,27 +247,24 @@ def show_names(trees):
                 files, right = files + count, right + count * good
                 typed, kinds = typed + count * (row["type"] != "-"), kinds + count * (row["type"] == kind)
             table.add_row(name, whose, str(files), f"{right / files:.3f}", f"{kinds / typed:.3f}")
+            figures.append({"list": name, "rules": whose, "files": files, "categories right": right / files})
+            figures[-1] |= {"type right": kinds / typed}
     Console().print(table)
+    return figures
 
 
 def show(title, verdicts, columns):
+    """Print the counts of each group and method; return those of all groups together."""
     table = Table("", "", *columns, title=title)
     for (group, whose), counts in sorted(verdicts.items()):
         cells = [f"{counts[c] / counts['clips']:.3f}" if c == "MIREX score" else str(counts[c]) for c in columns]
         table.add_row(group, whose, *cells)
     Console().print(table)
+    return {whose: dict(counts) for (group, whose), counts in verdicts.items() if group == "together"}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--font", type=Path, default=FONT, help="General MIDI sound font")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--names", action="store_true", help="names alone: no key, no tempo")
-    parser.add_argument("--tree", type=Path, help="another checkout whose rules answer for the names too")
-    given = parser.parse_args()
-    show_names({**({"other": given.tree.resolve()} if given.tree else {}), "ours": HERE})
-    if given.names:
-        return
+def show_audio(given):
+    """Measure keys and tempi, print the tables, and return the counts of all groups together."""
     if shutil.which("fluidsynth") is None or not given.font.is_file():
         sys.exit(f"Expected fluidsynth and {given.font}: apt install fluidsynth fluid-soundfont-gm, or give --font.")
     keys, tempi = {}, {}
@@ -285,8 +282,24 @@ def main():
             for whose, found in (("stemsim", measure(clip, key=False).bpm), ("librosa", librosa_tempo(audio))):
                 for name in (group, "together"):
                     tempi.setdefault((name, whose), Counter()).update([tempo_verdict(found, bpm), "clips"])
-    show("Key", keys, ("clips", "right", "wrong", "unknown", "MIREX score"))
-    show("Tempo", tempi, ("clips", "exact", "octave", "wrong", "none"))
+    return {
+        "key": show("Key", keys, ("clips", "right", "wrong", "unknown", "MIREX score")),
+        "tempo": show("Tempo", tempi, ("clips", "exact", "octave", "wrong", "none")),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--font", type=Path, default=FONT, help="General MIDI sound font")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--names", action="store_true", help="names alone: no key, no tempo")
+    parser.add_argument("--tree", type=Path, help="another checkout whose rules answer for the names too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    given = parser.parse_args()
+    trees = {**({"other": given.tree.resolve()} if given.tree else {}), "ours": HERE}
+    figures = {"names": show_names(trees), **({} if given.names else show_audio(given))}
+    if given.json:
+        given.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
