@@ -12,32 +12,16 @@ import numpy as np
 import soundfile
 import torch
 import uvicorn
-from fakes import CountingEncoder
+from fakes import CountingEncoder, EqualBands
 
 from stemsim.app.server import create_app
 from stemsim.embedding import StemEmbedder
 from stemsim.retrieval import Library
-from stemsim.separators import Separator
 
 RATE = 8000
 BAND = RATE / 2 / 8  # of the eight of CountingEncoder
 TOKEN = "a-token-that-only-tests-know"
 STEMS = ("bass", "drums", "mix")
-
-
-class Halves(Separator):
-    """Two stems of known geometry: `bass` is what lies in the lower half of the spectrum, `drums` the rest."""
-
-    stems = STEMS
-    identity = "halves"
-    sample_rate = RATE
-    channels = 1
-
-    def __call__(self, waveforms):
-        spectrum = torch.fft.rfft(waveforms)
-        spectrum[..., spectrum.shape[-1] // 2 :] = 0
-        bass = torch.fft.irfft(spectrum, waveforms.shape[-1])
-        return torch.stack([bass, waveforms - bass, waveforms], dim=1)
 
 
 class TextEncoder(CountingEncoder):
@@ -73,7 +57,9 @@ def write_sounds(folder):
 
 def make_library(root, encoder=None, **settings):
     """Return an empty library of the two halves."""
-    return Library(root, StemEmbedder(Halves(), encoder or CountingEncoder(), progress=False), **settings)
+    return Library(
+        root, StemEmbedder(EqualBands(STEMS, RATE), encoder or CountingEncoder(), progress=False), **settings
+    )
 
 
 @dataclass

@@ -1,10 +1,11 @@
-"""Small stand-ins of known geometry: encoders that count, encoders that fail, and songs that are quick to write."""
+"""Small stand-ins of known geometry: a separator, encoders that count or fail, and songs that are quick to write."""
 
 import numpy as np
 import soundfile
 import torch
 
 from stemsim.encoders import Encoder
+from stemsim.separators import Separator
 from stemsim.stems import STEMS
 
 
@@ -28,6 +29,23 @@ class CountingEncoder(Encoder):
         power = torch.fft.rfft(waveforms.double()).abs().square()  # (batch, bin)
         bands = torch.stack([band.sum(dim=1) for band in power.tensor_split(self.dim, dim=1)], dim=1)
         return torch.nn.functional.normalize(bands.sqrt() + 1e-6, dim=1).float()
+
+
+class EqualBands(Separator):
+    """Stems of known geometry: equal bands of the spectrum, and the mix as the last one."""
+
+    channels = 1
+
+    def __init__(self, stems, sample_rate):
+        self.stems, self.sample_rate = stems, sample_rate
+        self.identity = f"{len(stems) - 1} equal bands"
+
+    def __call__(self, waveforms):
+        spectrum = torch.fft.rfft(waveforms)
+        parts = [torch.zeros_like(spectrum) for _ in self.stems[:-1]]
+        for part, bins in zip(parts, torch.arange(spectrum.shape[-1]).tensor_split(len(parts)), strict=True):
+            part[..., bins] = spectrum[..., bins]
+        return torch.stack([*(torch.fft.irfft(part, waveforms.shape[-1]) for part in parts), waveforms], dim=1)
 
 
 class NanEncoder(CountingEncoder):

@@ -14,8 +14,8 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
-from app_client import RATE, STEMS, Halves, TextEncoder, make_library, page, tone, wav, write_sounds
-from fakes import CountingEncoder
+from app_client import RATE, STEMS, TextEncoder, make_library, page, tone, wav, write_sounds
+from fakes import CountingEncoder, EqualBands
 
 from stemsim.app.jobs import Job
 from stemsim.embedding import StemEmbedder
@@ -270,9 +270,7 @@ class SlowEncoder(CountingEncoder):
 
 
 def test_stages_and_the_time_left_are_reported_and_a_job_is_cancelled(tmp_path, sounds, monkeypatch):
-    embedder = StemEmbedder(
-        type(make_library(tmp_path / "x").embedder.source)(), SlowEncoder(), batch_size=1, progress=False
-    )
+    embedder = StemEmbedder(EqualBands(STEMS, RATE), SlowEncoder(), batch_size=1, progress=False)
     library = Library(tmp_path / "library", embedder)
     library.add(sounds / "kick.wav")
     reports = []
@@ -303,7 +301,7 @@ def test_stages_and_the_time_left_are_reported_and_a_job_is_cancelled(tmp_path, 
 
 
 def test_the_server_answers_while_a_query_is_taken_in(tmp_path, sounds):
-    embedder = StemEmbedder(Halves(), SlowEncoder(), batch_size=1, progress=False)
+    embedder = StemEmbedder(EqualBands(STEMS, RATE), SlowEncoder(), batch_size=1, progress=False)
     library = Library(tmp_path / "library", embedder)
     library.add(sounds / "kick.wav")
     with page(library, tmp_path / "private6") as app:

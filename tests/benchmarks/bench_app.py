@@ -20,15 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch
 from app_client import RATE, TOKEN, tone
 from bench_search import describe, draw, make_centres
 from browser import chromium
-from fakes import CountingEncoder
+from fakes import CountingEncoder, EqualBands
 
 from stemsim.embedding import StemEmbedder
 from stemsim.retrieval import Library
-from stemsim.separators import Separator
 from stemsim.stems import STEMS
 
 DIM, BATCH, K, BLOCKS = 64, 4096, 50, 5
@@ -50,24 +48,8 @@ MOVE = """async (table) => {
 }"""
 
 
-class Bands7(Separator):
-    """Seven stems: six equal bands of the spectrum and the mix."""
-
-    stems = STEMS
-    identity = "bands7"
-    sample_rate = RATE
-    channels = 1
-
-    def __call__(self, waveforms):
-        spectrum = torch.fft.rfft(waveforms)
-        parts = [torch.zeros_like(spectrum) for _ in STEMS[:-1]]
-        for part, bins in zip(parts, torch.arange(spectrum.shape[-1]).tensor_split(len(parts)), strict=True):
-            part[..., bins] = spectrum[..., bins]
-        return torch.stack([*(torch.fft.irfft(part, waveforms.shape[-1]) for part in parts), waveforms], dim=1)
-
-
 def open_library(folder):
-    return Library(folder / "library", StemEmbedder(Bands7(), CountingEncoder(dim=DIM), progress=False))
+    return Library(folder / "library", StemEmbedder(EqualBands(STEMS, RATE), CountingEncoder(dim=DIM), progress=False))
 
 
 def fill(folder, rows):

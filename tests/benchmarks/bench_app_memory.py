@@ -1,6 +1,6 @@
 """Memory of the page's server: a library of 100 000 items, 8 held queries, and minutes of random use.
 
-python tests/benchmarks/bench_app_memory.py [--items 100000] [--minutes 10] [--json FILE]
+    PYTHONPATH=.:tests python tests/benchmarks/bench_app_memory.py [--items 100000] [--minutes 10] [--json FILE]
 
 A second process serves; this one uploads, moves sliders, listens, draws, exports and makes mistakes. Reported are the
 memory of the server (resident, in MB, and its peak), its processor time for a move of the sliders, and the growth while
@@ -23,36 +23,19 @@ import httpx
 import numpy as np
 import soundfile
 import torch
+from fakes import EqualBands
 
 from stemsim.app.server import create_app, serve
 from stemsim.embedding import StemEmbedder
 from stemsim.encoders import Encoder
 from stemsim.retrieval import Library
 from stemsim.retrieval.growth import _synthetic_items
-from stemsim.separators import Separator
 from stemsim.stems import STEMS
 
 RATE, DIM, HELD = 16_000, 512, 8
 SHARES = {"listen": 0.4, "draw": 0.3, "export": 0.1, "mistake": 0.1, "look": 0.08, "upload": 0.02}  # of random use
 TOKEN = "a-token-that-only-tests-know"
 GOAL_MB = 1000.0
-
-
-class Bands(Separator):
-    """Seven stems, one for each of six bands and the mix."""
-
-    stems = STEMS
-    identity = "seven bands"
-    sample_rate = RATE
-    channels = 1
-
-    def __call__(self, waveforms):
-        spectrum = torch.fft.rfft(waveforms)
-        edges = torch.linspace(0, spectrum.shape[-1], 7).long().tolist()
-        bands = [torch.zeros_like(spectrum) for _ in edges[1:]]
-        for band, start, end in zip(bands, edges, edges[1:], strict=False):
-            band[..., start:end] = spectrum[..., start:end]
-        return torch.stack([*(torch.fft.irfft(band, waveforms.shape[-1]) for band in bands), waveforms], dim=1)
 
 
 class Magnitudes(Encoder):
@@ -67,7 +50,7 @@ class Magnitudes(Encoder):
 
 def make_library(root):
     """Open the library in a folder."""
-    return Library(root, StemEmbedder(Bands(), Magnitudes(), progress=False, workers=1))
+    return Library(root, StemEmbedder(EqualBands(STEMS, RATE), Magnitudes(), progress=False, workers=1))
 
 
 def fill(folder, count):
