@@ -3,6 +3,7 @@
 import resource
 
 import pytest
+from fuzz import run
 from fuzz_targets import CORPUS, MEGABYTES, TARGETS, failure
 
 INPUTS = sorted(path for path in CORPUS.glob("*/*"))
@@ -18,3 +19,12 @@ def test_an_input_gives_a_result_or_an_error_of_ours(path):
     if (error := failure(path.parent.name, path.read_bytes())) is not None:
         raise error
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1024 * MEGABYTES
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_fuzzer_finds_no_other_end(name, record_property):
+    found = run(name, seconds=20, seed=1)
+    record_property("attacks", found["inputs"])
+    assert found["inputs"]
+    assert not found["failures"], found
