@@ -177,7 +177,7 @@ def run_search(content):
 def read_votes_file(content):
     path = write("votes.parquet" if content.startswith(b"PAR1") else "votes.csv", content)
     answers = read_votes(path)
-    assert answers.votes().sum() == len(answers)
+    assert answers.votes().sum() <= len(answers)  # some are about other questions
     if path.suffix == ".csv":
         append_vote(path, {"reference": "x", "sample_a": "a", "sample_b": "b", "answer_total": "A+"})
         assert len(read_votes(path)) >= len(answers)

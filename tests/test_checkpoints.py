@@ -515,6 +515,7 @@ DAMAGE = {
         lambda f: edit(f, weights={**STEM_WEIGHTS, "mix": 0.5}),
         "does not hold the weights of the card",
     ),
+    "complex numbers": (lambda f: tensors(f, weight=WEIGHT.to(torch.complex64)), "complex in place of real"),
     "NaN in the tensor": (lambda f: tensors(f, weight=WEIGHT * torch.nan), "not finite"),
     "too few in the tensor": (
         lambda f: tensors(f, weight=WEIGHT[:3].clone()),
@@ -546,7 +547,11 @@ DAMAGE = {
         "does not fit SplineFusion: 2 tensors missing",
     ),
     "an impossible option of a fusion": (
-        lambda f: edit(f, fusion={"name": "spline", "options": {"pieces": 10**15}}),
+        lambda f: edit(f, fusion={"name": "spline", "options": {"pieces": 10**8}}),
+        "2 to 1024 pieces",
+    ),
+    "an option of another type": (
+        lambda f: edit(f, fusion={"name": "spline", "options": {"pieces": "many"}}),
         "cannot be made",
     ),
     "stems beside weights": (lambda f: edit(f, stems=list(Bands.stems)), "A card has `weights`"),
@@ -562,7 +567,7 @@ DAMAGE = {
     ),
     "an option that is a list": (
         lambda f: edit(f, separator={"name": "bands", "options": {"crossover": [1]}}),
-        "to texts, numbers, booleans, lists of texts or null",
+        "to texts, finite numbers, booleans, lists of texts or null",
     ),
     "a part without name and identity": (lambda f: edit(f, encoder={}), "its `identity` alone"),
 }
@@ -573,6 +578,7 @@ KINDS = {
     "another order in the tensor": StemMismatchError,
     "another order in the card": StemMismatchError,
     "an impossible option of a fusion": ConfigError,
+    "an option of another type": ConfigError,
 }
 
 

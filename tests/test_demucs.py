@@ -214,9 +214,10 @@ def test_models_that_do_not_fit_are_refused(folder, tmp_path):
     (bag / "htdemucs.yaml").write_text(yaml.safe_dump({"models": [weights.stem] * 4}))
     with pytest.raises(ConfigError, match="bag of 4 models"):
         Demucs(str(bag))
-    (bag / "htdemucs.yaml").write_text("nothing")
-    with pytest.raises(CheckpointError, match="does not describe a Demucs model"):
-        Demucs(str(bag))
+    for text in ("nothing", "models: !!timestamp x", "{models: [x], segment: long}"):
+        (bag / "htdemucs.yaml").write_text(text)
+        with pytest.raises(CheckpointError, match="does not describe a Demucs model"):
+            Demucs(str(bag))
     gone, weights = copy("gone")
     weights.unlink()
     with pytest.raises(DataNotFoundError, match=weights.stem):

@@ -177,7 +177,9 @@ class TestSlakh:
         with pytest.raises(AudioError, match="has no rendered stem"):
             Multitrack().read([Segment(folder / "mix.flac", 0.0, 1.0)], RATE)
 
-    @pytest.mark.parametrize("text", ["", "stems: 3", "stems: {S00: {is_drum: false}}", "stems: [", "UUID: x"])
+    @pytest.mark.parametrize(
+        "text", ["", "stems: 3", "stems: {S00: {is_drum: false}}", "stems: [", "UUID: x", "a: !!bool x"]
+    )
     def test_metadata_that_cannot_be_read(self, track, text):
         (track.path.parent / "metadata.yaml").write_text(text)
         with pytest.raises(ConfigError, match="is not valid Slakh2100 metadata"):

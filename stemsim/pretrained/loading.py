@@ -105,7 +105,7 @@ def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], what: st
     """Copy tensors into a module, every one into its place; `what`, their source, is the subject of an error.
 
     Raises:
-        CheckpointError: If a tensor is missing, left over, of another shape or not finite.
+        CheckpointError: If a tensor is missing, left over, of another shape, complex in place of real, or not finite.
     """
     try:
         module.load_state_dict(dict(state), strict=True)
@@ -123,9 +123,14 @@ def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], what: st
             f"left over {left[:3]}, {len(shapes)} of another shape {shapes[:3]}. It is the checkpoint of another "
             "architecture, or of another version: name the right one."
         ) from error
-    broken = [name for name, tensor in module.state_dict().items() if not torch.isfinite(tensor).all()]
+    own = module.state_dict()
+    broken = [name for name, tensor in own.items() if not torch.isfinite(tensor).all()]
+    broken += [name for name, tensor in state.items() if tensor.is_complex() and not own.get(name, tensor).is_complex()]
     if broken:
-        raise CheckpointError(f"{what} has tensors that are not finite: {broken[:3]}. Download or copy it again.")
+        raise CheckpointError(
+            f"{what} has tensors that are not finite, or complex in place of real: {broken[:3]}. Download or copy it "
+            "again."
+        )
 
 
 def state_hash(state: Mapping[str, Tensor]) -> str:
@@ -152,9 +157,9 @@ def _read_safetensors(path: Path) -> Checkpoint:
 
 
 def _read_torch(path: Path, allow_pickle: bool) -> Checkpoint:
-    # Mapped and not read: the audio half is a small part of most files.
-    mapped = zipfile.is_zipfile(path) or None
     try:
+        # Mapped and not read: the audio half is a small part of most files.
+        mapped = zipfile.is_zipfile(path) or None
         with torch.serialization.safe_globals(_safe_globals()):
             package = torch.load(path, map_location="cpu", weights_only=not allow_pickle, mmap=mapped)
     except pickle.UnpicklingError as error:
@@ -166,7 +171,7 @@ def _read_torch(path: Path, allow_pickle: bool) -> Checkpoint:
             f"{path} cannot be read without running code that it holds ({unsafe[1].rstrip('.,')}), so it was not read. "
             f"If you trust its authors, convert it to safetensors once: stemsim models import {path} --allow-pickle"
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, ImportError) as error:
+    except Exception as error:  # whatever it holds, torch is called with
         raise _damaged(path, error) from error
     return _unwrapped(path, package)
 
@@ -186,9 +191,14 @@ def _unwrapped(path: Path, package: Any) -> Checkpoint:
         state = package["state_dict"]
     elif isinstance(package, Mapping) and {"klass", "args", "kwargs", "state"} <= set(package):
         klass, state = package["klass"], package["state"]
-        name = f"{klass.__module__}.{klass.__qualname__}"
-        metadata = {"klass": name, "args": list(package["args"]), "kwargs": dict(package["kwargs"])}
-    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        name = f"{klass.__module__}.{klass.__qualname__}" if isinstance(klass, type) else repr(klass)
+        args, kwargs = package["args"], package["kwargs"]
+        if not isinstance(args, list | tuple) or not isinstance(kwargs, Mapping):
+            raise CheckpointError(f"{path} is no Demucs package: its arguments are {args!r} and {kwargs!r}.")
+        metadata = {"klass": name, "args": list(args), "kwargs": dict(kwargs)}
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
         raise CheckpointError(
             f"{path} is not a checkpoint of a known kind: expected a state dictionary of tensors, one under "
             f"`state_dict`, or a Demucs package; got {type(package).__name__}."

@@ -84,7 +84,7 @@ def _read_matrix(file: Path) -> tuple[list[str], FloatArray]:
         raise DataNotFoundError(f"No ratings at {file}: expected a CSV or TSV file. Correct the path.")
     try:
         frame = pd.read_csv(file, sep=None, engine="python", index_col=0, encoding="utf-8-sig")
-    except (ValueError, csv.Error) as error:
+    except (ValueError, LookupError, csv.Error) as error:  # LookupError: of blank lines alone
         raise TripletError(f"{file} is not a table ({error}). Write a CSV file in the encoding UTF-8.") from error
     rows, columns = ([str(name).strip() for name in axis] for axis in (frame.index, frame.columns))
     if rows != columns or len(set(rows)) < len(rows) or len(rows) < 3:  # noqa: PLR2004 - x, a and b

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from filelock import FileLock
 
 from stemsim.errors import DataNotFoundError, StoreError, TripletError
@@ -204,8 +206,9 @@ def _csv_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list
 def _parquet(path: Path) -> tuple[list[str], dict[int, list[str]]]:
     """Return heading and rows of a Parquet file as text."""
     try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+        # Without what pandas may have noted about columns, which can be anything.
+        frame = pq.ParquetFile(path).read().replace_schema_metadata(None).to_pandas()
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise TripletError(f"{path} is not a Parquet file ({error}). Write it again.") from error
 
     def text(number: int, cell: Any) -> str:
