@@ -3,7 +3,7 @@ PYTHON ?= python3
 DEMO := .venv-demo/bin
 BIN := .venv/bin
 
-.PHONY: demo test lint docs attack audit clean
+.PHONY: demo test lint docs attack bench audit clean
 
 demo: .venv-demo/.ready ## Synthetic songs, simulated listeners: fit, test, cross-validate (results in runs/demo)
 	$(DEMO)/python train.py fit -c configs/demo.yaml
@@ -25,6 +25,10 @@ docs: .venv/.ready ## The documentation, into build/docs
 
 attack: .venv/.ready ## More of the attacks that the tests make a few of; minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m attack
+
+# BENCH=--quick for small sizes; see tests/benchmarks/book.py for more.
+bench: .venv/.ready ## All benchmarks, as one page with pictures in build/benchmarks; hours
+	$(BIN)/python tests/benchmarks/book.py $(BENCH)
 
 audit: ## Known weaknesses of the pinned dependencies
 	$(PYTHON) -m venv .venv-audit

@@ -6,6 +6,7 @@ every other shell block is parsed. The blocks of a page run in order, in a folde
 block that begins with `# NAME.py` is saved under that name and imported.
 """
 
+import json
 import re
 import shlex
 import shutil
@@ -310,3 +311,23 @@ def test_the_guide_to_a_fusion_is_the_tested_one():
     (guide,) = [one.code for one in blocks("docs/fusions.md") if one.file_name == "power.py"]
     assert guide.removeprefix("# power.py\n") == (ROOT / "tests/power.py").read_text(encoding="utf-8")
     assert len(guide.splitlines()) < 30
+
+
+def test_the_benchmark_book_runs_every_benchmark_and_says_what_failed_and_what_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "benchmarks"))
+    import book
+
+    scripts = {path.name for path in (ROOT / "tests" / "benchmarks").glob("bench_*.py")}
+    assert {one.script for one in book.BENCHMARKS.values()} == scripts
+    broken = book.BENCHMARKS["search"]._replace(quick=("--rows many",))
+    monkeypatch.setitem(book.BENCHMARKS, "search", broken)
+    given = ["--quick", "--out", str(tmp_path), "--data", str(tmp_path)]
+    book.main([*given, "--only", "tags", "search"])
+    record = json.loads((tmp_path / "tags.json").read_text(encoding="utf-8"))
+    record[0]["report"]["names"][0]["categories right"] = 0.123  # the page is made of what is recorded
+    (tmp_path / "tags.json").write_text(json.dumps(record), encoding="utf-8")
+    book.main([*given, "--no-run"])
+    page = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| tags | names: conventions, 473 files, ours | categories right in 0.123, " in page
+    assert re.search(r"\| search \| \*\*bench_search.py --rows many: .*invalid int value: 'many'\*\* \|", page)
+    assert "| crossval | **not run** |" in page
