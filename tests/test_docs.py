@@ -319,15 +319,18 @@ def test_the_benchmark_book_runs_every_benchmark_and_says_what_failed_and_what_i
 
     scripts = {path.name for path in (ROOT / "tests" / "benchmarks").glob("bench_*.py")}
     assert {one.script for one in book.BENCHMARKS.values()} == scripts
-    broken = book.BENCHMARKS["search"]._replace(quick=("--rows many",))
-    monkeypatch.setitem(book.BENCHMARKS, "search", broken)
+    two = book.BENCHMARKS["crossval"]._replace(quick=("--triplets 331 --splits 5", "--triplets many"))
+    monkeypatch.setitem(book.BENCHMARKS, "crossval", two)
     given = ["--quick", "--out", str(tmp_path), "--data", str(tmp_path)]
-    book.main([*given, "--only", "tags", "search"])
-    record = json.loads((tmp_path / "tags.json").read_text(encoding="utf-8"))
-    record[0]["report"]["names"][0]["categories right"] = 0.123  # the page is made of what is recorded
-    (tmp_path / "tags.json").write_text(json.dumps(record), encoding="utf-8")
+    book.main([*given, "--only", "crossval"])
+    record = json.loads((tmp_path / "crossval.json").read_text(encoding="utf-8"))
+    assert record[0]["report"]["largest difference of a weight"] < 1e-9
+    record[0]["report"] |= {"ours, s": 0.25, "scikit-learn, s": 2.0}  # the page is made of what is recorded
+    (tmp_path / "crossval.json").write_text(json.dumps(record), encoding="utf-8")
     book.main([*given, "--no-run"])
     page = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "| tags | names: conventions, 473 files, ours | categories right in 0.123, " in page
-    assert re.search(r"\| search \| \*\*bench_search.py --rows many: .*invalid int value: 'many'\*\* \|", page)
-    assert "| crossval | **not run** |" in page
+    assert "331 triplets, 7 stems, 20 penalties, 5 splits | 250 ms | scikit-learn RidgeCV(cv=splits): 2 s" in page
+    assert "| 8 x |" in page
+    assert re.search(r"\| crossval \| \*\*bench_crossval.py --triplets many: .*invalid int value: 'many'\*\* \|", page)
+    assert "| search | **not run** |" in page
+    assert (tmp_path / "crossval.svg").exists()
