@@ -4,7 +4,7 @@ DEMO := .venv-demo/bin
 BIN := .venv/bin
 ATTACKS := bad_audio corpus faults state_machines integrity votes_file store checkpoints pretrained app_safety
 
-.PHONY: demo test lint docs attack audit clean
+.PHONY: demo test lint docs attack bench audit clean
 
 demo: .venv-demo/.ready ## Synthetic songs, simulated listeners: fit, test, cross-validate (results in runs/demo)
 	$(DEMO)/python train.py fit -c configs/demo.yaml
@@ -27,6 +27,10 @@ docs: .venv/.ready ## The documentation, into build/docs
 attack: .venv/.ready ## Attack everything, and count the attacks (build/attack.md); some 20 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not milvus" --numprocesses 2 --dist loadfile \
 		--attack-page build/attack.md $(ATTACKS:%=tests/test_%.py)
+
+# BENCH=--quick for small sizes; see tests/benchmarks/book.py for more.
+bench: .venv/.ready ## All benchmarks, as one page with pictures in build/benchmarks; hours
+	$(BIN)/python tests/benchmarks/book.py $(BENCH)
 
 audit: ## Known weaknesses of the pinned dependencies
 	$(PYTHON) -m venv .venv-audit

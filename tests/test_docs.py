@@ -6,6 +6,7 @@ every other shell block is parsed. The blocks of a page run in order, in a folde
 block that begins with `# NAME.py` is saved under that name and imported.
 """
 
+import json
 import re
 import shlex
 import shutil
@@ -310,3 +311,26 @@ def test_the_guide_to_a_fusion_is_the_tested_one():
     (guide,) = [one.code for one in blocks("docs/fusions.md") if one.file_name == "power.py"]
     assert guide.removeprefix("# power.py\n") == (ROOT / "tests/power.py").read_text(encoding="utf-8")
     assert len(guide.splitlines()) < 30
+
+
+def test_the_benchmark_book_runs_every_benchmark_and_says_what_failed_and_what_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "benchmarks"))
+    import book
+
+    scripts = {path.name for path in (ROOT / "tests" / "benchmarks").glob("bench_*.py")}
+    assert {one.script for one in book.BENCHMARKS.values()} == scripts
+    two = book.BENCHMARKS["crossval"]._replace(quick=("--triplets 331 --splits 5", "--triplets many"))
+    monkeypatch.setitem(book.BENCHMARKS, "crossval", two)
+    given = ["--quick", "--out", str(tmp_path), "--data", str(tmp_path)]
+    book.main([*given, "--only", "crossval"])
+    record = json.loads((tmp_path / "crossval.json").read_text(encoding="utf-8"))
+    assert record[0]["report"]["largest difference of a weight"] < 1e-9
+    record[0]["report"] |= {"ours, s": 0.25, "scikit-learn, s": 2.0}  # the page is made of what is recorded
+    (tmp_path / "crossval.json").write_text(json.dumps(record), encoding="utf-8")
+    book.main([*given, "--no-run"])
+    page = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "331 triplets, 7 stems, 20 penalties, 5 splits | 250 ms | scikit-learn RidgeCV(cv=splits): 2 s" in page
+    assert "| 8 x |" in page
+    assert re.search(r"\| crossval \| \*\*bench_crossval.py --triplets many: .*invalid int value: 'many'\*\* \|", page)
+    assert "| search | **not run** |" in page
+    assert (tmp_path / "crossval.svg").exists()

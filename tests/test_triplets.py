@@ -13,7 +13,7 @@ from tables import LAYOUT, make_triplets
 
 from stemsim.audio import SongFolder
 from stemsim.errors import ConfigError, TripletError
-from stemsim.similarity import StemEmbeddings
+from stemsim.similarity import StemEmbeddings, stem_deltas
 from stemsim.triplets import EmbeddedTriplets, SameSong, SimulatedListeners
 
 TABLE = make_triplets(np.random.default_rng(0), 60)
@@ -180,6 +180,19 @@ class TestEmbedded:
         torch.testing.assert_close(chosen.deltas, embedded.deltas[[5, 2]])
         torch.testing.assert_close(chosen.roles()[0].vectors, embedded.roles(torch.tensor([5, 2]))[0].vectors)
         assert embedded.target("share").dtype == embedded.vote_weights().dtype == torch.float64
+
+    def test_features_take_memory_for_some_triplets_at_a_time(self, monkeypatch):
+        sizes, embedded = [], EmbeddedTriplets.of(TABLE, RandomEmbedder())
+
+        def counting(x, a, b):
+            sizes.append(len(x.vectors))
+            return stem_deltas(x, a, b)
+
+        monkeypatch.setattr("stemsim.triplets.embedded.stem_deltas", counting)
+        monkeypatch.setattr("stemsim.triplets.embedded._AT_ONCE", 25)
+        assert torch.equal(embedded.deltas, stem_deltas(*embedded.roles()))
+        assert sizes == [25, 25, 10]
+        assert embedded.select([]).deltas.shape == (0, 3)
 
     def test_several_tables_embed_each_distinct_segment_once(self):
         embedder, tables = RandomEmbedder(), {"one": TABLE, "two": TABLE.select([1, 4])}

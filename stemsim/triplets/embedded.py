@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Final, Self
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from stemsim.errors import TripletError
 from stemsim.similarity import StemEmbeddings, stem_deltas
 from stemsim.stems import StemLayout
 from stemsim.triplets.table import QUESTIONS, BoolArray, IntArray, TargetKind, Triplets
+
+_AT_ONCE: Final = 1024  # triplets: their embeddings take 30 MB a role, and again in float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,8 @@ class EmbeddedTriplets:
     @cached_property
     def deltas(self) -> Tensor:
         """`(triplet, stem)` stem features delta_i = cos(X_i, A_i) - cos(X_i, B_i), float64 (paper, section 3.4)."""
-        return stem_deltas(*self.roles())
+        rows = torch.arange(len(self)).split(_AT_ONCE)
+        return torch.cat([stem_deltas(*self.roles(some)) for some in rows])
 
     def roles(self, rows: Tensor | None = None) -> tuple[StemEmbeddings, StemEmbeddings, StemEmbeddings]:
         """Return the embeddings of X, A and B of all triplets, or of some rows `(n,)`."""

@@ -12,7 +12,8 @@ measures Milvus instead: the standalone server of the package `milvus` 2.3.5, in
 Files are of real length, 16 bits at 44.1 kHz, and all differ, but only their first 4 096 samples sound; the rest takes
 no room on the disk. The separator returns its input as every stem, the encoder the first samples. What is left is
 stemsim's own: finding, hashing, reading, measuring levels, storing, merging, indexing. The same is done with a
-hundredth of the files, and then with all of them again, which must skip each.
+hundredth of the files, and then with all of them again, which must skip each. --minutes ends the adding early; what was
+added by then is measured.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -194,7 +196,7 @@ STEPS = {"build": build, "search": search, "build faiss": build_faiss, "search f
 def apart(step, arguments, folder):
     """Run a step in a process of its own; return its report and its peak memory."""
     command = [sys.executable, __file__, "--step", step, "--folder", str(folder), "--address", arguments.address]
-    for name in ("part", "rows", "dim", "queries", "seed", "files", "seconds"):
+    for name in ("part", "rows", "dim", "queries", "seed", "files", "seconds", "minutes"):
         command += [f"--{name}", str(getattr(arguments, name))]
     print(f"  {step}", file=sys.stderr, flush=True)
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
@@ -275,6 +277,10 @@ def write_files(folder, count, seconds):
     return len(header) + size
 
 
+class TooLongError(Exception):
+    """The time for adding files is over."""
+
+
 def add_files(arguments, folder):
     """Add all files, and add them again; return times and memory."""
     from bench_retrieval import timed
@@ -282,33 +288,40 @@ def add_files(arguments, folder):
     library = Library(folder / "library", StemEmbedder(Repeating(), FirstSamples(), progress=False))
     library.index.count()  # opened
     seen, every, begun = [], max(1, arguments.files // POINTS), time.perf_counter()
+    added, seconds = 0, 0.0
 
     def watch(_, report):
-        if report.added and report.added % every == 0:
-            seen.append((report.added, time.perf_counter() - begun, memory("self")[0]))
+        nonlocal added, seconds
+        added, seconds = report.added, time.perf_counter() - begun
+        if added and added % every == 0:
+            seen.append((added, seconds, memory("self")[0]))
+        if seconds > 60.0 * arguments.minutes:
+            raise TooLongError
 
     cpu = time.process_time()
-    with timed(library.embedder.source, library.embedder.encoder) as spent:
+    with timed(library.embedder.source, library.embedder.encoder) as spent, suppress(TooLongError):
         report = library.add(folder / "sounds", listen=False, watch=watch)
+        added, seconds = report.added, report.seconds
     cpu, peak = time.process_time() - cpu, memory("self")[1]
-    again = library.add(folder / "sounds", listen=False)
     half = np.array(seen[len(seen) // 2 :])
-    return {
-        "files": report.added,
-        "items": report.items,
-        "failures": len(report.failures),
-        "seconds": report.seconds,
-        "ms a file": 1000 * report.seconds / report.added,
-        "CPU ms a file outside the models": 1000 * (cpu - spent["cpu"]) / report.added,
-        "share of the time in the models": spent["clock"] / (report.seconds * library.embedder.workers),
-        "merging and indexing in the end, s": report.seconds - seen[-1][1],
+    figures = {
+        "files": added,
+        "asked for": arguments.files,
+        "items": library.index.count(),
+        "seconds": seconds,
+        "ms a file": 1000 * seconds / added,
+        "CPU ms a file outside the models": 1000 * (cpu - spent["cpu"]) / added,
+        "share of the time in the models": spent["clock"] / (seconds * library.embedder.workers),
         "peak MB": peak,
         "MB, second half": [float(half[:, 2].min()), float(half[:, 2].max())],
         "growth in the second half, bytes a file": float(np.polyfit(half[:, 0], half[:, 2], 1)[0] * 1e6),
-        "seen": [{"files": files, "s": seconds, "MB": megabytes} for files, seconds, megabytes in seen],
-        "again": {"unchanged": again.unchanged, "seconds": again.seconds},
+        "seen": [{"files": files, "s": at, "MB": megabytes} for files, at, megabytes in seen],
         "answers": library.index.describe(),
     }
+    if added == arguments.files:
+        again = library.add(folder / "sounds", listen=False)
+        figures["again"] = {"unchanged": again.unchanged, "seconds": again.seconds}
+    return figures
 
 
 STEPS["add"] = add_files
@@ -346,6 +359,7 @@ def main():
     parser.add_argument("--queries", type=int, default=20, help="queries of each kind (default: %(default)s)")
     parser.add_argument("--files", type=int, default=100_000, help="files (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=1000.0, help="of adding files at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where temporary files go (default: the system's place)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
