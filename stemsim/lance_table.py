@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
@@ -100,9 +100,13 @@ class LanceTable:
             found = self._open()
             return self._database.create_table(self.name, schema=schema, exist_ok=True) if found is None else found
 
-    def lock(self, name: str) -> AbstractContextManager[object]:
-        """Return a lock, by its file in the folder, between processes of this machine; an object storage has none."""
-        return FileLock(Path(self.root) / name) if self._is_local else nullcontext()
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold a lock, by its file in the folder, between processes of this machine; an object storage has none."""
+        with ExitStack() as held:
+            if self._is_local:
+                self.do("written", partial(held.enter_context, FileLock(Path(self.root) / name)))
+            yield
 
     @property
     def raw(self) -> Any:

@@ -9,9 +9,11 @@ import time
 import traceback
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import lancedb  # noqa: F401 - so that no forked process has to
 import numpy as np
+import pandas as pd
 import soundfile
 import torch
 from fakes import CountingEncoder
@@ -26,7 +28,7 @@ from stemsim.retrieval.export import export_item
 from stemsim.retrieval.indexing import adding
 from stemsim.separators import Bands, MixOnly
 from stemsim.training.cli import main as train
-from stemsim.training.trainer import StemTrainer
+from stemsim.training.trainer import StemTrainer, publish
 from stemsim.triplets.votes_table import append_vote
 
 RATE = 8000
@@ -112,9 +114,9 @@ def embedder(store=None):
     return StemEmbedder(Bands(), CountingEncoder(), store=store, batch_size=2, workers=1, progress=False)
 
 
-def extract(root):
-    """Embed all segments into a store, two at a time."""
-    embedder(root / "store").embed(segments(root))
+def extract(root, most=None):
+    """Embed all segments, or the first ones, into a store, two at a time."""
+    embedder(root / "store").embed(segments(root)[:most])
 
 
 # ---------------------------------------------------------------- indexing
@@ -131,9 +133,9 @@ def library(root, name="L"):
     return Library(root / name, StemEmbedder(MixOnly(), CountingEncoder(), progress=False, workers=1), window=0.5)
 
 
-def index(root):
-    """Add all files to a library."""
-    library(root).add(sounds(root), listen=False)
+def index(root, most=None):
+    """Add all files, or the first ones, to a library."""
+    library(root).add(sounds(root)[:most], listen=False)
 
 
 def mend(root):
@@ -145,6 +147,11 @@ def mend(root):
         opened._catalogue.put([replace(record, done=False) for record in opened._catalogue.records()[::5]])
         os.utime(files[(number + 1) % 12])
         opened.repair()
+
+
+def search(root):
+    """Open a library and search it."""
+    assert library(root).search(sounds(root)[0], k=1)
 
 
 def add_and_search(root, number):
@@ -181,7 +188,14 @@ def save_and_die(root):
     """Replace a model by another one, and die when one of its files is in its place."""
     write_model(root / "model", *models()[0])
     move, left = os.replace, iter([True])
-    os.replace = lambda *paths: move(*paths) if next(left, False) else os._exit(0)
+
+    def move_one(old, new):
+        if new.parent != root / "model" or next(left, False):
+            move(old, new)
+        else:
+            os._exit(0)
+
+    os.replace = move_one
     write_model(root / "model", *models()[1])
 
 
@@ -196,6 +210,16 @@ def save_checkpoints(root):
 def fit(root):
     """Fit to simulated listeners, with a checkpoint after every epoch."""
     train(["fit", "-c", str(root / "fit.yaml")])
+
+
+def publish_results(root, number, moves=None):
+    """Publish results; if `moves` is given, die when so many files of other ones have been moved away."""
+    if moves is not None:
+        move, left = Path.rename, iter(range(moves))
+        Path.rename = lambda old, new: os._exit(0) if next(left, None) is None else move(old, new)
+    results = PredictionResults(source=str(number), simulated=False, triplets=1)
+    trainer = StemTrainer(logger=False, default_root_dir=root)
+    publish(trainer, results, frames={"predictions": pd.DataFrame({"number": [number]})})
 
 
 # ---------------------------------------------------------------- votes and exports

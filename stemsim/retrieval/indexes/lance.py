@@ -55,11 +55,15 @@ class LanceIndex(Index):
         remedy = "Open it with the models that it was made with, or make another index."
         spec.check(self._table.card, f"the index {root}", remedy=remedy)
         if "category" in self._table.raw.schema.names:  # up to version 1 of libraries, an item had one or ""
-            self._table.do("updated", self._turn_categories_into_tags)
+            with self._table.lock(".create.lock"):
+                self._table.do("updated", self._turn_categories_into_tags)
 
     def _turn_categories_into_tags(self) -> None:
-        self._table.raw.add_columns({"tags": "array_remove(make_array(category), '')"})
-        self._table.raw.drop_columns(["category"])
+        """Do what another process has not done, or not to the end."""
+        if "tags" not in self._table.raw.schema.names:
+            self._table.raw.add_columns({"tags": "array_remove(make_array(category), '')"})
+        if "category" in self._table.raw.schema.names:
+            self._table.raw.drop_columns(["category"])
 
     def _write(self, items: Items) -> None:
         self._table.upsert(items.to_arrow())
