@@ -165,11 +165,12 @@ class LibraryMachine(InFolder):
     def path(self, name):
         return self.folder / "sounds" / name
 
-    @initialize(chosen=st.lists(st.integers(0, SILENT), min_size=2, max_size=len(NAMES)))
-    def begin(self, chosen):
+    @initialize(chosen=st.lists(st.integers(0, SILENT), min_size=2, max_size=len(NAMES)), searches=st.lists(SEARCHES))
+    def begin(self, chosen, searches):
         for name, content in zip(NAMES[::-1], chosen, strict=False):
             self.write(name, content)
         self.add_the_folder()
+        self.search(searches)
 
     @rule(name=st.sampled_from(NAMES), content=contents)
     def write(self, name, content):
@@ -177,12 +178,11 @@ class LibraryMachine(InFolder):
         os.utime(self.path(name), ns=(next(_times),) * 2)
         self.disk[name] = content
 
-    @precondition(lambda self: self.disk)
-    @rule(data=st.data())
-    def delete(self, data):
-        name = data.draw(st.sampled_from(sorted(self.disk)))
-        self.path(name).unlink()
-        del self.disk[name]
+    @rule(names=st.sets(st.sampled_from(NAMES), min_size=1))
+    def delete(self, names):
+        for name in names & self.disk.keys():
+            self.path(name).unlink()
+            del self.disk[name]
 
     @rule(names=st.sets(st.sampled_from(NAMES), min_size=1))
     def add(self, names):
@@ -214,8 +214,9 @@ class LibraryMachine(InFolder):
             with pytest.raises(DataNotFoundError):
                 self.library.remove(self.path(name))
 
-    @rule(even_all=st.booleans())
-    def prune(self, even_all):
+    @rule(names=st.sets(st.sampled_from(NAMES)), even_all=st.booleans())
+    def prune(self, names, even_all):
+        self.delete(names)
         missing = self.held.keys() - self.disk.keys()
         if missing and missing == self.held.keys() and not even_all:
             with pytest.raises(DataNotFoundError):
@@ -253,7 +254,7 @@ class LibraryMachine(InFolder):
         if self.held and len(faults["missing"]) == len(self.held):
             with pytest.raises(DataNotFoundError):
                 self.library.repair()
-            self.prune(even_all=True)
+            self.prune(set(), even_all=True)
             return
         found, left = self.library.repair()
         assert {fault.kind: fault.names for fault in found} == expected
