@@ -6,11 +6,15 @@ the next run begins. What fails is in `build/fuzz/failures/TARGET`: mend it, and
 
 import argparse
 import json
+import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
+import tempfile
 import traceback
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -29,8 +33,7 @@ def fuzz(name, seconds, seed):
         from fuzz_targets import CORPUS, MEGABYTES, SECONDS, TARGETS, failure
 
         corpus, failures = BUILD / name, BUILD / "failures" / name
-        for folder in (corpus, failures):
-            folder.mkdir(parents=True, exist_ok=True)
+        corpus.mkdir(exist_ok=True)
         words = BUILD / f"{name}.words"
         quoted = (word.replace('"', '\\"') for word in TARGETS[name].words.split())
         words.write_text("".join(f'"{word}"\n' for word in quoted), encoding="utf-8")
@@ -64,13 +67,15 @@ def fuzz(name, seconds, seed):
 def run(name, seconds, seed):
     """Fuzz one target in a process of its own; return what was reached and what failed."""
     failures = BUILD / "failures" / name
-    before = set(failures.glob("*"))
+    shutil.rmtree(failures, ignore_errors=True)
+    failures.mkdir(parents=True)
     command = [sys.executable, __file__, name, "--here", "--seconds", str(seconds), "--seed", str(seed)]
-    child = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    BUILD.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:  # libFuzzer ends the process without tidying up
+        places = {**os.environ, "TMPDIR": folder}
+        child = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env=places)
     (BUILD / f"{name}.log").write_text(child.stdout + child.stderr, encoding="utf-8")
     inputs, branches, corpus = (_STATUS.findall(child.stderr) or [("0", "0", "0")])[-1]
-    failed = sorted(str(path.relative_to(BUILD)) for path in set(failures.glob("*")) - before)
+    failed = sorted(str(path.relative_to(BUILD)) for path in failures.iterdir())
     if child.returncode and not failed:
         failed = [f"{name}.log"]
     counts = {"inputs": int(inputs), "corpus": int(corpus), "branches": int(branches)}
@@ -89,10 +94,12 @@ def main():
     options = parser.parse_args()
     if options.here:
         fuzz(options.targets[0], options.seconds, options.seed)
+    if find_spec("atheris") is None:
+        sys.exit("Fuzzing needs Atheris, which there is for Linux on x86-64: pip install 'stemsim[dev]'.")
     found = [run(name, options.seconds, options.seed) for name in options.targets or names]
     table = Table(*(found[0]))
     for one in found:
-        table.add_row(*(str(value) if value != [] else "none" for value in one.values()))
+        table.add_row(*(str(one[column]) for column in [*one][:-1]), "\n".join(one["failures"]) or "none")
     Console().print(table)
     if options.json:
         document = {"seconds": options.seconds, "seed": options.seed, "targets": found}
