@@ -56,7 +56,7 @@ class EmbeddedTriplets:
     @cached_property
     def deltas(self) -> Tensor:
         """`(triplet, stem)` stem features delta_i = cos(X_i, A_i) - cos(X_i, B_i), float64 (paper, section 3.4)."""
-        rows = torch.arange(len(self)).split(_AT_ONCE)
+        rows = torch.split(torch.arange(len(self)), _AT_ONCE)
         return torch.cat([stem_deltas(*self.roles(some)) for some in rows])
 
     def roles(self, rows: Tensor | None = None) -> tuple[StemEmbeddings, StemEmbeddings, StemEmbeddings]:
