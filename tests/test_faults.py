@@ -254,13 +254,15 @@ def kill(nursery, kind, times):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not Fits])
-def test_killed_processes_lose_nothing_and_the_next_run_finishes(tmp_path, nursery, kind):
+def test_killed_processes_lose_nothing_and_the_next_run_finishes(tmp_path, nursery, record_property, kind):
+    record_property("attacks", 3)
     assert kill(nursery, kind(tmp_path), 3)
 
 
 @pytest.mark.attack
 @pytest.mark.parametrize(("kind", "times"), KINDS.items())
-def test_hundreds_of_killed_processes_lose_nothing(tmp_path, nursery, capsys, kind, times):
+def test_hundreds_of_killed_processes_lose_nothing(tmp_path, nursery, capsys, record_property, kind, times):
+    record_property("attacks", times)
     at_work = kill(nursery, kind(tmp_path), times)
     with capsys.disabled():
         print(f"\n{kind.__name__}: killed {times} times, {at_work} processes of which were at work; none was a loss")
