@@ -168,10 +168,10 @@ class LanceTable:
         total, schema = self.count(), self.raw.schema
         parts = self._readable(0, total)
         rows = pa.concat_tables(parts).cast(schema) if parts else schema.empty_table()
-        self._opened = self.do(
-            "written", lambda: self._database.create_table(self.name, data=rows, schema=schema, mode="overwrite")
-        )
-        return len(rows), total
+        # LanceDB refuses to write vectors with NaN, which nobody can use either.
+        options = {"schema": schema, "mode": "overwrite", "on_bad_vectors": "drop"}
+        self._opened = self.do("written", lambda: self._database.create_table(self.name, data=rows, **options))
+        return self.count(), total
 
     def _readable(self, start: int, stop: int) -> list[pa.Table]:
         """Read rows by position; halve the range where reading fails, until what fails is a single row."""

@@ -453,6 +453,18 @@ def test_rows_outside_a_damaged_file_survive_and_the_log_says_so(copy, caplog, d
     assert numbers_in(EmbeddingStore(copy, SPEC)) == list(range(60))
 
 
+def test_a_damaged_file_beside_a_corrupt_row_is_given_up_with_it(copy):
+    store = EmbeddingStore(copy, SPEC)
+    files = set(data_files(copy))
+    replace(store, 4, **CORRUPT["NaN in a vector"])
+    assert set(data_files(copy)) > files
+    truncate(min(files, key=lambda path: -path.stat().st_mtime_ns))
+    kept = numbers_in(EmbeddingStore(copy, SPEC))
+    assert 49 <= len(kept) < 60
+    assert 4 not in kept
+    assert len(EmbeddingStore(copy, SPEC)) == len(kept)
+
+
 @given(file=st.integers(0, 5), place=st.floats(0, 1), content=st.binary(min_size=1, max_size=16))
 @settings(max_examples=15, deadline=None)
 def test_no_byte_of_a_data_file_makes_a_wrong_row(tmp_path_factory, full_store, file, place, content):
