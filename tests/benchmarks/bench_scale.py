@@ -59,7 +59,7 @@ def exact_answers(arguments):
     """Return the queries of each kind of weights, the least similarity of each exact answer, and its length."""
     rng = np.random.default_rng([arguments.seed, arguments.rows])
     centres = make_centres(np.random.default_rng(arguments.seed), arguments.dim)
-    _, _, folded = make_queries(rng, centres, arguments.queries)
+    _, folded = make_queries(rng, centres, arguments.queries)
     every = torch.cat(list(folded.values()))
     some = torch.cat([folded[kind] for kind in FILTERED])
     kept, passing, admitted = torch.empty(len(every), 0), torch.empty(len(some), 0), 0
