@@ -43,7 +43,7 @@ from stemsim.stems import STEMS
 
 RATE, SOUNDING, DIM = 44_100, 4096, 64  # of the files and their vectors
 FILTERED = ("random", "single stem")
-POINTS = 20  # at which memory is read while files are added
+POINTS, MOST = 20, 200  # memory is read at that many points, or after that many files
 
 
 def blocks(arguments):
@@ -59,7 +59,7 @@ def exact_answers(arguments):
     """Return the queries of each kind of weights, the least similarity of each exact answer, and its length."""
     rng = np.random.default_rng([arguments.seed, arguments.rows])
     centres = make_centres(np.random.default_rng(arguments.seed), arguments.dim)
-    _, _, folded = make_queries(rng, centres, arguments.queries)
+    _, folded = make_queries(rng, centres, arguments.queries)
     every = torch.cat(list(folded.values()))
     some = torch.cat([folded[kind] for kind in FILTERED])
     kept, passing, admitted = torch.empty(len(every), 0), torch.empty(len(some), 0), 0
@@ -287,7 +287,7 @@ def add_files(arguments, folder):
 
     library = Library(folder / "library", StemEmbedder(Repeating(), FirstSamples(), progress=False))
     library.index.count()  # opened
-    seen, every, begun = [], max(1, arguments.files // POINTS), time.perf_counter()
+    seen, every, begun = [], max(1, min(arguments.files // POINTS, MOST)), time.perf_counter()
     added, seconds = 0, 0.0
 
     def watch(_, report):
