@@ -91,7 +91,9 @@ def test_folders_that_cannot_be_written_to_are_named(tmp_path):
     for folder, job in jobs.items():
         result = python(*job, without=("dac_override", "dac_read_search"))
         assert result.returncode == 2
-        assert f"error: Permission denied: {folder}/" in result.stderr
+        assert result.stderr.count("error: ") == 1
+        assert "Permission denied" in result.stderr
+        assert f"{folder}/" in result.stderr
         assert "Traceback" not in result.stderr
     search = ("-m", "stemsim.cli", "search", str(tmp_path / "second.wav"), "--library", str(library))
     assert "first.wav" in python(*search, without=("dac_override", "dac_read_search")).stdout, "reading is enough"

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from app_client import RATE, STEMS, Halves, make_library, tone, wav
-from fakes import CountingEncoder
+from app_client import RATE, STEMS, make_library, tone, wav
+from fakes import CountingEncoder, EqualBands
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -144,7 +144,7 @@ def windows(content):
         return ()
     sound, embedder = (
         torch.from_numpy(SOUNDS[content]),
-        StemEmbedder(Halves(), CountingEncoder(), progress=False),
+        StemEmbedder(EqualBands(STEMS, RATE), CountingEncoder(), progress=False),
     )
     found = []
     for start in range(0, len(sound), RATE):
