@@ -9,16 +9,18 @@ from tempfile import TemporaryDirectory
 
 from stemsim.errors import OutputError
 
-__all__ = ["replacing", "write_text"]
+__all__ = ["PARTIAL", "replacing", "write_text"]
+
+PARTIAL = ".partial-"
+"""With what the hidden folder begins in which files are written; a killed process leaves it."""
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a path to write a file to, which then takes the place of another in one step.
 
-    After an error, or in a process that is killed, the old file is as it was; a killed process leaves a hidden folder
-    `.partial-...` beside it. A link is followed, the mode of an old file is kept, a missing folder is made; a pipe or
-    another device is written to itself.
+    After an error, or in a process that is killed, the old file is as it was. A link is followed, the mode of an old
+    file is kept, a missing folder is made; a pipe or another device is written to itself.
 
     Args:
         path: The file to write.
@@ -33,7 +35,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             return
         target = path.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=target.parent, prefix=".partial-") as folder:
+        with TemporaryDirectory(dir=target.parent, prefix=PARTIAL) as folder:
             partial = Path(folder) / target.name  # some writers look at the suffix
             yield partial
             with partial.open("rb+") as written:

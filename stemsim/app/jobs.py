@@ -66,14 +66,11 @@ class Job:
         except StemsimError as error:
             self.state, self.error = "failed", {"kind": type(error).__name__, "message": str(error)}
         except Exception as error:  # noqa: BLE001 - one job must not end the thread
-            message = system_message(error) if isinstance(error, OSError) else None
+            kind, message = type(error).__name__, system_message(error) if isinstance(error, OSError) else None
             if message is None:
                 _log.exception("The job %s failed.", self.kind)
-                message = f"An unexpected {type(error).__name__} stopped this. The terminal shows the details."
-                self.error = {"kind": "Unexpected", "message": message}
-            else:
-                self.error = {"kind": type(error).__name__, "message": message}
-            self.state = "failed"
+                kind, message = "Unexpected", f"An unexpected {kind} stopped this. The terminal shows the details."
+            self.state, self.error = "failed", {"kind": kind, "message": message}
         else:
             self.state, self.stage, self.progress = "done", "done", 1.0
         self._end = None

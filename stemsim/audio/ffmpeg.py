@@ -177,7 +177,7 @@ def _decoded(container: "InputContainer", stream: "AudioStream") -> "Iterator[Au
     """Decode what can be decoded; packets that cannot are left out, as players do."""
     import av
 
-    begun: list[tuple[int, int]] = []
+    begun: tuple[int, int] | None = None
     for packet in container.demux(stream):
         try:
             frames: Any = packet.decode()
@@ -185,9 +185,9 @@ def _decoded(container: "InputContainer", stream: "AudioStream") -> "Iterator[Au
             continue
         for frame in frames:
             seen = (frame.sample_rate, len(frame.layout.channels))
-            begun = begun or [seen]
-            if seen != begun[0]:
-                raise ValueError(f"it begins with (Hz, channels) {begun[0]} and goes on with {seen}")
+            begun = begun or seen
+            if seen != begun:
+                raise ValueError(f"it begins with (Hz, channels) {begun} and goes on with {seen}")
             yield frame
 
 

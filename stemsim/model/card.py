@@ -21,7 +21,7 @@ from stemsim.errors import CheckpointError, ConfigError, DataNotFoundError, Outp
 from stemsim.fusion import Fusion, WeightedFusion
 from stemsim.model.parts import Part, build, describe, is_same
 from stemsim.pretrained.loading import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
-from stemsim.replacing import write_text
+from stemsim.replacing import PARTIAL, write_text
 from stemsim.stems import StemLayout, check_same_layout, stem_layout
 
 CARD_FILE: Final = "card.yaml"
@@ -33,7 +33,6 @@ FusionLike = Fusion | type[Fusion]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Percentage = Annotated[float, Field(strict=True, ge=0.0, le=100.0)]
 
-_PARTIAL: Final = ".partial-"
 _DIGITS: Final = 6  # significant digits of a weight in a card; the tensor holds all of them
 _LONG: Final = 80  # characters from which a text gets a block of its own
 _LINEAR: Final = Part("fusion", "linear")
@@ -122,7 +121,7 @@ def write_model(folder: str | Path, card: ModelCard, fusion: Fusion) -> None:
         raise CheckpointError(f"These parameters are not finite: {', '.join(broken)}. Nothing was written; fit again.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder, prefix=_PARTIAL) as partial:
+        with TemporaryDirectory(dir=folder, prefix=PARTIAL) as partial:
             write_checkpoint(Path(partial) / WEIGHTS_FILE, Checkpoint(state, {"stems": json.dumps(card.stems)}))
             write_text(Path(partial) / CARD_FILE, _card_text(card, fusion))
             for file in (WEIGHTS_FILE, CARD_FILE):
@@ -158,7 +157,7 @@ def read_model(folder: str | Path, *, fusion: FusionLike | None = None) -> tuple
     try:
         return _read_files(folder / CARD_FILE, folder / WEIGHTS_FILE, fusion)
     except StemsimError:
-        for card in folder.glob(f"{_PARTIAL}*/{CARD_FILE}"):
+        for card in folder.glob(f"{PARTIAL}*/{CARD_FILE}"):
             if not card.with_name(WEIGHTS_FILE).exists():  # as `write_model` leaves it if it is killed
                 with suppress(StemsimError):
                     return _read_files(card, folder / WEIGHTS_FILE, fusion)

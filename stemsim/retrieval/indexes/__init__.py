@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from stemsim.embedding.store import EmbeddingSpec
+from stemsim.retrieval.catalogue import absolute
 from stemsim.retrieval.indexes.base import Index, RankedItems
 
 __all__ = ["Index", "RankedItems", "milvus_address", "new_collection", "open_index"]
@@ -17,7 +18,7 @@ _OLD_COLLECTION: Final = "stemsim"  # of libraries whose card names none
 def milvus_address(uri: str | Path) -> tuple[str, str]:
     """Split the address of a Milvus, `URI` or `URI#collection`, in two; a file of milvus-lite gets an absolute path."""
     text, _, collection = str(uri).partition("#")
-    return text if "://" in text else os.path.abspath(os.path.expanduser(text)), collection  # noqa: PTH100, PTH111 - see `absolute`
+    return text if "://" in text else str(absolute(text)), collection
 
 
 def new_collection(root: str) -> str:
