@@ -225,9 +225,14 @@ def publish_results(root, number, moves=None):
 # ---------------------------------------------------------------- votes and exports
 
 
+def confirmed_votes(root):
+    """Return the list of votes that were confirmed: beside the folder, whose disk may be full."""
+    return root.with_name(f"{root.name} confirmed")
+
+
 def vote(root):
     """Add votes to a file, and list each that was confirmed, for ever."""
-    with (root / "confirmed").open("ab", buffering=0) as confirmed:
+    with confirmed_votes(root).open("ab", buffering=0) as confirmed:
         for number in itertools.count():
             name = f"{os.getpid()}-{number}-{time.time_ns()}"
             append_vote(root / "votes.csv", {"vote_id": name})

@@ -196,7 +196,7 @@ class Votes:
 
     def check(self):
         self.kills += 1
-        confirmed = (self.root / "confirmed").read_text().split()
+        confirmed = jobs.confirmed_votes(self.root).read_text().split()
         with (self.root / "votes.csv").open(newline="") as file:
             rows = [row["vote_id"] for row in csv.DictReader(file) if None not in row.values()]
         assert set(confirmed) <= set(rows)
