@@ -363,6 +363,12 @@ def machine():
     return [f"{cpu}, {os.cpu_count()} cores, {size:.0f} GB of memory, {platform.system()}.", "", ", ".join(found) + "."]
 
 
+def mark(panel, values):
+    """Mark the measured sizes on the axis, as powers of 10 are too far apart to read them."""
+    panel.set_xticks(sorted(set(values)), labels=[f"{value:,}" for value in sorted(set(values))], fontsize=8)
+    panel.xaxis.minorticks_off()
+
+
 def draw_crossval(reports, _):
     """Draw seconds over triplets, splits and stems, the other two as most runs have them."""
     figure, axes = new_figure(10, 3, 3)
@@ -373,6 +379,7 @@ def draw_crossval(reports, _):
         for who, colour in (("ours", SERIES_COLORS[0]), ("scikit-learn", SERIES_COLORS[1])):
             points = sorted((one[what], one[f"{who}, s"]) for one in some)
             panel.loglog(*zip(*points, strict=True), marker="o", color=colour, label=who)
+        mark(panel, [one[what] for one in some])
         panel.set(xlabel=what, ylabel="seconds")
         panel.set_title(", ".join(f"{value} {name}" for name, value in usual.items()), fontsize=8)
         panel.legend(**LEGEND)
@@ -381,7 +388,7 @@ def draw_crossval(reports, _):
 
 def draw_search(reports, limits):
     """Draw the median of all kinds of weights over items, and how long the memory needs for one byte a number."""
-    figure, panel = new_figure(6, 4)
+    figure, panel = new_figure(8, 4)
     reports = sorted(reports, key=lambda one: one["rows"])
     items = [one["rows"] for one in reports]
     for engine, colour in zip(dict.fromkeys(e for one in reports for e in one["engines"]), SERIES_COLORS, strict=False):
@@ -391,8 +398,9 @@ def draw_search(reports, limits):
     if limits.figures:
         least = [1e-6 * one["rows"] * one["stems"] * one["dim"] / limits.figures["sum, GB/s"] for one in reports]
         panel.loglog(items, least, "--", color=GREY, label="limit of the memory")
+    mark(panel, items)
     panel.set(xlabel="items", ylabel="ms of a search")
-    panel.legend(**LEGEND)
+    panel.legend(**LEGEND | {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)})
     return figure
 
 
