@@ -21,6 +21,11 @@ LONGEST_FIRST = (
     "test_indexes",
     "test_demucs",
     "test_embed_command",
+    "test_app_browser",
+    "test_library",
+    "test_docs",
+    "test_bad_audio",
+    "test_determinism",
 )
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -48,7 +48,7 @@ class Routing:
             )
         largest = float(self.matrix.abs().amax())
         if not _LEAST <= largest <= _MOST:  # NaN is not
-            seen = "all 0" if largest == 0.0 else f"{self.matrix.tolist()}"
+            seen = "all 0" if largest == 0.0 else f"a largest of {largest:g}"
             raise ConfigError(
                 f"Weights must be finite, one of them other than 0, and the largest from {_LEAST:g} to {_MOST:g} in "
                 f"size; got {seen}. {_SYNTAX}."
