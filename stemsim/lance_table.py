@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 _KEYS_PER_QUERY: Final = 2048
 _KEEP_VERSIONS: Final = timedelta(hours=1)  # nobody reads one version for longer
+_UPSERTS_PER_MERGE: Final = 100  # each leaves a small file, and its list of all files in LanceDB's cache
+_CACHE_BYTES: Final = 64 * 2**20  # of such lists; LanceDB's own limit is 1 GB
 _ATTEMPTS: Final = 5
 _PAUSE: Final = 0.2  # seconds before the second attempt, doubled for each further one
 _CARD: Final = b"stemsim"  # key of the card in the metadata of the schema
@@ -62,14 +64,22 @@ class LanceTable:
         self._storage_options = storage_options
         self._is_local = "://" not in self.root
         self._opened: Any = None
+        self._upserts = 0
 
     @cached_property
     def _database(self) -> Any:
+        return self._connect()
+
+    def _connect(self) -> Any:
         os.environ.setdefault("LANCE_LOG", "error")  # otherwise LanceDB warns about its own housekeeping
         import lancedb  # takes 2 s
 
-        # Interval 0: commits of another process are visible to the next read.
-        return lancedb.connect(self.root, read_consistency_interval=timedelta(0), storage_options=self._storage_options)
+        return lancedb.connect(
+            self.root,
+            read_consistency_interval=timedelta(0),  # commits of another process are visible to the next read
+            storage_options=self._storage_options,
+            session=lancedb.Session(metadata_cache_size_bytes=_CACHE_BYTES),
+        )
 
     def exists(self) -> bool:
         """Open the table if it exists; return whether it does."""
@@ -140,9 +150,15 @@ class LanceTable:
         return pa.concat_tables(parts) if parts else self.select(columns, "false")
 
     def upsert(self, rows: pa.Table) -> None:
-        """Insert rows of distinct keys in one commit; rows with the same key are replaced."""
+        """Insert rows of distinct keys in one commit; rows with the same key are replaced.
+
+        Now and then the small files that commits leave are merged.
+        """
         merge = self.raw.merge_insert(self._key).when_matched_update_all().when_not_matched_insert_all()
         self.do("written", lambda: merge.execute(rows))
+        self._upserts += 1
+        if self._upserts % _UPSERTS_PER_MERGE == 0:
+            self.compact()
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete rows by key; keys without a row are ignored."""
@@ -161,6 +177,8 @@ class LanceTable:
                 raise
             _log.info("Another process wrote to %s/%s while its files were merged; left as is.", self.root, self.name)
             return False
+        self._database = self._connect()  # with an empty cache: the old one keeps something of every version
+        self._opened = self.do("opened", self._open)
         return True
 
     def salvage(self) -> tuple[int, int]:

@@ -18,6 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stemsim import lance_table
 from stemsim.audio import Segment
 from stemsim.embedding import EmbeddingSpec, EmbeddingStore
 from stemsim.errors import StemMismatchError, StoreError
@@ -187,6 +188,15 @@ def test_compacting_merges_the_files_and_keeps_the_rows(copy):
     assert numbers_in(before) == list(range(60))
     put(before, [60])
     assert numbers_in(store) == list(range(61))
+
+
+def test_a_long_run_does_not_leave_a_file_for_every_commit(store, monkeypatch):
+    monkeypatch.setattr(lance_table, "_UPSERTS_PER_MERGE", 4)
+    fill(store, 10, batch=1)
+    assert (
+        store._table.raw.stats()["fragment_stats"]["num_fragments"] == 3
+    )  # one of the first 8 commits, and the last two
+    assert numbers_in(store) == list(range(10))
 
 
 def test_compacting_twice_at_once_is_no_error_and_loses_nothing(full_store, tmp_path):

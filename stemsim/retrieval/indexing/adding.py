@@ -29,7 +29,6 @@ __all__ = ["AddReport", "Adding", "Engine", "Extraction", "progress_bar"]
 
 _ITEMS_PER_COMMIT: Final = 512
 _SECONDS_PER_COMMIT: Final = 5.0
-_COMMITS_PER_MERGE: Final = 100
 _FILES_PER_READ: Final = 256
 
 
@@ -133,7 +132,6 @@ class Adding:
     _touched: list[FileRecord] = field(default_factory=list)
     _waiting: list[tuple[PreparedFile, Items]] = field(default_factory=list)
     _committed: float = field(default_factory=time.monotonic)
-    _commits: int = 0
 
     def run(self, files: Sequence[FoundFile], known: Sequence[FileRecord]) -> AddReport:
         """Add files, given the library's records; commit what is complete, however the run ends."""
@@ -232,10 +230,6 @@ class Adding:
             self.index.delete([key for record in stale for key in record.item_keys(self.windowing)])
             self.catalogue.delete(stale)
             self.catalogue.put([*done, *touched])
-            self._commits += 1
-            if self._commits % _COMMITS_PER_MERGE == 0:  # a long run leaves many small files behind
-                self.index.optimise()
-                self.catalogue.compact()
         self._complete.update((record.content, record) for record in done)
 
 
