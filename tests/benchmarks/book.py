@@ -54,7 +54,7 @@ class Limits(NamedTuple):
         """Say how long it takes to read some bytes."""
         if not self.figures:
             return "not measured"
-        return f"{span(1e-9 * size / self.figures['sum, GB/s'])} to read {size / 1e6:,.0f} MB"
+        return f"{span(1e-9 * size / self.figures['sum, GB/s'])} to read {size / 1e6:,.{int(size < 1e7)}f} MB"
 
     def computing(self, billions):
         """Say how long some billions of operations take."""
@@ -346,8 +346,8 @@ def last_words(text):
     return text.strip().rpartition("\n")[2][:300]
 
 
-def machine():
-    """Return lines about the machine and the versions."""
+def machine(folder):
+    """Return lines about the machine and the versions, also of what a folder has."""
     cpu = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -355,11 +355,10 @@ def machine():
         cpu = names[0] if names else cpu
     size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     found = [f"Python {platform.python_version()}"]
+    places = [*sys.path, str(folder)] if folder else sys.path
     for name in VERSIONS:
-        try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            found.append(f"{name} not installed")
+        one = next(iter(importlib.metadata.distributions(name=name, path=places)), None)
+        found.append(f"{name} {one.version if one else 'not installed'}")
     return [f"{cpu}, {os.cpu_count()} cores, {size:.0f} GB of memory, {platform.system()}.", "", ", ".join(found) + "."]
 
 
@@ -422,8 +421,8 @@ PICTURES = {
 }
 
 
-def write_page(out):
-    """Write the page of all that is recorded in a folder; return its path."""
+def write_page(out, gradio):
+    """Write the page of all that is recorded in a folder; return its path. `gradio`: folder that has Gradio."""
     records = {
         name: json.loads((out / f"{name}.json").read_text(encoding="utf-8")) if (out / f"{name}.json").exists() else []
         for name in BENCHMARKS
@@ -438,7 +437,7 @@ def write_page(out):
     ]
     if quick:
         lines += ["", "**Some runs are of small sizes (`--quick`): their figures show that all works, and no more.**"]
-    lines += ["", "## Machine", "", *machine(), "", "## Figures", ""]
+    lines += ["", "## Machine", "", *machine(gradio), "", "## Figures", ""]
     lines += ["A ratio above 1 is in favour of stemsim. The limit is what the machine cannot beat.", ""]
     lines += ["| benchmark | task | stemsim | alternative | ratio | limit |", "|---|---|---|---|---|---|"]
     for name, benchmark in BENCHMARKS.items():
@@ -480,7 +479,7 @@ def main(arguments=None):
     given.data = given.data.resolve()
     for name in [] if given.no_run else given.only:
         measure(name, given)
-    print(write_page(given.out))
+    print(write_page(given.out, given.gradio))
 
 
 if __name__ == "__main__":
