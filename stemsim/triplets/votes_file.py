@@ -77,7 +77,7 @@ class VotesFile(TripletReader):
         if missing := [str(file) for file in files if not file.is_file()]:
             more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
             raise DataNotFoundError(
-                f"{len(missing)} of the {len(files)} audio files of {self.path} are missing: "
+                f"{len(missing)} of the {len(files)} audio files of {self.path} are missing or no plain files: "
                 f"{', '.join(missing[:_LISTED])}{more}. Paths in a votes file are absolute, or relative to its folder, "
                 "with / between folders. `stemsim votes` counts the votes without audio."
             )
