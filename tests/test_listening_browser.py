@@ -48,7 +48,7 @@ def begin(view, name="anna"):
     view.get_by_role("link", name="Listen").click()
     expect(view.get_by_role("heading", name="Which one sounds more like X?")).to_be_visible()
     view.get_by_label("Your name or number").fill(name)
-    view.keyboard.press("Enter")
+    view.get_by_role("button", name="Begin").click()
     expect(view.get_by_role("button", name="X", exact=False).first).to_be_enabled()
 
 
@@ -99,6 +99,27 @@ def test_a_whole_test_by_the_keyboard_and_it_goes_on_after_a_reload(browser, ser
     assert {row["subject_id"] for row in rows} == {"anna"}
 
 
+def test_a_name_typed_before_the_server_answers_stays(browser, served):
+    address, _ = served
+    waiting = []
+
+    def hold(route):
+        waiting.append(route)
+
+    with opened(browser, address) as view:
+        view.get_by_role("link", name="Listen").click()
+        view.route("**/api/listen", hold)
+        view.reload()
+        view.get_by_label("Your name or number").fill("berta")
+        begin = view.get_by_role("button", name="Begin")
+        expect(begin).to_be_disabled()
+        view.keyboard.press("Enter")
+        waiting[0].continue_()
+        begin.click()
+        expect(view.get_by_role("button", name="X", exact=False).first).to_be_enabled()
+        expect(view.get_by_label("Your name or number")).to_have_value("berta")
+
+
 def serve(sounds, votes, port):
     """Start `stemsim listen` in a process of its own, and wait for it."""
     options = ("--votes", votes, "--trials", 22, "--training", 1, "--break-every", 0, "--port", port, "--auth", TOKEN)
@@ -116,7 +137,7 @@ def test_a_session_outlives_kill_9_of_the_server_and_ends_in_weights(browser, tm
     try:
         with opened(browser, f"http://127.0.0.1:{port}", refused=("ERR_CONNECTION",)) as view:
             view.get_by_label("Your name or number").fill("anna")
-            view.keyboard.press("Enter")
+            view.get_by_role("button", name="Begin").click()
             for number in range(1, 24):
                 expect(view.locator("[data-slot=place]")).to_contain_text(f"{number} of 23")
                 hear_all(view)

@@ -192,6 +192,8 @@ attempt(async () => {
   settings = await get("/api/listen");
   const list = (block) => (block.kind === "li" ? el("li", {}, block.text) : el(block.kind, {}, block.text));
   slot("instructions").replaceChildren(...settings.instructions.map(list));
-  find("#start input").value = localStorage.getItem("stemsim-listener") ?? "";
-  find("#start input").focus();
+  const name = find("#start input");
+  find("#start button").disabled = false;
+  name.value ||= localStorage.getItem("stemsim-listener") ?? "";
+  name.focus();
 });
