@@ -24,7 +24,7 @@ lint: .venv/.ready docs ## Style, types, the direction of imports, the documenta
 docs: .venv/.ready ## The documentation, into build/docs
 	$(BIN)/mkdocs build --strict --quiet --site-dir build/docs
 
-attack: .venv/.ready ## Attack everything, and count the attacks (build/attack.md); some 20 minutes
+attack: .venv/.ready ## Attack everything, and count the attacks (build/attack.md); some 15 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not milvus" --numprocesses 2 --dist loadfile \
 		--attack-page build/attack.md $(ATTACKS:%=tests/test_%.py)
 
