@@ -241,7 +241,7 @@ def show(rows):
             *(with_interval(row.recall, row.recall_interval), f"{row.chance_recall:.3f}"),
         )
         last = row.stem
-    Console(highlight=False).print(table)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def main():
