@@ -69,6 +69,8 @@ class Limits(NamedTuple):
 
 def span(seconds):
     """Return a time in words."""
+    if seconds >= 600.0:
+        return f"{seconds / 60.0:.0f} min"
     factor, unit = (1.0, "s") if seconds >= 1.0 else (1e3, "ms") if seconds >= 1e-3 else (1e6, "µs")
     return f"{seconds * factor:.3g} {unit}"
 
@@ -409,8 +411,9 @@ def draw_files(reports, _):
     if not runs:
         return None
     figure, panel = new_figure(6, 3)
-    panel.plot([at["files"] for at in runs[-1]], [at["MB"] for at in runs[-1]], marker="o", color=SERIES_COLORS[0])
-    panel.set(xlabel="files added, with no work in the models", ylabel="resident MB", ylim=(0, None))
+    panel.plot([at["files"] for at in runs[-1]], [at["MB"] for at in runs[-1]], linewidth=1, color=SERIES_COLORS[0])
+    panel.set_ylim(0, 1.1 * max(at["MB"] for at in runs[-1]))
+    panel.set(xlabel="files added, with no work in the models", ylabel="resident MB")
     return figure
 
 
