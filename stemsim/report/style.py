@@ -60,6 +60,6 @@ def new_figure(
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
-    """Write a figure as a PNG file; a missing folder is made."""
+    """Write a figure in the format of its suffix; a missing folder is made."""
     with replacing(path) as partial:
         figure.savefig(partial, dpi=150)

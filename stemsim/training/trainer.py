@@ -152,7 +152,6 @@ def publish(
     from stemsim.report.tables import show
 
     console, folder = Console(), Path(trainer.default_root_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     show(results, console)
     drawn, tables = figures(results), {**tables_of(results), **(frames or {})}
     files = [*(f"{stem}.png" for stem in drawn), *(f"{stem}.csv" for stem in tables), *folders]
